@@ -29,7 +29,8 @@ var errRedacted = errors.New("secret: a secret cannot be encoded; use Expose whe
 
 // Bytes is a fixed-length secret. Use it by pointer; a nil *Bytes is an empty,
 // already wiped secret. It is not safe to wipe it while another goroutine
-// still reads what Expose returned.
+// still reads what Expose returned. There is no finalizer, because one could
+// unmap the memory under a slice from Expose: whoever makes a secret wipes it.
 type Bytes struct {
 	mu  sync.Mutex
 	mem []byte // whole pages; nil once wiped
@@ -54,7 +55,6 @@ func New(n int) *Bytes {
 	_ = unix.Mlock(mem)
 	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
 	s := &Bytes{mem: mem, n: n}
-	runtime.SetFinalizer(s, (*Bytes).Wipe)
 	return s
 }
 
@@ -128,7 +128,6 @@ func (s *Bytes) Wipe() {
 	Wipe(s.mem)
 	_ = unix.Munmap(s.mem) // unlocks as well; nothing to do about a failure
 	s.mem = nil
-	runtime.SetFinalizer(s, nil)
 }
 
 // String, Format, GoString, LogValue and the marshalers keep a secret out of
