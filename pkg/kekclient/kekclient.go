@@ -1,0 +1,85 @@
+// Package kekclient is the device's side of the key servers' device plane: it
+// enrols a device, and asks the members of the fleet, one after the other, for
+// what only an attested device gets.
+//
+// A member is trusted by the fleet CA and the member ID that the device's slice
+// names, never by dates: a machine's clock may be wrong by decades. A connection
+// is TLS 1.3 only, and the quote in a request is bound to it.
+package kekclient
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Times after which a member is given up. They are what a dead, a slow or a
+// lying member can cost.
+const (
+	ConnectTimeout = 1500 * time.Millisecond // TCP connection
+	MemberTimeout  = 10 * time.Second        // whole exchange with one member, TPM quote included
+	RoundTimeout   = 45 * time.Second        // all members, once
+)
+
+// Quoter makes quotes by the device's attestation key over kekproto's exact PCR
+// selection. qualifying is 32 bytes.
+type Quoter interface {
+	Quote(qualifying []byte) (kekproto.Quote, error)
+}
+
+// QuoterFunc makes a function a Quoter.
+type QuoterFunc func(qualifying []byte) (kekproto.Quote, error)
+
+// Quote implements Quoter.
+func (f QuoterFunc) Quote(qualifying []byte) (kekproto.Quote, error) { return f(qualifying) }
+
+// Client talks to the members of a fleet in their order. Its methods return a
+// *report.Problem: with the member's own code when a member refused, else with
+// KeyUnreachable or KeyCertificate.
+type Client struct {
+	Members []snapshot.Member
+	CA      []byte // DER certificate of the fleet CA
+	Device  string // device ID
+
+	// Dial opens a TCP connection; nil takes a net.Dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Logf, if set, is told about each member that failed.
+	Logf func(format string, args ...any)
+}
+
+// KEK is one generation of the device's key-encryption key, 32 bytes. The
+// receiver wipes Key.
+type KEK struct {
+	Key        *secret.Bytes
+	ID         [16]byte
+	Generation uint32
+}
+
+// Released is the answer to a release. The receiver calls Close, which wipes
+// the keys.
+type Released struct {
+	KEK    KEK
+	Next   *KEK   // set when the device should re-wrap under this one
+	Member string // who released
+
+	conn *conn // the attested connection, for Report
+}
+
+// Evidence is what a device enrols with; the areas are TPMT_PUBLIC, the
+// certificate is DER and may be empty.
+type Evidence struct {
+	Token     *secret.Bytes // one-use token as in the file that kekctl wrote
+	EKPublic  []byte
+	EKCert    []byte
+	AKPublic  []byte
+	SRKPublic []byte
+}
+
+// Activate opens a credential with the EK (TPM2_ActivateCredential, TPM 2.0
+// Part 3, 12.5): credential is a TPM2B_ID_OBJECT, encrypted a
+// TPM2B_ENCRYPTED_SECRET, the result the 32 bytes inside.
+type Activate func(credential, encrypted []byte) ([]byte, error)
