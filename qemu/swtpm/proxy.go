@@ -1,0 +1,228 @@
+package swtpm
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Proxy stands between QEMU and swtpm. QEMU hands the TPM one end of a socket
+// pair over the control socket (CMD_SET_DATAFD with SCM_RIGHTS, swtpm_ioctls(3));
+// the proxy keeps that end, gives swtpm an end of its own and passes the
+// commands along.
+type Proxy struct {
+	listen *net.UnixListener
+	target string
+
+	mu       sync.Mutex
+	log      Capture
+	cutAfter int // commands that still pass before the cut; -1: never
+	onCut    func()
+	open     []interface{ Close() error }
+	closed   bool
+	wg       sync.WaitGroup
+}
+
+func newProxy(path, target string) (*Proxy, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for QEMU's TPM control connection: %w", err)
+	}
+	p := &Proxy{listen: l, target: target, cutAfter: -1}
+	p.wg.Go(p.serve)
+	return p, nil
+}
+
+// Capture returns the commands seen so far.
+func (p *Proxy) Capture() Capture {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append(Capture(nil), p.log...)
+}
+
+// CutAfter lets n more commands reach the TPM. The next one is dropped, both
+// connections are closed and onCut is called, which should kill the virtual
+// machine: together a power cut between two TPM commands.
+func (p *Proxy) CutAfter(n int, onCut func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutAfter, p.onCut = n, onCut
+}
+
+// Close ends both connections and waits for the proxy's goroutines.
+func (p *Proxy) Close() error {
+	err := p.listen.Close()
+	p.closeConns()
+	p.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (p *Proxy) closeConns() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.open {
+		_ = c.Close() // the peer may have closed it first
+	}
+	p.open = nil
+}
+
+// track registers c to be closed; it reports false, and closes c, if the proxy
+// is closed already.
+func (p *Proxy) track(c interface{ Close() error }) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_ = c.Close()
+		return false
+	}
+	p.open = append(p.open, c)
+	return true
+}
+
+// serve takes QEMU's one control connection.
+func (p *Proxy) serve() {
+	vm, err := p.listen.AcceptUnix()
+	if err != nil || !p.track(vm) {
+		return
+	}
+	tpm, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.target, Net: "unix"})
+	if err != nil {
+		p.closeConns()
+		return
+	}
+	if !p.track(tpm) {
+		return
+	}
+	p.wg.Go(func() { p.relayControl(vm, tpm); p.closeConns() })
+	p.relayControl(tpm, vm)
+	p.closeConns()
+}
+
+// relayControl passes control messages from one connection to the other and
+// replaces a data descriptor on its way.
+func (p *Proxy) relayControl(from, to *net.UnixConn) {
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*4))
+	for {
+		n, oobn, _, _, err := from.ReadMsgUnix(buf, oob)
+		if err != nil || n == 0 {
+			return
+		}
+		rights, release, err := p.takeData(oob[:oobn])
+		if err != nil {
+			return
+		}
+		_, _, err = to.WriteMsgUnix(buf[:n], rights, nil)
+		release()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// takeData keeps a descriptor found in oob as QEMU's data connection and
+// returns the control message that gives swtpm an end of a new pair. release
+// closes this process's copy of that end, once it has been sent.
+func (p *Proxy) takeData(oob []byte) (rights []byte, release func(), err error) {
+	release = func() {}
+	if len(oob) == 0 {
+		return nil, release, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return nil, release, fmt.Errorf("parse control message: %d messages, %w", len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, release, fmt.Errorf("parse descriptors: %d, %w", len(fds), err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		_ = unix.Close(fds[0])
+		return nil, release, fmt.Errorf("socketpair: %w", err)
+	}
+	vm, err := fileConn(fds[0])
+	if err != nil {
+		return nil, release, err
+	}
+	tpm, err := fileConn(pair[0])
+	if err != nil {
+		return nil, release, err
+	}
+	if !p.track(vm) || !p.track(tpm) {
+		return nil, release, net.ErrClosed
+	}
+	p.wg.Go(func() { p.relayCommands(vm, tpm) })
+	return unix.UnixRights(pair[1]), func() { _ = unix.Close(pair[1]) }, nil
+}
+
+func fileConn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "tpm-data")
+	defer f.Close() // FileConn duplicates it
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("TPM data socket: %w", err)
+	}
+	return c, nil
+}
+
+// relayCommands passes one command and its response at a time, as a TPM takes
+// them.
+func (p *Proxy) relayCommands(vm, tpm net.Conn) {
+	defer vm.Close()
+	defer tpm.Close()
+	for {
+		cmd, err := readFrame(vm)
+		if err != nil {
+			return
+		}
+		when := time.Now()
+		if cut, hook := p.cutNow(); cut {
+			p.record(Record{Time: when, Command: cmd})
+			p.closeConns()
+			if hook != nil {
+				hook()
+			}
+			return
+		}
+		if _, err := tpm.Write(cmd); err != nil {
+			return
+		}
+		rsp, err := readFrame(tpm)
+		p.record(Record{Time: when, Command: cmd, Response: rsp})
+		if err != nil {
+			return
+		}
+		if _, err := vm.Write(rsp); err != nil {
+			return
+		}
+	}
+}
+
+func (p *Proxy) record(r Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, r)
+}
+
+// cutNow counts a command and reports whether it is the one to cut before.
+func (p *Proxy) cutNow() (bool, func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.cutAfter < 0:
+		return false, nil
+	case p.cutAfter == 0:
+		return true, p.onCut
+	}
+	p.cutAfter--
+	return false, nil
+}
