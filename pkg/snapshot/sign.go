@@ -1,0 +1,39 @@
+package snapshot
+
+import (
+	"fmt"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// SignSlice validates a slice and writes it as a signed note. A slice that
+// contradicts itself is never signed.
+func SignSlice(s *Slice, signers ...note.Signer) ([]byte, error) {
+	if err := s.Validate(); err != nil {
+		return nil, fmt.Errorf("sign slice: %w", err)
+	}
+	msg, err := signed.Sign(s, signers...)
+	if err != nil {
+		return nil, fmt.Errorf("sign slice: %w", err)
+	}
+	if len(msg) > MaxSliceSize {
+		return nil, fmt.Errorf("sign slice: %w: %d bytes, limit %d", signed.ErrSize, len(msg), MaxSliceSize)
+	}
+	return msg, nil
+}
+
+// OpenSlice verifies the signature of the region root, decodes the slice
+// strictly and validates it. The digest is SHA-256 of the note's text: what
+// goes into the slice PCR and what the fleet records.
+func OpenSlice(msg []byte, root note.Verifier) (*Slice, [32]byte, error) {
+	s := new(Slice)
+	doc, err := signed.Open(msg, MaxSliceSize, SliceType, s, root)
+	if err != nil {
+		return nil, [32]byte{}, fmt.Errorf("open slice: %w", err)
+	}
+	if err := s.Validate(); err != nil {
+		return nil, [32]byte{}, fmt.Errorf("open slice: %w", err)
+	}
+	return s, doc.Digest, nil
+}
