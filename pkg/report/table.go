@@ -1,0 +1,113 @@
+package report
+
+func hardware() []Info {
+	return []Info{
+		{HWPanic, "HWPanic", "the boot program crashed",
+			"A fault of the image, or of memory.",
+			"note the lines above this one; the machine reboots by itself. If it comes back, boot the previous image and report it", Goes},
+		{HWMounts, "HWMounts", "kernel file systems missing",
+			"The image's kernel lacks devtmpfs, proc or sysfs.",
+			"boot an image that landfall built", Fixed},
+		{HWModules, "HWModules", "a driver does not load",
+			"The module is damaged, or belongs to another kernel.",
+			"if a disk or port is missing below, boot an image whose module list has this hardware", Warned},
+		{HWImage, "HWImage", "the image is incomplete",
+			"/etc/landfall holds no region key, policy key or role, so nothing can be verified.",
+			"rebuild the image with the region's public keys", Fixed},
+		{HWFactory, "HWFactory", "sealing did not finish",
+			"The seal command ended with an error, shown above.",
+			"follow the seal command's own message; it resumes where it stopped", Goes},
+		{HWLab, "HWLab", "UNMEASURED LAB BOOT",
+			"The firmware measured neither kernel nor initrd, so this machine proves nothing about itself.",
+			"never ship such a machine: boot through UEFI firmware", Warned},
+	}
+}
+
+func slices() []Info {
+	return []Info{
+		{SliceNoPartition, "SliceNoPartition", "no LANDFALL partition",
+			"The boot volume is missing, or its partition is not named LANDFALL.",
+			"check the boot disk and its cable; write the slice again with `snapshot part`", Goes},
+		{SlicePartition, "SlicePartition", "LANDFALL partition unreadable",
+			"The partition's content is damaged, or two partitions bear the name.",
+			"write it again with `snapshot part`; remove a second LANDFALL partition", Goes},
+		{SliceMissing, "SliceMissing", "no slice on the LANDFALL partition",
+			"The device was provisioned, but its signed slice was never written.",
+			"write the slice with `snapshot part`", Goes},
+		{SliceSignature, "SliceSignature", "slice not signed by this region",
+			"Its signature is missing or wrong: edited, or from another region.",
+			"write the slice that the region root signed; treat an edited one as an attack", Goes},
+		{SliceInvalid, "SliceInvalid", "slice contradicts itself",
+			"It was signed, but names something twice, or something that cannot be.",
+			"correct it (`snapshot verify` lists all faults), sign and write it again", Goes},
+		{SliceOther, "SliceOther", "slice of another device",
+			"The slice names another TPM than this machine's.",
+			"put the boot volume back into its own machine; after a TPM or board replacement enrol again", Goes},
+	}
+}
+
+func tpms() []Info {
+	return []Info{
+		{TPMMissing, "TPMMissing", "no TPM",
+			"Switched off in the firmware, not plugged in, or without a driver in this image.",
+			"switch on the TPM 2.0 in the firmware's setup; check the module's seat", Goes},
+		{TPMCleared, "TPMCleared", "TPM was cleared",
+			"The keys made in the factory are gone, though the chip is the same.",
+			"the wrapped key is lost: recover the disks with the escrowed recovery key, then seal again", Fixed},
+		{TPMOther, "TPMOther", "another TPM",
+			"The chip or the board was replaced.",
+			"put the old TPM back, or recover the disks with the recovery key and seal again", Fixed},
+		{TPMLockout, "TPMLockout", "TPM locked out",
+			"Too many failed authorizations (dictionary-attack lockout).",
+			"leave the machine powered: the TPM recovers by itself; or reset it with the escrowed lockout auth", Goes},
+		{TPMFailed, "TPMFailed", "TPM does not work",
+			"It answers with errors, or not at all.",
+			"power-cycle the machine (a reboot does not reset every TPM); replace the TPM if it comes back", Goes},
+	}
+}
+
+func nvs() []Info {
+	return []Info{
+		{NVMissing, "NVMissing", "NV slot missing",
+			"The device was never sealed, or the TPM was cleared.",
+			"seal the device in the factory image", Fixed},
+		{NVLocked, "NVLocked", "NV slot locked until power-off",
+			"An earlier program of this power-on has locked it: a reboot without TPM reset.",
+			"power-cycle the machine", Fixed},
+		{NVDamaged, "NVDamaged", "wrapped key damaged",
+			"The record's checksum is wrong: worn or interrupted NV memory.",
+			"recover the disks with the recovery key and seal again", Fixed},
+		{NVForeign, "NVForeign", "wrapped key refused",
+			"It does not open under the released KEK: another device's record, an old generation, or an attack.",
+			"compare `kekctl device show` with the generation on screen; recover with the recovery key if nobody rotated", Fixed},
+		{NVNoPolicy, "NVNoPolicy", "image not in any signed policy",
+			"The measured values (image, kernel, command line, firmware) match no PCR policy on the LANDFALL partition.",
+			"boot the released image unchanged, or write the policy signed for it onto the partition", Goes},
+		{NVPolicyBad, "NVPolicyBad", "TPM refuses the policy",
+			"The policy's signature is wrong, or the measurements changed since they were read.",
+			"write the policies again with `snapshot part`; reboot", Goes},
+		{NVFull, "NVFull", "TPM has no room",
+			"Other software keeps NV indices.",
+			"remove them (tpm2_nvundefine) or clear the TPM, then provision again", Fixed},
+	}
+}
+
+func networks() []Info {
+	return []Info{
+		{NetNoInterface, "NetNoInterface", "network port missing",
+			"No port of this machine has a MAC address of the slice: a dead or replaced NIC, or no driver.",
+			"seat or replace the NIC; a new MAC address needs an amended slice", Goes},
+		{NetNoCarrier, "NetNoCarrier", "no link on any port",
+			"Cable out, switch off, or port disabled.",
+			"plug in the cable; look at the switch port", Goes},
+		{NetNoLease, "NetNoLease", "no DHCP answer",
+			"The DHCP device is off or not ready, or the cable leads elsewhere.",
+			"bring up the region's DHCP device first", Goes},
+		{NetWrongLease, "NetWrongLease", "wrong lease",
+			"A DHCP server offers another address than the slice says: a cable in the wrong network, or a rogue server.",
+			"find the server named here; check the cable", Goes},
+		{NetApply, "NetApply", "address cannot be set",
+			"The kernel refused the address or the route.",
+			"report it, with the text shown", Goes},
+	}
+}
