@@ -1,0 +1,181 @@
+// Package disk finds block devices and opens a device's LUKS2 volumes; in the
+// factory it also makes them.
+//
+// Opening believes nothing that a disk says: of all devices with a volume's
+// UUID only the one is taken whose volume-key MAC holds under the device's DEK
+// (pkg/luks2). Making is cryptsetup's job, which this package drives, and whose
+// result it opens with its own code before a volume counts as sealed.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// sectorSize is the unit of /sys/class/block/*/size, whatever the disk's own.
+const sectorSize = 512
+
+// Tree is where the kernel shows its block devices. Its zero value is the
+// running machine: /sys and /dev.
+type Tree struct {
+	Sys string
+	Dev string
+}
+
+func (t Tree) sys() string { return orDefault(t.Sys, "/sys") }
+func (t Tree) dev() string { return orDefault(t.Dev, "/dev") }
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+// Device is a block device: a disk or a partition.
+type Device struct {
+	Name      string   // the kernel's: vda, nvme0n1p2
+	Path      string   // /dev/vda
+	Size      int64    // bytes
+	Disk      string   // name of the whole disk, Name itself when it is one
+	Partition int      // from 1; 0 for a whole disk
+	PartName  string   // GPT partition name
+	Serial    string   // of the disk; "" when it has none
+	PCI       string   // address of the PCI function closest to the disk, 0000:00:04.0
+	ReadOnly  bool     // the kernel refuses writes
+	Holders   []string // devices on top of it: dm-0, md127
+}
+
+// Scan lists the disks and partitions that can hold a volume, sorted by name.
+// Mappings, RAM disks and empty drives are left out; loop devices are in.
+func (t Tree) Scan() ([]Device, error) {
+	class := filepath.Join(t.sys(), "class/block")
+	entries, err := os.ReadDir(class)
+	if err != nil {
+		return nil, fmt.Errorf("list block devices: %w", err)
+	}
+	var out []Device
+	for _, e := range entries {
+		if skipName(e.Name()) {
+			continue
+		}
+		d, err := t.read(e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // unplugged meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("block device %s: %w", e.Name(), err)
+		}
+		if d.Size > 0 {
+			out = append(out, *d)
+		}
+	}
+	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func skipName(name string) bool {
+	for _, p := range []string{"dm-", "ram", "zram", "sr", "fd", "nbd"} {
+		if rest, ok := strings.CutPrefix(name, p); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+			return true
+		}
+	}
+	return false
+}
+
+func (t Tree) read(name string) (*Device, error) {
+	dir := filepath.Join(t.sys(), "class/block", name)
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	size, err := readInt(real, "size")
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{Name: name, Path: filepath.Join(t.dev(), name), Size: size * sectorSize, Disk: name}
+	disk := real
+	if n, err := readInt(real, "partition"); err == nil {
+		d.Partition = int(n)
+		disk = filepath.Dir(real)
+		d.Disk = filepath.Base(disk)
+	}
+	for _, line := range strings.Split(readText(real, "uevent"), "\n") {
+		if v, ok := strings.CutPrefix(line, "PARTNAME="); ok {
+			d.PartName = v
+		}
+	}
+	d.Serial = serial(disk)
+	d.PCI = pciAddress(disk)
+	d.ReadOnly = readText(real, "ro") == "1"
+	holders, _ := os.ReadDir(filepath.Join(real, "holders")) // absent: none
+	for _, h := range holders {
+		d.Holders = append(d.Holders, h.Name())
+	}
+	return d, nil
+}
+
+// serial looks where virtio, NVMe, MMC and SCSI drivers show it.
+func serial(disk string) string {
+	for _, f := range []string{"serial", "device/serial"} {
+		if s := readText(disk, f); s != "" {
+			return s
+		}
+	}
+	// Unit Serial Number page (SPC-4, 7.8.18): 4 bytes of header, then text.
+	if page, err := os.ReadFile(filepath.Join(disk, "device/vpd_pg80")); err == nil && len(page) > 4 {
+		return strings.TrimSpace(string(page[4:]))
+	}
+	return ""
+}
+
+// pciAddress takes the last component of the form dddd:bb:dd.f.
+func pciAddress(path string) string {
+	found := ""
+	for _, c := range strings.Split(path, "/") {
+		if len(c) == 12 && c[4] == ':' && c[7] == ':' && c[10] == '.' {
+			found = c
+		}
+	}
+	return found
+}
+
+func readText(dir, file string) string {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return "" // an attribute that this driver lacks
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func readInt(dir, file string) (int64, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n < 0 || n > 1<<53 {
+		return 0, fmt.Errorf("%s is no size: %q", file, b)
+	}
+	return n, nil
+}
+
+// Landfall returns the partitions named LANDFALL. There may be several, for
+// anybody can make one: the content decides.
+func Landfall(devs []Device) []Device {
+	var out []Device
+	for _, d := range devs {
+		if d.PartName == snapshot.PartitionName {
+			out = append(out, d)
+		}
+	}
+	return out
+}
