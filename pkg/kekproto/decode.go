@@ -1,0 +1,110 @@
+package kekproto
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Sizes that a peer must not exceed, in bytes.
+const (
+	MaxBody     = 64 << 10 // any body of the device plane
+	MaxRequest  = 16 << 10 // Attested.Request
+	MaxReport   = 8 << 10  // Request.Body and a posted report
+	MaxDeviceID = 63
+	maxAttest   = 1 << 10 // TPMS_ATTEST of a quote is about 150
+	maxPCRs     = 24
+)
+
+// ErrVersion is a protocol version that this build does not speak.
+var ErrVersion = errors.New("protocol version not spoken here; update the older side (a member speaks two versions)")
+
+// Supported reports whether a member answers protocol version v: its own and
+// the one before.
+func Supported(v int) bool { return v >= 1 && (v == Version || v == Version-1) }
+
+// Decode parses one JSON value into v and refuses unknown fields, trailing
+// data and anything longer than limit bytes.
+func Decode(data []byte, limit int, v any) error {
+	if len(data) > limit {
+		return fmt.Errorf("message of %d bytes, at most %d are allowed", len(data), limit)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("decode message: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("decode message: data after the JSON value")
+	}
+	return nil
+}
+
+// ValidDeviceID reports whether id is a device ID: 1 to 63 of [a-z0-9-], not
+// starting or ending with a hyphen (an RFC 1123 label).
+func ValidDeviceID(id string) bool {
+	if id == "" || len(id) > MaxDeviceID || id[0] == '-' || id[len(id)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseAttested decodes the body of an attested request and the request inside
+// it, and checks all that needs no knowledge of the device.
+func ParseAttested(body []byte, op Op) (*Attested, *Request, error) {
+	var a Attested
+	if err := Decode(body, MaxBody, &a); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case len(a.Quote.Attest) == 0 || len(a.Quote.Attest) > maxAttest:
+		return nil, nil, fmt.Errorf("quote: %d bytes of TPMS_ATTEST", len(a.Quote.Attest))
+	case len(a.Quote.Signature) == 0 || len(a.Quote.Signature) > maxAttest:
+		return nil, nil, fmt.Errorf("quote: %d bytes of TPMT_SIGNATURE", len(a.Quote.Signature))
+	case len(a.Quote.PCRs) > maxPCRs:
+		return nil, nil, fmt.Errorf("quote: %d PCR values", len(a.Quote.PCRs))
+	}
+	r, err := parseRequest(a.Request, op)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &a, r, nil
+}
+
+func parseRequest(data []byte, op Op) (*Request, error) {
+	var r Request
+	if err := Decode(data, MaxRequest, &r); err != nil {
+		// A newer protocol may have fields that are unknown here: the
+		// version is the more useful thing to say.
+		var v struct {
+			Protocol int `json:"protocol"`
+		}
+		if len(data) <= MaxRequest && json.Unmarshal(data, &v) == nil && v.Protocol != 0 && !Supported(v.Protocol) {
+			return nil, fmt.Errorf("request of protocol %d: %w", v.Protocol, ErrVersion)
+		}
+		return nil, err
+	}
+	switch {
+	case !Supported(r.Protocol):
+		return nil, fmt.Errorf("request of protocol %d: %w", r.Protocol, ErrVersion)
+	case r.Op != op:
+		return nil, fmt.Errorf("request for %q at the path of %q", r.Op, op)
+	case !ValidDeviceID(r.Device):
+		return nil, errors.New("request without a valid device ID")
+	case op.secret() != (len(r.HPKEPublic) == HPKEPublicSize):
+		return nil, fmt.Errorf("request with %d bytes of HPKE public key", len(r.HPKEPublic))
+	case len(r.Body) > MaxReport:
+		return nil, fmt.Errorf("request body of %d bytes, at most %d are allowed", len(r.Body), MaxReport)
+	}
+	return &r, nil
+}
+
+// secret reports whether the answer to the operation holds a secret.
+func (o Op) secret() bool { return o == OpRelease || o == OpAuths || o == OpKEK }

@@ -1,0 +1,129 @@
+package kekproto
+
+import "time"
+
+// RegionState is where a region is in its life.
+type RegionState string
+
+// The states of a region, in their only order.
+const (
+	StateBuilding  RegionState = "building"
+	StateInTransit RegionState = "in-transit"
+	StateReceived  RegionState = "received"
+	StateLive      RegionState = "live"
+)
+
+// NewDevice asks a member to expect a device.
+type NewDevice struct {
+	Device string `json:"device"`
+	Again  bool   `json:"again,omitempty"` // a further token for a device that enrolled before, same EK only
+}
+
+// NewToken carries an enrolment token, shown this once.
+type NewToken struct {
+	Device string `json:"device"`
+	Token  string `json:"token"`
+}
+
+// DeviceInfo is what operators may know of a device.
+type DeviceInfo struct {
+	Device     string `json:"device"`
+	Enrolled   bool   `json:"enrolled"`
+	Approved   bool   `json:"approved"` // by a valid EK certificate or an operator
+	Suspended  bool   `json:"suspended"`
+	Reason     string `json:"reason,omitempty"` // of the suspension
+	EKName     string `json:"ek_name,omitempty"`
+	AKName     string `json:"ak_name,omitempty"`
+	SRKName    string `json:"srk_name,omitempty"`
+	EKPublic   []byte `json:"ek_public,omitempty"`  // TPMT_PUBLIC
+	AKPublic   []byte `json:"ak_public,omitempty"`  // TPMT_PUBLIC
+	SRKPublic  []byte `json:"srk_public,omitempty"` // TPMT_PUBLIC
+	EKCert     []byte `json:"ek_cert,omitempty"`    // DER
+	Slice      uint64 `json:"slice,omitempty"`      // generation of the recorded slice
+	SliceHash  string `json:"slice_sha256,omitempty"`
+	Generation uint32 `json:"generation,omitempty"` // of the newest KEK
+	Sealed     uint32 `json:"sealed,omitempty"`     // generation that the device reported sealed
+
+	Seen   *Seen        `json:"seen,omitempty"`
+	Refuse *RefusalInfo `json:"last_refusal,omitempty"`
+	Report string       `json:"last_report,omitempty"` // as the device posted it
+}
+
+// Seen is a device's last release at the member that is asked.
+type Seen struct {
+	Time       time.Time `json:"time"`
+	Image      string    `json:"image"`
+	ResetCount uint32    `json:"reset_count"`
+}
+
+// RefusalInfo is a device's last refusal at the member that is asked.
+type RefusalInfo struct {
+	Refusal
+	Op    Op        `json:"op"`
+	Time  time.Time `json:"time"`
+	Count int       `json:"count"` // since the member started
+}
+
+// Reason explains a suspension.
+type Reason struct {
+	Reason string `json:"reason"`
+}
+
+// Approval accepts an enrolment whose EK certificate proves nothing. The name
+// is compared, so that an operator approves what was seen at the machine.
+type Approval struct {
+	EKName string `json:"ek_name"`
+}
+
+// Document carries one signed note.
+type Document struct {
+	Note []byte `json:"note"`
+}
+
+// ManifestInfo is one accepted image.
+type ManifestInfo struct {
+	Image   string `json:"image"`
+	Version string `json:"version"`
+	Role    string `json:"role"`
+	Form    string `json:"form"`
+	Digest  string `json:"sha256"` // of the manifest's text
+}
+
+// Bundle is a set of signed received statements.
+type Bundle struct {
+	Notes [][]byte `json:"notes"`
+}
+
+// ReceivedType is the first field of a received statement.
+const ReceivedType = "landfall.dev/received/v1"
+
+// Received is what an agent at the destination signs. Shipment is the random
+// number of one `ship`, so that a statement serves one journey only.
+type Received struct {
+	Type     string `json:"type"`
+	Region   string `json:"region"`
+	Shipment string `json:"shipment"` // 16 bytes, hex
+}
+
+// Status answers "why is the region dark".
+type Status struct {
+	Member        string         `json:"member"`
+	Region        string         `json:"region"`
+	State         RegionState    `json:"state"`
+	Shipment      string         `json:"shipment,omitempty"`
+	AllowLab      bool           `json:"allow_lab"` // unmeasured boots are accepted: never outside a lab
+	Since         time.Time      `json:"since"`     // start of this member
+	StoreEpoch    uint64         `json:"store_epoch"`
+	AuditLines    uint64         `json:"audit_lines"`
+	AuditHead     string         `json:"audit_head"` // hex
+	AuditError    string         `json:"audit_error,omitempty"`
+	Devices       int            `json:"devices"`
+	Enrolled      int            `json:"enrolled"`
+	WithSlice     int            `json:"with_slice"`
+	Sealed        int            `json:"sealed"`
+	Suspended     int            `json:"suspended"`
+	Released      int            `json:"released"` // devices released to since this state began, at this member
+	Manifests     []ManifestInfo `json:"manifests"`
+	Refused       []DeviceInfo   `json:"refused,omitempty"` // refused since their last release, newest first
+	RefusedOthers int            `json:"refused_unknown"`   // requests that named no known device
+}
