@@ -1,0 +1,149 @@
+package measure
+
+import (
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+)
+
+// ManifestType is the first field of every image manifest.
+const ManifestType = "landfall.dev/image-manifest/v1"
+
+// MaxManifestSize bounds a signed manifest, in bytes.
+const MaxManifestSize = 64 << 10
+
+// Role is what an image may be used for.
+type Role string
+
+// The roles of an image. A fleet releases KEKs to RoleServer; it serves
+// RoleFactory only while its region is being built, and RoleDebug never.
+const (
+	RoleServer    Role = "server"
+	RoleKeyserver Role = "keyserver"
+	RoleFactory   Role = "factory"
+	RoleDebug     Role = "debug"
+)
+
+// Form is the way an image is started, which decides what is measured where.
+type Form string
+
+// The boot forms. FormLab measures nothing of the image: it proves nothing, and
+// image, fleet and status say so.
+const (
+	FormEFIKernel Form = "efi-kernel"     // UEFI firmware starts kernel and initrd
+	FormUKI       Form = "uki"            // unified kernel image, systemd-stub
+	FormLab       Form = "lab-unmeasured" // SeaBIOS with -kernel
+)
+
+// Hex is a byte string that JSON shows as lower-case hexadecimal digits.
+type Hex []byte
+
+// String implements fmt.Stringer.
+func (h Hex) String() string { return hex.EncodeToString(h) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (h Hex) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hex) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil {
+		return fmt.Errorf("not hexadecimal: %w", err)
+	}
+	*h = b
+	return nil
+}
+
+// Manifest says: these PCR values are this image, and this is its role.
+type Manifest struct {
+	Type    string         `json:"type"`    // ManifestType
+	Image   string         `json:"image"`   // name, [a-z0-9.-]: landfall-server
+	Version string         `json:"version"` // for people: 1.4
+	Role    Role           `json:"role"`
+	Form    Form           `json:"form"`
+	PCRs    map[int]Hex    `json:"pcrs"`            // exactly ImagePCRs, 32 bytes each
+	Files   map[string]Hex `json:"files,omitempty"` // SHA-256 by file name, for people
+}
+
+// ErrManifest is what every refusal of a manifest's content wraps.
+var ErrManifest = errors.New("image manifest is not valid")
+
+// Validate names every contradiction in the manifest at once.
+func (m *Manifest) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrManifest}, args...)...))
+	}
+	if m.Type != ManifestType {
+		bad("type is %q, expected %q", m.Type, ManifestType)
+	}
+	if m.Image == "" {
+		bad("image has no name")
+	}
+	if m.Version == "" {
+		bad("image has no version")
+	}
+	if !slices.Contains([]Role{RoleServer, RoleKeyserver, RoleFactory, RoleDebug}, m.Role) {
+		bad("unknown role %q", m.Role)
+	}
+	if !slices.Contains([]Form{FormEFIKernel, FormUKI, FormLab}, m.Form) {
+		bad("unknown boot form %q", m.Form)
+	}
+	for _, n := range ImagePCRs() {
+		if len(m.PCRs[n]) != Size {
+			bad("PCR %d has %d bytes, expected %d", n, len(m.PCRs[n]), Size)
+		}
+	}
+	if len(m.PCRs) != len(ImagePCRs()) {
+		bad("%d PCRs, expected exactly %v", len(m.PCRs), ImagePCRs())
+	}
+	// A policy that needs the capped value would open the slots to production.
+	if subtle.ConstantTimeCompare(m.PCRs[CapPCR], Extend(make([]byte, Size), CapDigest())) == 1 {
+		bad("PCR %d holds the capped value: these were read after a boot, not during it", CapPCR)
+	}
+	for name, digest := range m.Files {
+		if len(digest) != Size {
+			bad("digest of %q has %d bytes, expected %d", name, len(digest), Size)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SignManifest validates m and writes it as a signed note.
+func SignManifest(m *Manifest, signers ...note.Signer) ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return signed.Sign(m, signers...)
+}
+
+// OpenManifest verifies a signed manifest and returns its content. Errors are
+// those of package signed, or ErrManifest.
+func OpenManifest(msg []byte, verifier note.Verifier) (*Manifest, error) {
+	m := new(Manifest)
+	if _, err := signed.Open(msg, MaxManifestSize, ManifestType, m, verifier); err != nil {
+		return nil, fmt.Errorf("image manifest: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Match returns the image PCRs whose values differ from the manifest's or are
+// missing, ascending; none means that pcrs are this image's.
+func (m *Manifest) Match(pcrs map[int][]byte) (diff []int) {
+	for _, n := range ImagePCRs() {
+		want := m.PCRs[n]
+		if len(want) != Size || subtle.ConstantTimeCompare(want, pcrs[n]) != 1 {
+			diff = append(diff, n)
+		}
+	}
+	return diff
+}
