@@ -1,0 +1,170 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+func TestDHCP(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string // dnsmasq
+		late time.Duration
+		cfg  Config
+		want string // address; "" with
+		err  string // part of the error
+	}{
+		{name: "expected", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.12")},
+			cfg: Config{Want: want}, want: "10.9.0.12/24"},
+		{name: "rapid commit", args: []string{"--dhcp-range=10.9.0.0,static", "--dhcp-rapid-commit", reservation(testMAC, "10.9.0.12")},
+			cfg: Config{Want: want}, want: "10.9.0.12/24"},
+		{name: "anything", args: []string{"--dhcp-range=10.9.0.50,10.9.0.50"}, want: "10.9.0.50/24"},
+		{name: "answers late", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.12")},
+			late: 3 * time.Second, cfg: Config{Want: want}, want: "10.9.0.12/24"},
+		{name: "wrong address", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.13")},
+			cfg: Config{Want: want}, err: "DHCP server 10.9.0.1 offers 10.9.0.13/24 instead of 10.9.0.12/24 on "},
+		{name: "wrong mask", args: []string{"--dhcp-range=10.9.0.0,static,255.255.0.0", reservation(testMAC, "10.9.0.12")},
+			cfg: Config{Want: want}, err: "10.9.0.12/16 instead of 10.9.0.12/24"},
+		{name: "wrong router", args: []string{"--dhcp-range=10.9.0.0,static", "--dhcp-option=3,10.9.0.99", reservation(testMAC, "10.9.0.12")},
+			cfg: Config{Want: want}, err: "router 10.9.0.99 instead of 10.9.0.1"},
+		{name: "wrong address, warn", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.13")},
+			cfg: Config{Want: want, Warn: true}, want: "10.9.0.13/24"},
+		{name: "nobody", args: []string{"--dhcp-range=10.9.0.0,static"}, cfg: Config{Want: want}, err: ErrNoLease.Error()},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := cable(t, "lf0", testMAC, "far0")
+			must(t, Up(link, 0))
+			s := serve(t, "far0", "10.9.0.1/24", tt.args...)
+			if tt.late == 0 {
+				s.begin()
+			} else {
+				time.AfterFunc(tt.late, s.begin)
+			}
+			patience := 12 * time.Second
+			if tt.err != "" {
+				patience = 4 * time.Second
+			}
+			lease, err := DHCP(within(t, patience), link, tt.cfg)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("got lease %+v, error %v; want error with %q", lease, err, tt.err)
+				}
+				return
+			}
+			must(t, err)
+			if lease.Address.String() != tt.want || lease.Router.String() != "10.9.0.1" || lease.Server.String() != "10.9.0.1" {
+				t.Errorf("got %s by %s from %s, want %s by 10.9.0.1", lease.Address, lease.Router, lease.Server, tt.want)
+			}
+			must(t, Apply(lease))
+			must(t, Apply(lease)) // may be repeated
+			checkApplied(t, lease)
+		})
+	}
+}
+
+// checkApplied reaches the server from the leased address, by real ARP.
+func checkApplied(t *testing.T, lease *Lease) {
+	t.Helper()
+	l, err := netlink.LinkByIndex(lease.Link.Index)
+	must(t, err)
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	must(t, err)
+	if len(addrs) != 1 || addrs[0].IPNet.String() != lease.Address.String() {
+		t.Errorf("addresses %v, want %s", addrs, lease.Address)
+	}
+	conn, err := net.DialTimeout("tcp4", "10.9.0.1:9", 3*time.Second)
+	if err == nil {
+		conn.Close()
+		t.Error("something listens on the discard port of the test's server")
+	} else if !strings.Contains(err.Error(), "refused") {
+		t.Errorf("server not reached from the leased address: %v", err)
+	}
+	routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1))
+	must(t, err)
+	if len(routes) != 1 || routes[0].Gw.String() != "10.9.0.1" {
+		t.Errorf("default route %v, want one by 10.9.0.1", routes)
+	}
+}
+
+func TestDHCPOfSeveralServersTheExpectedOneWins(t *testing.T) {
+	link := cable(t, "lf0", testMAC, "far0", "far1")
+	must(t, Up(link, 0))
+	rogue := serve(t, "far0", "10.66.0.1/24", "--dhcp-range=10.66.0.5,10.66.0.9")
+	rogue.begin()
+	time.Sleep(300 * time.Millisecond) // the rogue answers first
+	good := serve(t, "far1", "10.9.0.1/24", "--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.12"))
+	time.AfterFunc(2*time.Second, good.begin)
+	var named []string
+	lease, err := DHCP(within(t, 15*time.Second), link, Config{Want: want,
+		Wrong: func(w *WrongLeaseError) { named = append(named, w.Server.String()) }})
+	must(t, err)
+	if lease.Address != want.Address || lease.Server.String() != "10.9.0.1" {
+		t.Errorf("got %s from %s, want %s", lease.Address, lease.Server, want.Address)
+	}
+	if len(named) == 0 || named[0] != "10.66.0.1" {
+		t.Errorf("named %v, want the rogue 10.66.0.1", named)
+	}
+}
+
+func TestWaitCarrier(t *testing.T) {
+	link := cable(t, "lf0", testMAC, "far0")
+	must(t, Up(link, 1400))
+	port, err := netlink.LinkByName("plf0") // the switch's side
+	must(t, err)
+	must(t, netlink.LinkSetDown(port))
+	if err := WaitCarrier(within(t, 300*time.Millisecond), link); !errors.Is(err, ErrNoCarrier) {
+		t.Fatalf("with the cable out: got %v, want ErrNoCarrier", err)
+	}
+	time.AfterFunc(500*time.Millisecond, func() { _ = netlink.LinkSetUp(port) })
+	must(t, WaitCarrier(within(t, 10*time.Second), link))
+	l, err := netlink.LinkByIndex(link.Index)
+	must(t, err)
+	if l.Attrs().MTU != 1400 {
+		t.Errorf("MTU %d, want 1400", l.Attrs().MTU)
+	}
+}
+
+func TestLinksByMAC(t *testing.T) {
+	cable(t, "lf0", testMAC, "far0")
+	links, err := Links()
+	must(t, err)
+	if l := ByMAC(links, testMAC); l == nil || l.Name != "lf0" {
+		t.Errorf("port of %s: got %+v, want lf0", testMAC, l)
+	}
+	if l := ByMAC(links, net.HardwareAddr{2, 0, 0, 0, 0, 1}); l != nil {
+		t.Errorf("got %+v for a MAC address that is not there", l)
+	}
+}
+
+func TestDHCPEndsWithContext(t *testing.T) {
+	link := cable(t, "lf0", testMAC)
+	must(t, Up(link, 0))
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(200*time.Millisecond, cancel)
+	start := time.Now()
+	if _, err := DHCP(ctx, link, Config{}); !errors.Is(err, ErrNoLease) {
+		t.Errorf("got %v, want ErrNoLease", err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("ended %s after the context", d)
+	}
+}
+
+func TestLeaseExpires(t *testing.T) {
+	l := Lease{Got: time.Now().Add(-time.Minute), Duration: 59 * time.Second, Address: netip.MustParsePrefix("10.0.0.1/8")}
+	if !l.Expired() {
+		t.Error("a lease of 59 s is good after 60 s")
+	}
+	l.Duration = time.Hour
+	if l.Expired() {
+		t.Error("a lease of an hour ends after a minute")
+	}
+}

@@ -1,0 +1,161 @@
+// Package netconf brings up a booting machine's network: links by MAC address,
+// carrier, and a DHCPv4 lease that is compared with the one expected.
+//
+// Nothing that comes from the network is trusted: of a lease only address,
+// mask, router and time are looked at, and they are checked against what the
+// caller expects. What is not protected: whoever answers first with the
+// expected lease is believed to be the network; the key servers prove
+// themselves later.
+package netconf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Link is a network port of this machine.
+type Link struct {
+	Index   int
+	Name    string
+	MAC     net.HardwareAddr
+	Carrier bool // the port is up and has a partner
+}
+
+// Links lists the Ethernet ports.
+func Links() ([]Link, error) {
+	all, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list network ports: %w", err)
+	}
+	var links []Link
+	for _, l := range all {
+		a := l.Attrs()
+		if a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0 {
+			links = append(links, fromAttrs(a))
+		}
+	}
+	return links, nil
+}
+
+func fromAttrs(a *netlink.LinkAttrs) Link {
+	return Link{Index: a.Index, Name: a.Name, MAC: a.HardwareAddr, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+}
+
+// ByMAC picks the port with a MAC address; nil when there is none. Of several
+// ports with one address (a bond's members) it takes the first.
+func ByMAC(links []Link, mac net.HardwareAddr) *Link {
+	for i := range links {
+		if bytes.Equal(links[i].MAC, mac) {
+			return &links[i]
+		}
+	}
+	return nil
+}
+
+// Up sets a port up, after giving it an MTU (0 keeps the driver's).
+func Up(l Link, mtu int) error {
+	nl := handleOf(l)
+	if mtu != 0 {
+		if err := netlink.LinkSetMTU(nl, mtu); err != nil {
+			return fmt.Errorf("set MTU %d on %s: %w", mtu, l.Name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(nl); err != nil {
+		return fmt.Errorf("set %s up: %w", l.Name, err)
+	}
+	return nil
+}
+
+// handleOf makes what the netlink package wants; it uses the index only.
+func handleOf(l Link) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index, Name: l.Name}}
+}
+
+// WaitCarrier returns once the port has a partner, however late the cable or
+// the switch comes.
+func WaitCarrier(ctx context.Context, l Link) error {
+	updates := make(chan netlink.LinkUpdate, 16)
+	done := make(chan struct{})
+	defer close(done)
+	if err := netlink.LinkSubscribe(updates, done); err != nil {
+		return fmt.Errorf("watch network ports: %w", err)
+	}
+	// Subscribed first, looked at second: no change falls between.
+	now, err := netlink.LinkByIndex(l.Index)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", l.Name, err)
+	}
+	if fromAttrs(now.Attrs()).Carrier {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w", l.Name, ErrNoCarrier, ctx.Err())
+		case u, ok := <-updates:
+			if !ok {
+				return fmt.Errorf("%s: the kernel stopped telling about network ports", l.Name)
+			}
+			if a := u.Attrs(); a.Index == l.Index && fromAttrs(a).Carrier {
+				return nil
+			}
+		}
+	}
+}
+
+// Apply gives a port the lease's address and route. It may be repeated.
+func Apply(lease *Lease) error {
+	nl := handleOf(lease.Link)
+	addr := &netlink.Addr{IPNet: &net.IPNet{
+		IP:   lease.Address.Addr().AsSlice(),
+		Mask: net.CIDRMask(lease.Address.Bits(), 32),
+	}}
+	if err := netlink.AddrReplace(nl, addr); err != nil {
+		return fmt.Errorf("set %s on %s: %w", lease.Address, lease.Link.Name, err)
+	}
+	if !lease.Router.IsValid() {
+		return nil
+	}
+	// Several ports may each have a default route; the metric keeps them apart.
+	route := &netlink.Route{LinkIndex: lease.Link.Index, Gw: lease.Router.AsSlice(), Priority: 100 + lease.Link.Index}
+	if err := netlink.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("route by %s on %s: %w", lease.Router, lease.Link.Name, err)
+	}
+	return nil
+}
+
+// Loopback sets lo up; some programs of the factory image want it.
+func Loopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// Want is the lease that a port must get.
+type Want struct {
+	Address netip.Prefix // zero: any
+	Router  netip.Addr   // zero: any
+}
+
+// Match tells how a lease differs; "" when it does not.
+func (w Want) Match(l *Lease) string {
+	if w.Address.IsValid() && l.Address != w.Address {
+		return fmt.Sprintf("%s instead of %s", l.Address, w.Address)
+	}
+	if w.Router.IsValid() && l.Router != w.Router {
+		return fmt.Sprintf("router %s instead of %s", l.Router, w.Router)
+	}
+	return ""
+}

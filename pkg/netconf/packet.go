@@ -1,0 +1,136 @@
+package netconf
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Sizes and ports of RFC 791, RFC 768 and RFC 2131.
+const (
+	ipv4Header = 20
+	udpHeader  = 8
+	serverPort = 67
+	clientPort = 68
+	protoUDP   = 17
+	maxFrame   = 1500
+)
+
+var errNotOurs = errors.New("not a DHCP answer")
+
+// frame wraps a DHCP message from 0.0.0.0:68 to 255.255.255.255:67 into UDP
+// and IPv4 (RFC 768, RFC 791). The UDP checksum is left out, which RFC 768
+// allows: the Ethernet frame has its own.
+func frame(payload []byte) []byte {
+	b := make([]byte, ipv4Header+udpHeader+len(payload))
+	b[0] = 4<<4 | ipv4Header/4
+	b[1] = 0x10 // low delay, as DHCP clients do
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	b[8] = 64 // time to live
+	b[9] = protoUDP
+	copy(b[16:20], []byte{255, 255, 255, 255})
+	binary.BigEndian.PutUint16(b[10:], checksum(b[:ipv4Header]))
+	u := b[ipv4Header:]
+	binary.BigEndian.PutUint16(u[0:], clientPort)
+	binary.BigEndian.PutUint16(u[2:], serverPort)
+	binary.BigEndian.PutUint16(u[4:], uint16(udpHeader+len(payload)))
+	copy(u[udpHeader:], payload)
+	return b
+}
+
+// checksum is the Internet checksum (RFC 1071) over an even number of bytes.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+// unframe returns the DHCP message in an IPv4 packet. Neither checksum is
+// verified: offloading NICs leave them unfinished on a local wire.
+func unframe(b []byte) ([]byte, error) {
+	if len(b) < ipv4Header || b[0]>>4 != 4 {
+		return nil, errNotOurs
+	}
+	ihl := int(b[0]&15) * 4
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	if ihl < ipv4Header || total > len(b) || total < ihl+udpHeader || b[9] != protoUDP {
+		return nil, errNotOurs
+	}
+	if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // a fragment
+		return nil, errNotOurs
+	}
+	u := b[ihl:total]
+	size := int(binary.BigEndian.Uint16(u[4:]))
+	if binary.BigEndian.Uint16(u[0:]) != serverPort || binary.BigEndian.Uint16(u[2:]) != clientPort ||
+		size < udpHeader || size > len(u) {
+		return nil, errNotOurs
+	}
+	return u[udpHeader:size], nil
+}
+
+// answer is a server's message, reduced to what is used of it.
+type answer struct {
+	kind   dhcpv4.MessageType // offer, ack or nak
+	lease  Lease
+	server netip.Addr // option 54
+}
+
+// parseAnswer checks that a packet answers the transaction of this port, and
+// takes out the few options that are used (RFC 2131, 4.3.1; RFC 2132).
+func parseAnswer(b []byte, mac net.HardwareAddr, xid dhcpv4.TransactionID) (*answer, error) {
+	payload, err := unframe(b)
+	if err != nil {
+		return nil, err
+	}
+	m, err := dhcpv4.FromBytes(payload)
+	if err != nil {
+		return nil, err
+	}
+	if m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != xid || m.ClientHWAddr.String() != mac.String() {
+		return nil, errNotOurs
+	}
+	a := &answer{kind: m.MessageType(), server: toAddr(m.ServerIdentifier())}
+	switch a.kind {
+	case dhcpv4.MessageTypeNak:
+		return a, nil
+	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
+	default:
+		return nil, errNotOurs
+	}
+	ip := toAddr(m.YourIPAddr)
+	mask := net.IPMask(m.Options.Get(dhcpv4.OptionSubnetMask))
+	ones, bits := mask.Size()
+	if !usable(ip) || bits != 32 || !a.server.IsValid() {
+		return nil, errNotOurs
+	}
+	a.lease = Lease{Address: netip.PrefixFrom(ip, ones), Server: a.server,
+		Duration: m.IPAddressLeaseTime(time.Hour)}
+	if routers := m.Router(); len(routers) > 0 {
+		if r := toAddr(routers[0]); usable(r) {
+			a.lease.Router = r
+		}
+	}
+	return a, nil
+}
+
+func toAddr(ip net.IP) netip.Addr {
+	a, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// usable says whether an address may belong to a host.
+func usable(a netip.Addr) bool {
+	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
