@@ -122,8 +122,8 @@ func pbkdf2(ctx context.Context, p *prf, salt []byte, iterations uint32, out []b
 	return ctx.Err()
 }
 
-// hkdf derives n ≤ 32 bytes with HKDF-SHA256 (RFC 5869): one block of output.
-func hkdf(key *secret.Bytes, salt, info []byte, n int) *secret.Bytes {
+// hkdfSecret derives n ≤ 32 bytes with HKDF-SHA256 (RFC 5869): one block of output.
+func hkdfSecret(key *secret.Bytes, salt, info []byte, n int) *secret.Bytes {
 	growStack()
 	defer scrubStack()
 	sha := newHash("sha256")

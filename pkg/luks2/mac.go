@@ -36,7 +36,7 @@ func deriveKey(dek *secret.Bytes, uuid, info string) (*secret.Bytes, error) {
 	if dek.Len() != dekSize {
 		return nil, fmt.Errorf("the DEK has %d bytes, want %d", dek.Len(), dekSize)
 	}
-	return hkdf(dek, id[:], []byte(info), 32), nil
+	return hkdfSecret(dek, id[:], []byte(info), 32), nil
 }
 
 // MAC computes the volume-key MAC: HMAC-SHA256, under a key derived from the

@@ -222,10 +222,11 @@ func sameNumbers(names []string, ids []int) bool {
 	return slices.Equal(got, ids)
 }
 
-// base64 reads standard, padded base64.
+// base64 reads standard, padded base64. Decoding alone would skip line breaks.
 func (r *reader) base64(name string, c Code) []byte {
-	b, err := base64.StdEncoding.Strict().DecodeString(r.str(name))
-	if err != nil {
+	s := r.str(name)
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || base64.StdEncoding.EncodeToString(b) != s {
 		r.fail(c, "%s: %s is not base64", r.where, name)
 	}
 	return b

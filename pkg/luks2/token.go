@@ -2,7 +2,6 @@ package luks2
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,11 +84,7 @@ func parseToken(id int, obj object) (*Token, error) {
 		n, _ := decimal(name, 16) // parseTokens has checked that it is a keyslot
 		t.Keyslots = append(t.Keyslots, int(n))
 	}
-	mac := r.str("mac")
-	var err error
-	if t.MAC, err = base64.StdEncoding.Strict().DecodeString(mac); err != nil {
-		r.fail(CodeToken, "%s: mac is not base64", r.where)
-	}
+	t.MAC = r.base64("mac", CodeToken)
 	if err := t.check(); err != nil {
 		r.fail(CodeToken, "%s: %v", r.where, err)
 	}
