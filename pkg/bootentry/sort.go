@@ -1,0 +1,122 @@
+package bootentry
+
+import "strings"
+
+// compare orders entries as the specification wants ("Sorting"): those with a
+// sort key first, by key, machine and version, newest first; then by file
+// name. Entries whose boot counter has run out ("+0") come last.
+func compare(a, b Entry) int {
+	if x, y := exhausted(a.Name), exhausted(b.Name); x != y {
+		if x {
+			return 1
+		}
+		return -1
+	}
+	if (a.sortKey != "") != (b.sortKey != "") {
+		if a.sortKey != "" {
+			return -1
+		}
+		return 1
+	}
+	if a.sortKey != "" {
+		if c := strings.Compare(a.sortKey, b.sortKey); c != 0 {
+			return c
+		}
+		if c := strings.Compare(a.machine, b.machine); c != 0 {
+			return c
+		}
+		if c := compareVersions(b.version, a.version); c != 0 {
+			return c
+		}
+	}
+	return compareVersions(b.Name, a.Name)
+}
+
+func exhausted(name string) bool {
+	i := strings.LastIndexByte(name, '+')
+	if i < 0 {
+		return false
+	}
+	left, _, _ := strings.Cut(name[i+1:], "-")
+	return left != "" && strings.Trim(left, "0") == ""
+}
+
+// compareVersions orders version strings (UAPI.10 Version Format
+// Specification): numbers by value, letters by byte, "~" before anything,
+// "-" before "^" before ".".
+func compareVersions(a, b string) int {
+	for {
+		a, b = strings.TrimLeftFunc(a, separator), strings.TrimLeftFunc(b, separator)
+		if c, done := mark(a, b); c != 0 || done {
+			return c
+		}
+		switch {
+		case len(a) > 0 && len(b) > 0 && special(a[0]) && a[0] == b[0]:
+			a, b = a[1:], b[1:]
+			continue
+		case digit(a) || digit(b):
+			x, restA := span(a, isDigit)
+			y, restB := span(b, isDigit)
+			if c := compareNumbers(x, y); c != 0 {
+				return c
+			}
+			a, b = restA, restB
+		default:
+			x, restA := span(a, isLetter)
+			y, restB := span(b, isLetter)
+			if c := strings.Compare(x, y); c != 0 {
+				return c
+			}
+			a, b = restA, restB
+		}
+	}
+}
+
+// mark compares where one of the strings has ended or holds a special sign.
+func mark(a, b string) (int, bool) {
+	for _, sign := range []byte{'~', 0, '-', '^', '.'} {
+		x, y := at(a) == sign, at(b) == sign
+		switch {
+		case x && y && sign == 0:
+			return 0, true
+		case x && y:
+			return 0, false
+		case x:
+			return -1, true
+		case y:
+			return 1, true
+		}
+	}
+	return 0, false
+}
+
+func at(s string) byte {
+	if s == "" {
+		return 0
+	}
+	return s[0]
+}
+
+func special(c byte) bool  { return c == '~' || c == '-' || c == '^' || c == '.' }
+func isDigit(c byte) bool  { return c >= '0' && c <= '9' }
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+func digit(s string) bool  { return s != "" && isDigit(s[0]) }
+func separator(r rune) bool {
+	return r >= 0x80 || !special(byte(r)) && !isDigit(byte(r)) && !isLetter(byte(r))
+}
+
+func span(s string, of func(byte) bool) (string, string) {
+	i := 0
+	for i < len(s) && of(s[i]) {
+		i++
+	}
+	return s[:i], s[i:]
+}
+
+func compareNumbers(a, b string) int {
+	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}
