@@ -1,0 +1,335 @@
+package kekstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// MaxValue bounds a value, in bytes: a signed slice is the largest.
+const MaxValue = 512 << 10
+
+// The file's buckets and the keys of its meta bucket.
+const (
+	formatV1 = "landfall store 1"
+
+	keyFormat = "format"
+	keyCheck  = "check"
+	keySum    = "sum"
+
+	sumPath = "\x01sum" // no caller's path: it's outside of the alphabet
+)
+
+func bucketMeta() []byte   { return []byte("meta") }
+func bucketValues() []byte { return []byte("values") }
+
+// Bolt is a Store in one bbolt file, used by one process.
+type Bolt struct {
+	db      *bbolt.DB
+	barrier *barrier
+
+	mu       sync.RWMutex // guards what follows
+	sum      sum
+	versions map[string]uint64
+	watchers map[*watcher]struct{}
+}
+
+var _ Store = (*Bolt)(nil)
+
+// InitBolt makes a new, empty store file. It fails if there is one.
+func InitBolt(path string, key *secret.Bytes) (err error) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make store %s: it exists already; a store is never overwritten", path)
+	}
+	b, err := newBarrier(key)
+	if err != nil {
+		return err
+	}
+	defer b.wipe()
+	db, err := openFile(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close(), syncDir(filepath.Dir(path))) }()
+	return db.Update(func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucket(bucketValues()); err != nil {
+			return err
+		}
+		meta, err := tx.CreateBucket(bucketMeta())
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			meta.Put([]byte(keyFormat), []byte(formatV1)),
+			meta.Put([]byte(keyCheck), b.check[:]),
+			meta.Put([]byte(keySum), b.sealSum(&sum{})))
+	})
+}
+
+// OpenBolt opens an existing store and verifies all of it.
+func OpenBolt(path string, key *secret.Bytes) (s *Bolt, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path, ErrNoStore)
+	}
+	b, err := newBarrier(key)
+	if err != nil {
+		return nil, err
+	}
+	var db *bbolt.DB
+	// bbolt panics on some damaged files instead of returning an error.
+	defer func() {
+		if r := recover(); r != nil {
+			b.wipe()
+			if db != nil {
+				_ = db.Close() // the error that counts is r
+			}
+			s, err = nil, fmt.Errorf("open store %s: %w: %v", path, ErrTampered, r)
+		}
+	}()
+	if db, err = openFile(path); err != nil {
+		b.wipe()
+		return nil, err
+	}
+	s = &Bolt{db: db, barrier: b, versions: map[string]uint64{}, watchers: map[*watcher]struct{}{}}
+	if err := db.View(s.load); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+func openFile(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("open store %s: another process has it open; stop that member first: %w", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return db, nil
+}
+
+func (b *barrier) sealSum(s *sum) []byte {
+	return b.seal(sumPath, s.epoch, Token{}, s.encode())
+}
+
+// load reads every record once: each must open, and their sum must be the
+// recorded one.
+func (s *Bolt) load(tx *bbolt.Tx) error {
+	meta, values := tx.Bucket(bucketMeta()), tx.Bucket(bucketValues())
+	if meta == nil || values == nil || string(meta.Get([]byte(keyFormat))) != formatV1 {
+		return fmt.Errorf("not a store of format %q: %w", formatV1, ErrTampered)
+	}
+	if !hmac.Equal(meta.Get([]byte(keyCheck)), s.barrier.check[:]) {
+		return ErrBarrierKey
+	}
+	record := meta.Get([]byte(keySum))
+	version, err := recordVersion("sum", record)
+	if err != nil {
+		return err
+	}
+	_, plain, err := s.barrier.open(sumPath, record, version)
+	if err != nil {
+		return err
+	}
+	want, err := decodeSum(plain)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	got := sum{epoch: want.epoch}
+	err = values.ForEach(func(k, v []byte) error {
+		version, err := recordVersion(string(k), v)
+		if err != nil {
+			return err
+		}
+		_, plain, err := s.barrier.open(string(k), v, version)
+		if err != nil {
+			return err
+		}
+		secret.Wipe(plain)
+		got.add(s.barrier.term(string(k), version))
+		got.count++
+		s.versions[string(k)] = version
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if got != *want {
+		return fmt.Errorf("%d values whose sum is not the recorded one of %d: values were put back, removed or added: %w",
+			got.count, want.count, ErrTampered)
+	}
+	s.sum = got
+	return nil
+}
+
+func (s *sum) add(t [4]uint64) {
+	var c uint64
+	for i := range t {
+		s.limbs[i], c = bits.Add64(s.limbs[i], t[i], c)
+	}
+}
+
+func (s *sum) sub(t [4]uint64) {
+	var c uint64
+	for i := range t {
+		s.limbs[i], c = bits.Sub64(s.limbs[i], t[i], c)
+	}
+}
+
+func checkPath(path string) error {
+	bad := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '/'
+	}
+	if path == "" || len(path) > 255 || strings.IndexFunc(path, bad) >= 0 {
+		return fmt.Errorf("store path %q: want 1 to 255 of [a-z0-9-/]", path)
+	}
+	return nil
+}
+
+// Get implements Store.
+func (s *Bolt) Get(_ context.Context, path string) (Value, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var v Value
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		var err error
+		_, v, err = s.read(tx, path)
+		return err
+	})
+	return v, err
+}
+
+// read opens the value at path. The version that it must have is the one that
+// this process verified or wrote, not what the file says now. The caller holds
+// the lock.
+func (s *Bolt) read(tx *bbolt.Tx, path string) (Token, Value, error) {
+	version, ok := s.versions[path]
+	if !ok {
+		return Token{}, Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
+	}
+	token, data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
+	return token, Value{Data: data, Version: version}, err
+}
+
+// Create implements Store.
+func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) (Value, error) {
+	var v Value
+	err := s.update(path, data, func(tx *bbolt.Tx) (Token, error) {
+		old, there, err := s.read(tx, path)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return token, nil
+		case err != nil:
+			return token, err
+		}
+		v = there
+		if hmac.Equal(old[:], token[:]) {
+			return token, errUnchanged
+		}
+		return token, fmt.Errorf("%s: %w", path, ErrExists)
+	}, &v)
+	return v, err
+}
+
+// Swap implements Store.
+func (s *Bolt) Swap(_ context.Context, path string, old uint64, data []byte) (uint64, error) {
+	var v Value
+	err := s.update(path, data, func(tx *bbolt.Tx) (Token, error) {
+		token, there, err := s.read(tx, path)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return token, err
+		}
+		secret.Wipe(there.Data)
+		if there.Version != old {
+			return token, fmt.Errorf("%s: version is %d, not %d: %w", path, there.Version, old, ErrConflict)
+		}
+		return token, nil
+	}, &v)
+	return v.Version, err
+}
+
+var errUnchanged = errors.New("unchanged")
+
+// update writes one value and the new sum in one transaction, if may agrees.
+func (s *Bolt) update(path string, data []byte, may func(*bbolt.Tx) (Token, error), out *Value) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if len(data) > MaxValue {
+		return fmt.Errorf("%s: value of %d bytes, at most %d are allowed", path, len(data), MaxValue)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.sum
+	next.epoch++
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		token, err := may(tx)
+		if err != nil {
+			return err
+		}
+		if old, ok := s.versions[path]; ok {
+			next.sub(s.barrier.term(path, old))
+		} else {
+			next.count++
+		}
+		next.add(s.barrier.term(path, next.epoch))
+		return errors.Join(
+			tx.Bucket(bucketValues()).Put([]byte(path), s.barrier.seal(path, next.epoch, token, data)),
+			tx.Bucket(bucketMeta()).Put([]byte(keySum), s.barrier.sealSum(&next)))
+	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.sum = next
+	s.versions[path] = next.epoch
+	*out = Value{Data: bytes.Clone(data), Version: next.epoch}
+	s.notify(Event{Path: path, Version: next.epoch})
+	return nil
+}
+
+// Epoch implements Store.
+func (s *Bolt) Epoch() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.sum.epoch
+}
+
+// Snapshot implements Store.
+func (s *Bolt) Snapshot(_ context.Context, w io.Writer) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(w)
+		return err
+	})
+}
+
+// Close implements Store.
+func (s *Bolt) Close() error {
+	err := s.db.Close()
+	s.barrier.wipe()
+	return err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

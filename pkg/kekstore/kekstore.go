@@ -1,0 +1,80 @@
+// Package kekstore keeps what a fleet knows: devices, slices, KEKs. Whoever
+// steals the store file gets paths and ciphertext.
+//
+// Values are encrypted under a barrier key with their path and a monotonic
+// version as associated data, and an encrypted sum over all (path, version)
+// pairs rules out that single values are put back, removed or added. A whole
+// older store file is consistent in itself: the caller notices it by Epoch,
+// which must never be less than what its audit log, kept elsewhere, has seen.
+//
+// Not protected: paths and sizes, a host that is read or written while it runs,
+// and an attacker who puts back both the store and the audit log.
+package kekstore
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// What a caller branches on.
+var (
+	// ErrNotFound: nothing is stored at the path.
+	ErrNotFound = errors.New("nothing is stored there")
+	// ErrExists: a write-once value is there already, made with another token.
+	ErrExists = errors.New("a value is stored there already and is never overwritten")
+	// ErrConflict: the value changed since it was read. Read it again.
+	ErrConflict = errors.New("the value was changed meanwhile")
+	// ErrNoStore: there is no store file. Make one with `kekctl init`, or put
+	// the right path into the member's configuration; it's never made silently.
+	ErrNoStore = errors.New("no store file")
+	// ErrBarrierKey: the barrier key is not the one that the store was made
+	// with. Give the member its own key.
+	ErrBarrierKey = errors.New("the barrier key does not belong to this store")
+	// ErrTampered: values were exchanged, put back, removed or damaged. Restore
+	// a backup and find out who wrote to the disk.
+	ErrTampered = errors.New("the store was tampered with or is damaged")
+)
+
+// Value is what is stored at a path. Data is the caller's own copy.
+type Value struct {
+	Data    []byte
+	Version uint64 // epoch of the write; grows with each write to any path
+}
+
+// Event says that the value at a path was written.
+type Event struct {
+	Path    string
+	Version uint64
+}
+
+// Token makes a write-once create repeatable: the same create again, after an
+// unclear answer, succeeds.
+type Token [16]byte
+
+// Store is an encrypted map of paths (1 to 255 of [a-z0-9-/]) to small values.
+// Writes are durable when they return; where there are several members, on a
+// majority. Reads are answered by the local replica. Nothing is ever deleted
+// but by being overwritten.
+type Store interface {
+	// Get returns the value at path, or ErrNotFound.
+	Get(ctx context.Context, path string) (Value, error)
+	// Create stores a value once. If there is one by the same token, that one
+	// is returned and nothing is written; if by another token, that one is
+	// returned with ErrExists.
+	Create(ctx context.Context, path string, token Token, data []byte) (Value, error)
+	// Swap replaces the value if its version is still old; 0 means that there
+	// must be none. It returns the new version, or ErrConflict.
+	Swap(ctx context.Context, path string, old uint64, data []byte) (uint64, error)
+	// List returns the paths below prefix, sorted, and their versions.
+	List(ctx context.Context, prefix string) ([]Event, error)
+	// Watch sends an event for each later write below prefix until ctx ends,
+	// then closes the channel. A slow receiver loses the oldest events.
+	Watch(ctx context.Context, prefix string) <-chan Event
+	// Epoch is the number of writes so far; it's the version of the last one.
+	Epoch() uint64
+	// Snapshot writes a consistent copy, encrypted as it is.
+	Snapshot(ctx context.Context, w io.Writer) error
+	// Close ends the store and wipes its keys.
+	Close() error
+}

@@ -1,0 +1,64 @@
+package kekstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// Unsealer gives the barrier key to a starting member. Later forms (shares of
+// agents, an upstream fleet, a cloud key service) fit in here.
+type Unsealer interface {
+	BarrierKey(ctx context.Context) (*secret.Bytes, error)
+}
+
+// FileUnsealer reads the barrier key, 32 raw bytes, from a file that only its
+// owner can read. The file belongs on a volume that is closed in transit.
+type FileUnsealer struct{ Path string }
+
+// BarrierKey implements Unsealer.
+func (u FileUnsealer) BarrierKey(context.Context) (*secret.Bytes, error) {
+	f, err := os.Open(u.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("barrier key %s is missing: bring the member's own key; a new one would not open its store: %w", u.Path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("barrier key: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("barrier key: %w", err)
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("barrier key %s is not a regular file", u.Path)
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("barrier key %s has mode %04o: others can read it; chmod 0600 it", u.Path, info.Mode().Perm())
+	case info.Size() != BarrierKeySize:
+		return nil, fmt.Errorf("barrier key %s has %d bytes, want %d", u.Path, info.Size(), BarrierKeySize)
+	}
+	key, err := secret.Read(f, BarrierKeySize)
+	if err != nil {
+		return nil, fmt.Errorf("barrier key %s: %w", u.Path, err)
+	}
+	return key, nil
+}
+
+// CredentialUnsealer reads the barrier key from a systemd credential
+// (LoadCredential= or LoadCredentialEncrypted=, systemd.exec(5)): Dir is
+// $CREDENTIALS_DIRECTORY.
+type CredentialUnsealer struct{ Dir, Name string }
+
+// BarrierKey implements Unsealer.
+func (u CredentialUnsealer) BarrierKey(ctx context.Context) (*secret.Bytes, error) {
+	if u.Dir == "" {
+		return nil, errors.New("barrier key from a systemd credential: CREDENTIALS_DIRECTORY is not set; start the member as a service with LoadCredentialEncrypted=" + u.Name)
+	}
+	return FileUnsealer{Path: filepath.Join(u.Dir, u.Name)}.BarrierKey(ctx)
+}
