@@ -1,0 +1,173 @@
+// Package handover passes the volumes of an unlocked machine to the kernel
+// that it starts next: an archive with the volumes' passphrases, to be appended
+// to that kernel's initrd in memory, and its command line. It opens no file and
+// no socket.
+//
+// Stock initrds take it as it is (docs/spec/handover.md): Debian's
+// initramfs-tools by /cryptroot, systemd and dracut by /etc/cryptsetup-keys.d.
+// Only passphrases of single volumes travel, never the device's DEK or a KEK.
+// What is not protected: the next kernel's initrd has them in memory; systemd
+// erases the files after use, initramfs-tools deletes them with its root.
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/newc"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// Volume is one volume that the next kernel shall open.
+type Volume struct {
+	Name       string        // mapping name, [a-z0-9-]
+	UUID       string        // LUKS UUID, lower case
+	Passphrase *secret.Bytes // raw bytes, not text
+	Root       bool
+	Discards   bool
+}
+
+// MaxCmdline is x86's COMMAND_LINE_SIZE less the terminator.
+const MaxCmdline = 2047
+
+// MaxPassphrase bounds a passphrase, in bytes.
+const MaxPassphrase = 512
+
+// Errors that name what has to be corrected in the slice.
+var (
+	ErrVolume  = errors.New("volume cannot be handed over")
+	ErrCmdline = errors.New("command line cannot be handed over")
+)
+
+// Initrd makes the archive (newc cpio, a multiple of 4 bytes). The caller wipes
+// it.
+func Initrd(volumes []Volume) (*secret.Bytes, error) {
+	if err := check(volumes); err != nil {
+		return nil, err
+	}
+	var table strings.Builder
+	for _, v := range volumes {
+		fmt.Fprintf(&table, "%s UUID=%s %s luks%s\n", v.Name, v.UUID, "/"+keyfile(v), discard(v))
+	}
+	w := new(newc.Writer)
+	defer w.Wipe()
+	w.Grow(size(volumes, table.Len()))
+	w.Dir("cryptroot", 0o755)
+	w.File("cryptroot/crypttab", 0o600, []byte(table.String()))
+	w.Dir("cryptroot/keyfiles", 0o700)
+	for _, v := range volumes {
+		w.File(keyfile(v), 0o400, v.Passphrase.Expose())
+	}
+	w.Dir("etc", 0o755)
+	w.Dir("etc/cryptsetup-keys.d", 0o700)
+	for _, v := range volumes {
+		w.File(systemdKey(v), 0o400, v.Passphrase.Expose())
+	}
+	return secret.Take(w.Bytes()), nil
+}
+
+func keyfile(v Volume) string    { return "cryptroot/keyfiles/" + v.Name + ".key" }
+func systemdKey(v Volume) string { return "etc/cryptsetup-keys.d/" + v.Name + ".key" }
+
+func discard(v Volume) string {
+	if v.Discards {
+		return ",discard"
+	}
+	return ""
+}
+
+// size is an upper bound of the archive, so that its buffer never grows and
+// leaves no copy behind.
+func size(volumes []Volume, table int) int {
+	n := newc.Size("etc/cryptsetup-keys.d", 0)*5 + newc.Size("cryptroot/crypttab", table)
+	for _, v := range volumes {
+		n += newc.Size(keyfile(v), v.Passphrase.Len()) + newc.Size(systemdKey(v), v.Passphrase.Len())
+	}
+	return n
+}
+
+func check(volumes []Volume) error {
+	names, roots := map[string]bool{}, 0
+	for _, v := range volumes {
+		switch {
+		case !isName(v.Name):
+			return fmt.Errorf("%w: name %q", ErrVolume, v.Name)
+		case !isUUID(v.UUID):
+			return fmt.Errorf("%w: %s: UUID %q", ErrVolume, v.Name, v.UUID)
+		case names[v.Name]:
+			return fmt.Errorf("%w: two are named %s", ErrVolume, v.Name)
+		case v.Passphrase.Len() == 0 || v.Passphrase.Len() > MaxPassphrase:
+			return fmt.Errorf("%w: %s: passphrase of %d bytes", ErrVolume, v.Name, v.Passphrase.Len())
+		}
+		names[v.Name] = true
+		if v.Root {
+			roots++
+		}
+	}
+	if roots != 1 {
+		return fmt.Errorf("%w: %d root volumes, must be one", ErrVolume, roots)
+	}
+	return nil
+}
+
+// isName: [a-z0-9-], 1 to 64 bytes. (The regexp package would make the boot
+// image larger.)
+func isName(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && s[0] != '-'
+}
+
+// isUUID: the canonical form (RFC 9562, 4), in lower case.
+func isUUID(s string) bool {
+	for i, c := range []byte(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		if dash != (c == '-') || !dash && !strings.ContainsRune("0123456789abcdef", rune(c)) {
+			return false
+		}
+	}
+	return len(s) == 36
+}
+
+// Cmdline puts the next kernel's command line together: the boot entry's, less
+// what names another root or other LUKS volumes; the slice's; and what
+// initramfs-tools, systemd and dracut need to find the volumes.
+func Cmdline(entry, slice string, volumes []Volume) (string, error) {
+	if err := check(volumes); err != nil {
+		return "", err
+	}
+	var words []string
+	for _, w := range strings.Fields(entry) {
+		if !replaced(w) {
+			words = append(words, w)
+		}
+	}
+	words = append(words, strings.Fields(slice)...)
+	for _, v := range volumes {
+		words = append(words, fmt.Sprintf("rd.luks.name=%s=%s", v.UUID, v.Name),
+			fmt.Sprintf("rd.luks.options=%s=keyfile-erase%s", v.UUID, discard(v)))
+		if v.Root {
+			words = append(words, "root=/dev/mapper/"+v.Name)
+		}
+	}
+	line := strings.Join(words, " ")
+	if len(line) > MaxCmdline {
+		return "", fmt.Errorf("%w: %d bytes, the kernel takes %d", ErrCmdline, len(line), MaxCmdline)
+	}
+	for _, c := range []byte(line) {
+		if c < ' ' || c > '~' {
+			return "", fmt.Errorf("%w: byte %#x", ErrCmdline, c)
+		}
+	}
+	return line, nil
+}
+
+// replaced says whether an entry's parameter contradicts the handover, or
+// belongs to the boot loader that is not there.
+func replaced(word string) bool {
+	key, _, _ := strings.Cut(word, "=")
+	switch key {
+	case "root", "BOOT_IMAGE", "initrd", "cryptopts", "cryptdevice", "cryptkey":
+		return true
+	}
+	return strings.HasPrefix(key, "rd.luks") || strings.HasPrefix(key, "luks.")
+}
