@@ -52,9 +52,10 @@ func MakeCredential(ekArea []byte, akName string, secret []byte) (credential, en
 }
 
 // CheckEKCert checks that cert (DER) certifies the EK (TPMT_PUBLIC) and chains
-// to one of roots, whose intermediates may be given beside it. Dates are
-// ignored: many EK certificates have run out before the machine was built, and
-// clocks are not trusted. Revocation is not looked at.
+// to one of roots, with the intermediates given beside it. The chain is judged
+// as of the certificate's own notBefore: many EK certificates have run out
+// before the machine was built, and clocks are not trusted. Revocation is not
+// looked at.
 func CheckEKCert(cert, ekArea []byte, roots *x509.CertPool, intermediates ...*x509.Certificate) error {
 	ek, err := ekPublic(ekArea)
 	if err != nil {
