@@ -1,0 +1,44 @@
+package scenario
+
+import (
+	"strings"
+	"time"
+
+	"github.com/landfall-project/landfall/qemu/debian"
+	"github.com/landfall-project/landfall/qemu/vm"
+)
+
+// Debian is the stock production system.
+func (l *Lab) Debian() *debian.Root {
+	l.Helper()
+	r, err := debian.Build(l.Context(), l.Cache)
+	l.Check(err)
+	return r
+}
+
+// Login logs in as root at Debian's serial console.
+func (m *Machine) Login(timeout time.Duration) *vm.Match {
+	m.lab.Helper()
+	at := m.Expect(debian.Hostname+` login: `, timeout)
+	m.Type("root")
+	m.Expect(`Password: `, time.Minute)
+	m.Type(debian.RootPassword)
+	m.Expect(`root@`+debian.Hostname+`:~# `, time.Minute)
+	// Without these the shell's line editor mixes the echo with the output.
+	m.Type("stty -echo; bind 'set enable-bracketed-paste off'; PS1=; PS2=")
+	m.Type("echo shell-$((40+2))-ready")
+	m.Expect(`shell-42-ready\r?\n`, time.Minute)
+	return at
+}
+
+// Run runs a command in the shell that Login left, and returns what it printed
+// and its exit status.
+func (m *Machine) Run(command string, timeout time.Duration) (output string, status string) {
+	m.lab.Helper()
+	m.Type("printf 'begin-%s\\n' run; { " + command + "; } 2>&1; printf 'end-%s-%d\\n' run $?")
+	g := m.Expect(`(?s)begin-run\r?\n(.*?)end-run-(\d+)\r?\n`, timeout).Groups
+	return crlf(g[1]), g[2]
+}
+
+// crlf undoes what the terminal driver does to line ends.
+func crlf(s string) string { return strings.ReplaceAll(s, "\r\n", "\n") }
