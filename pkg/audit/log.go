@@ -1,0 +1,221 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// What a caller branches on.
+var (
+	// ErrNoLog: there is no log file. A member that lost it must not start as if
+	// nothing had ever happened; `kekctl init` makes the first one.
+	ErrNoLog = errors.New("no audit log")
+	// ErrBroken: an earlier write failed; nothing more can be recorded. Repair
+	// the disk and restart the member.
+	ErrBroken = errors.New("audit log cannot be written")
+)
+
+// File is what a Log writes to; an *os.File is one.
+type File interface {
+	io.WriteCloser
+	Sync() error
+}
+
+// Log appends records. Concurrent appends share one write and one fsync.
+type Log struct {
+	file File
+	now  func() time.Time
+
+	mu     sync.Mutex
+	head   Head
+	buf    []byte // lines not yet handed to the writer
+	batch  *batch // those who wait for buf
+	err    error
+	wake   chan struct{}
+	closed bool
+	done   chan struct{}
+	synced Head // durable
+}
+
+type batch struct {
+	done chan struct{}
+	err  error
+}
+
+// Create makes an empty log. It fails if there is one.
+func Create(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make audit log: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("make audit log: %w", err)
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("make audit log: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Open verifies an existing log, calling each for every line, and continues it.
+// What a power cut left at its end stays in the file and is accounted for by a
+// first new line.
+func Open(path string, each func(Record) error) (*Log, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path, ErrNoLog)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	head, rest, err := Verify(data, each)
+	if err != nil {
+		return nil, fmt.Errorf("audit log %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	l := newLog(f, head, time.Now)
+	if rest > 0 {
+		if err := l.recover(data[len(data)-rest:]); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+func newLog(f File, head Head, now func() time.Time) *Log {
+	l := &Log{file: f, now: now, head: head, synced: head, batch: &batch{done: make(chan struct{})},
+		wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go l.write()
+	return l
+}
+
+// recover writes the line that accounts for a torn batch.
+func (l *Log) recover(torn []byte) error {
+	torn = bytes.Clone(torn)
+	l.mu.Lock()
+	if torn[len(torn)-1] != '\n' {
+		torn = append(torn, '\n')
+		l.buf = append(l.buf, '\n')
+	}
+	l.head.Torn++
+	l.mu.Unlock()
+	sum := sha256.Sum256(torn)
+	return l.Append(context.Background(), Record{
+		Event: EventRecovered, TornBytes: len(torn), Digest: hex.EncodeToString(sum[:]),
+		Detail: "the bytes before this line are what a power cut left of the last batch; nothing in it was answered",
+	})
+}
+
+// Append adds a record and returns once it is durable. If ctx ends first the
+// record may still get into the log: it says what was about to be done.
+func (l *Log) Append(ctx context.Context, r Record) error {
+	b, err := l.enqueue(r)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return fmt.Errorf("append to audit log: %w", ctx.Err())
+	}
+}
+
+func (l *Log) enqueue(r Record) (*batch, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil || l.closed {
+		return nil, fmt.Errorf("%w: %w", ErrBroken, errors.Join(l.err, closedError(l.closed)))
+	}
+	r.Number, r.Prev = l.head.Number+1, hex.EncodeToString(l.head.Hash[:])
+	r.Time = l.now().UTC()
+	line, err := json.Marshal(&r)
+	if err != nil {
+		return nil, fmt.Errorf("append to audit log: %w", err)
+	}
+	if len(line) > MaxLine {
+		return nil, fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
+	}
+	l.buf = append(append(l.buf, line...), '\n')
+	l.head.Number, l.head.Hash = r.Number, sha256.Sum256(line)
+	l.head.Epoch = max(l.head.Epoch, r.Epoch)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return l.batch, nil
+}
+
+func closedError(closed bool) error {
+	if closed {
+		return fs.ErrClosed
+	}
+	return nil
+}
+
+// write is the only writer: it takes all that has gathered, makes it durable,
+// then wakes those who wait.
+func (l *Log) write() {
+	defer close(l.done)
+	var spare []byte
+	for range l.wake {
+		l.mu.Lock()
+		b, data, head := l.batch, l.buf, l.head
+		l.batch, l.buf = &batch{done: make(chan struct{})}, spare[:0]
+		l.mu.Unlock()
+		_, err := l.file.Write(data)
+		if err == nil {
+			err = l.file.Sync()
+		}
+		if err != nil {
+			// After a failed write or fsync nobody knows what is on the
+			// disk: stop for good, as PostgreSQL learnt to.
+			err = fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		l.mu.Lock()
+		l.err = errors.Join(l.err, err)
+		if l.err == nil {
+			l.synced = head
+		}
+		b.err = l.err
+		l.mu.Unlock()
+		close(b.done)
+		spare = data
+	}
+}
+
+// Head returns the durable end of the log, and why it cannot grow, if so.
+func (l *Log) Head() (Head, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.synced, l.err
+}
+
+// Close writes what is left and closes the file.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.wake)
+	l.mu.Unlock()
+	<-l.done
+	return l.file.Close()
+}
