@@ -127,7 +127,7 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 	if err := Unmarshal(text, typ, v); err != nil {
 		return nil, err
 	}
-	d := &Document{Text: text, Digest: sha256.Sum256(text)}
+	d := &Document{Text: text, Digest: Digest(text)}
 	for _, s := range n.Sigs {
 		d.Signers = append(d.Signers, s.Name)
 	}
@@ -152,3 +152,6 @@ func ParseSigner(file []byte) (note.Signer, error) {
 	}
 	return s, nil
 }
+
+// Digest identifies a document: SHA-256 of its text.
+func Digest(text []byte) [32]byte { return sha256.Sum256(text) }

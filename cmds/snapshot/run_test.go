@@ -1,0 +1,95 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"snapshot": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(env *testscript.Env) error {
+		return makeRegion(env.WorkDir)
+	}})
+}
+
+// makeRegion writes a region folder as kekctl init does, and a device's record.
+func makeRegion(dir string) error {
+	region := snapshot.Region{Type: snapshot.RegionType, Name: "north",
+		Members: []snapshot.Member{{ID: "kek-1", URL: "https://10.0.7.2:7443"}}}
+	sum := func(s string) string {
+		h := sha256.Sum256([]byte(s))
+		return "000b" + hex.EncodeToString(h[:])
+	}
+	record := kekproto.DeviceInfo{Device: "r07-u12", Enrolled: true,
+		EKName: sum("ek"), AKName: sum("ak"), SRKName: sum("srk"), SRKPublic: []byte("srk")}
+	stranger := record
+	stranger.Enrolled = false
+	root, rootPub, err := note.GenerateKey(rand.Reader, "north/root")
+	if err != nil {
+		return err
+	}
+	_, otherPub, err := note.GenerateKey(rand.Reader, "south/root")
+	if err != nil {
+		return err
+	}
+	ca, err := caPEM()
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{
+		"north/offline/root.key": []byte(root + "\n"),
+		"north/public/root.pub":  []byte(rootPub + "\n"),
+		"south.pub":              []byte(otherPub + "\n"),
+		"north/public/ca.pem":    ca,
+	}
+	for name, v := range map[string]any{"north/public/region.json": region, "record.json": record, "new.json": stranger} {
+		if files[name], err = json.Marshal(v); err != nil {
+			return err
+		}
+	}
+	for name, b := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func caPEM() ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "north fleet CA"},
+		NotAfter: time.Unix(1<<32, 0), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func readSigners(cmd *cobra.Command, files []string) ([]note.Signer, error) {
+	var out []note.Signer
+	for _, name := range files {
+		text, err := readFile(cmd, name)
+		if err != nil {
+			return nil, err
+		}
+		s, err := signed.ParseSigner(text)
+		clear(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func showCommand() *cobra.Command {
+	var key string
+	cmd := &cobra.Command{
+		Use:     "show --key PUBLIC SLICE",
+		Short:   "Show a signed slice for people",
+		Example: `  snapshot show --key north/public/root.pub r07-u12.slice.note`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, digest, err := openSlice(cmd, key, args[0])
+			if err != nil {
+				return err
+			}
+			return show(cmd, s, digest)
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "file of the region root's public key")
+	mustRequire(cmd, "key")
+	return cmd
+}
+
+func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	line := func(cells ...string) { fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
+	line("device", s.Device.ID, fmt.Sprint(s.Device.Roles), s.Device.Hostname)
+	line("place", "rack "+or(s.Device.Rack), "unit "+or(s.Device.Unit), "serial "+or(s.Device.Serial))
+	line("region", s.Region, fmt.Sprintf("slice %d", s.Generation), fmt.Sprintf("sha256 %x", digest[:8]))
+	line("TPM", "EK "+s.Device.EKName[:20], "AK "+s.Device.AKName[:20], "SRK "+s.Device.SRKName[:20])
+	for _, i := range s.Interfaces {
+		lldp := ""
+		if i.LLDP != nil {
+			lldp = "switch " + i.LLDP.ChassisID + " port " + i.LLDP.PortID
+		}
+		line("interface", i.Name, i.MAC, strings.Join(i.Addresses, " "), lldp)
+	}
+	for _, n := range s.Neighbors {
+		line("neighbor", n.Interface, n.Device+" "+n.PeerInterface, n.Link, n.Check)
+	}
+	for _, v := range s.Volumes {
+		way := ""
+		if v.Factory != nil {
+			way = v.Factory.Way + " on " + place(v.Factory)
+		}
+		line("volume", v.Name, v.UUID, v.Use+", "+v.Need, way)
+	}
+	for _, m := range s.Fleet.Members {
+		line("key server", m.ID, m.URL)
+	}
+	line("policy", "lease "+s.Policy.Lease, "links "+s.Policy.Links)
+	return w.Flush()
+}
+
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func place(f *snapshot.Factory) string {
+	if f.Partition == 0 {
+		return f.Disk
+	}
+	return fmt.Sprintf("%s partition %d", f.Disk, f.Partition)
+}
