@@ -1,0 +1,21 @@
+// Command imagectl signs what a boot image measures: the image manifest, by
+// which the fleet knows an image, and the PCR policy, which opens a device's NV
+// slots to it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintf(os.Stderr, "imagectl: %v\n", err)
+		os.Exit(1)
+	}
+}
