@@ -72,8 +72,9 @@ const Dir = "/dev/mapper"
 // wipe it now.
 //
 // EBUSY from the kernel means that the name or the device is in use; ENOENT of
-// /dev/mapper/control that the module dm_mod is not loaded; EINVAL of the
-// table load that dm_crypt or a cipher module is missing (see the kernel log).
+// /dev/mapper/control that the module dm_mod is not loaded; EINVAL or ENOENT
+// of the table load that dm_crypt or a cipher module (xts, aesni_intel) is
+// missing: see the kernel log.
 func Create(cfg Config) (*Mapping, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("map %q: %w", cfg.Name, err)

@@ -170,11 +170,14 @@ func (c *control) do(r request) (reply, error) {
 }
 
 // parseNames decodes a chain of struct dm_name_list: u64 dev, u32 next (bytes
-// to the next entry, 0 at the last), name. An empty list is one entry whose
-// device number is 0.
+// to the next entry, 0 at the last), name. An empty list has no data, or one
+// entry whose device number is 0.
 func parseNames(b []byte) ([]string, error) {
 	const nameAt = 12
 	var names []string
+	if len(b) == 0 {
+		return nil, nil
+	}
 	for {
 		if len(b) < nameAt {
 			return nil, errors.New("device-mapper's list of mappings is cut short")
