@@ -41,7 +41,8 @@ type Slots struct {
 	policy    *pcrpolicy.Policy
 	approval  *tpm.Approval
 	session   *tpm.PolicySession
-	satisfied bool // the session may authorize one command
+	encrypt   tpm.Encrypt // what session is for
+	satisfied bool        // session may authorize one command
 }
 
 // Index returns the NV index of a slot.
@@ -123,23 +124,26 @@ func (s *Slots) Prepare(policy *pcrpolicy.Policy) error {
 		}
 		s.policy = policy
 	}
-	return s.satisfy()
+	return s.satisfy(tpm.EncryptResponse)
 }
 
-// satisfy makes the session ready to authorize one command.
-func (s *Slots) satisfy() error {
+// satisfy makes a session ready to authorize one command.
+func (s *Slots) satisfy(enc tpm.Encrypt) error {
+	if s.encrypt != enc {
+		s.drop()
+	}
 	if s.satisfied {
 		return nil
 	}
 	if s.approval == nil {
-		return errors.New("NV slots: Prepare was not called")
+		return errors.New("NV slots: Prepare was not called, or failed")
 	}
 	if s.session == nil {
-		session, err := s.TPM.StartPolicy(s.SRKPublic)
+		session, err := s.TPM.StartPolicy(s.SRKPublic, enc)
 		if err != nil {
 			return err
 		}
-		s.session = session
+		s.session, s.encrypt = session, enc
 	}
 	if err := s.session.Satisfy(s.approval, measure.ImagePCRs()); err != nil {
 		s.drop()
@@ -169,10 +173,10 @@ func (s *Slots) Close() {
 // use runs one NV command in a satisfied session. A session that was satisfied
 // earlier may have died meanwhile, by a PCR that moved: then once more with a
 // fresh one.
-func (s *Slots) use(command func() error) error {
-	fresh := !s.satisfied
+func (s *Slots) use(enc tpm.Encrypt, command func() error) error {
+	fresh := !s.satisfied || s.encrypt != enc
 	for {
-		if err := s.satisfy(); err != nil {
+		if err := s.satisfy(enc); err != nil {
 			return err
 		}
 		err := command()
@@ -198,7 +202,7 @@ func (s *Slots) Read(slot int) ([]byte, error) {
 	}
 	pub.Attributes.Written = true
 	var record []byte
-	err = s.use(func() (err error) {
+	err = s.use(tpm.EncryptResponse, func() (err error) {
 		record, err = s.session.NVRead(pub)
 		return err
 	})
@@ -248,7 +252,7 @@ func (s *Slots) Write(record []byte) error {
 	if err != nil {
 		return err
 	}
-	err = s.use(func() error { return s.session.NVWrite(pub, record) })
+	err = s.use(tpm.EncryptCommand, func() error { return s.session.NVWrite(pub, record) })
 	if err != nil {
 		return fmt.Errorf("NV slot %d: %w", h.Slot, err)
 	}
@@ -266,7 +270,7 @@ func (s *Slots) LockBoth() error {
 		if pub.Attributes.ReadLocked {
 			continue
 		}
-		if err := s.use(func() error { return s.session.NVReadLock(pub) }); err != nil {
+		if err := s.use(tpm.EncryptNone, func() error { return s.session.NVReadLock(pub) }); err != nil {
 			return fmt.Errorf("NV slot %d: %w", slot, err)
 		}
 	}

@@ -99,7 +99,7 @@ func (t *TPM) SetAuths(a *Auths, srk []byte) error {
 // empty one is a password; a second session, salted to srk, encrypts the new
 // one.
 func (t *TPM) setAuth(hierarchy tpm2.TPMHandle, auth *secret.Bytes, srk []byte) error {
-	opts, err := t.salted(srk, tpm2.AESEncryption(128, tpm2.EncryptIn))
+	opts, err := t.salted(srk, EncryptCommand)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (t *TPM) setAuth(hierarchy tpm2.TPMHandle, auth *secret.Bytes, srk []byte) 
 // it (TPM 2.0 Part 1, 19.6), salted to srk so that a listener cannot try
 // guesses.
 func (t *TPM) hmac(srk []byte, auth *secret.Bytes) (tpm2.Session, error) {
-	opts, err := t.salted(srk, tpm2.Auth(nil))
+	opts, err := t.salted(srk, EncryptNone)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (t *TPM) ActivateCredential(credential, encrypted, srk []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	opts, err := t.salted(srk, tpm2.AESEncryption(128, tpm2.EncryptOut))
+	opts, err := t.salted(srk, EncryptResponse)
 	if err != nil {
 		return nil, err
 	}

@@ -12,11 +12,22 @@ import (
 // nonceSize is the length of session nonces, in bytes.
 const nonceSize = 16
 
+// Encrypt says which way a session encrypts the first parameter. A TPM refuses a
+// session that would encrypt what a command does not have.
+type Encrypt int
+
+// The directions.
+const (
+	EncryptNone Encrypt = iota
+	EncryptCommand
+	EncryptResponse
+)
+
 // salted returns the options of a session whose key only the holder of the SRK
-// can derive (TPM 2.0 Part 1, 19.6.12), and which encrypts the first parameter
-// in one direction or both with AES-128-CFB (21). srk is a TPMT_PUBLIC from a
-// source that is trusted, not from this TPM, wherever there is one.
-func (t *TPM) salted(srk []byte, enc tpm2.AuthOption) ([]tpm2.AuthOption, error) {
+// can derive (TPM 2.0 Part 1, 19.6.12), and which encrypts with AES-128-CFB (21).
+// srk is a TPMT_PUBLIC from a source that is trusted, not from this TPM,
+// wherever there is one.
+func (t *TPM) salted(srk []byte, enc Encrypt) ([]tpm2.AuthOption, error) {
 	pub, err := tpm2.Unmarshal[tpm2.TPMTPublic](srk)
 	if err != nil {
 		return nil, fmt.Errorf("SRK public area: %w", err)
@@ -25,8 +36,12 @@ func (t *TPM) salted(srk []byte, enc tpm2.AuthOption) ([]tpm2.AuthOption, error)
 		return nil, fmt.Errorf("SRK public area: %w", err)
 	}
 	opts := []tpm2.AuthOption{tpm2.Salted(srkHandle, *pub)}
-	if !t.plain {
-		opts = append(opts, enc)
+	switch {
+	case t.plain:
+	case enc == EncryptCommand:
+		opts = append(opts, tpm2.AESEncryption(128, tpm2.EncryptIn))
+	case enc == EncryptResponse:
+		opts = append(opts, tpm2.AESEncryption(128, tpm2.EncryptOut))
 	}
 	return opts, nil
 }
@@ -84,9 +99,10 @@ type PolicySession struct {
 }
 
 // StartPolicy opens a policy session salted to the SRK, whose TPMT_PUBLIC comes
-// from the slice.
-func (t *TPM) StartPolicy(srk []byte) (*PolicySession, error) {
-	opts, err := t.salted(srk, tpm2.AESEncryption(128, tpm2.EncryptInOut))
+// from the slice: EncryptResponse for reading, EncryptCommand for writing,
+// EncryptNone for locking.
+func (t *TPM) StartPolicy(srk []byte, enc Encrypt) (*PolicySession, error) {
+	opts, err := t.salted(srk, enc)
 	if err != nil {
 		return nil, err
 	}
