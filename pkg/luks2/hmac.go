@@ -6,7 +6,6 @@ import (
 	"encoding"
 	"encoding/binary"
 	"hash"
-	"runtime"
 
 	"github.com/landfall-project/landfall/pkg/secret"
 )
@@ -14,8 +13,8 @@ import (
 // prf is HMAC (RFC 2104) whose key-dependent state can be wiped. crypto/hmac
 // leaves the padded key, that is DEK or volume key, on the garbage-collected
 // heap, where the memory of the booted production system would still hold it.
-// Not wiped: what the hash functions leave in registers; their stack frames
-// are covered by scrubStack.
+// Not wiped: registers and the stack frames of the hash functions, which later
+// calls overwrite; TestNoSecretsLeftInMemory searches for what is left.
 type prf struct {
 	inner, outer   hash.Hash
 	istate, ostate *secret.Bytes // hash states after the padded key
@@ -124,8 +123,6 @@ func pbkdf2(ctx context.Context, p *prf, salt []byte, iterations uint32, out []b
 
 // hkdfSecret derives n ≤ 32 bytes with HKDF-SHA256 (RFC 5869): one block of output.
 func hkdfSecret(key *secret.Bytes, salt, info []byte, n int) *secret.Bytes {
-	growStack()
-	defer scrubStack()
 	sha := newHash("sha256")
 	prk := secret.New(sha().Size())
 	defer prk.Wipe()
@@ -140,26 +137,4 @@ func hkdfSecret(key *secret.Bytes, salt, info []byte, n int) *secret.Bytes {
 	out := secret.New(n)
 	copy(out.Expose(), okm.Expose())
 	return out
-}
-
-// scratch is more stack than the hash functions use.
-const scratch = 8 << 10
-
-// growStack makes room for what follows, so that the runtime does not move
-// the stack, and leave a copy behind, while secrets are on it.
-//
-//go:noinline
-func growStack() {
-	var b [2 * scratch]byte
-	runtime.KeepAlive(&b)
-}
-
-// scrubStack overwrites the stack below its caller: hash functions keep blocks
-// of their input, such as the DEK, in their frames.
-//
-//go:noinline
-func scrubStack() {
-	var b [scratch]byte
-	clear(b[:])
-	runtime.KeepAlive(&b)
 }

@@ -81,8 +81,6 @@ func macSecret(dek *secret.Bytes, vk *VolumeKey) (*secret.Bytes, error) {
 		return nil, err
 	}
 	defer key.Wipe()
-	growStack()
-	defer scrubStack()
 	p := newPRF(sha256.New, key.Expose())
 	defer p.wipe()
 	mac := secret.New(sha256.Size)

@@ -59,8 +59,6 @@ func (h *Header) Unlock(ctx context.Context, dev io.ReaderAt, passphrase *secret
 	if opts.MaxWork == 0 {
 		opts.MaxWork = DefaultMaxWork
 	}
-	growStack()
-	defer scrubStack()
 	failed := fmt.Errorf("volume %s: %w", h.UUID, ErrNoKeyslot)
 	for _, k := range slots {
 		cost := k.KDF.work() + 2*uint64(h.Digest.Iterations)
