@@ -1,0 +1,147 @@
+// Package builder makes Landfall's boot images: u-root's mkuimage compiles the
+// commands of a flavour, and this package adds kernel modules, the region's
+// public keys, the role and, for the factory, programs of the build host.
+//
+// Nothing about one device goes in. The same inputs give the same bytes: times
+// are zero, entries are sorted, binaries carry no paths and no build IDs.
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/landfall-project/landfall/image/cache"
+	"github.com/landfall-project/landfall/image/kernel"
+)
+
+// Flavour is a kind of image; it is also the role that the image's manifest
+// gives it.
+type Flavour string
+
+// The flavours.
+const (
+	Server  Flavour = "server"  // unlocks and starts production
+	Factory Flavour = "factory" // seals
+	Debug   Flavour = "debug"   // has a shell; never released to
+)
+
+// Flavours lists them all.
+func Flavours() []Flavour { return []Flavour{Server, Factory, Debug} }
+
+// Options says what to build.
+type Options struct {
+	Repo    string // the repository's root
+	Config  string // folder of mkuimage.yaml and the lists; image/config if empty
+	Cache   *cache.Cache
+	Flavour Flavour
+	Kernel  *kernel.Kernel // whose modules to add; nil: none
+	// RegionPub is the region root's note verifier, PolicyPub the policy key
+	// (PEM). Either may be nil for an image that only boots in a lab.
+	RegionPub, PolicyPub []byte
+}
+
+// Image is a built image.
+type Image struct {
+	Path   string // the compressed initramfs
+	SHA256 [32]byte
+	Size   int64 // compressed, bytes
+	Raw    int64 // unpacked archive, bytes
+}
+
+// Build makes an image, or finds it in the cache.
+func Build(ctx context.Context, o Options) (*Image, error) {
+	if o.Flavour != Server && o.Flavour != Factory && o.Flavour != Debug {
+		return nil, fmt.Errorf("image flavour %q is unknown: use server, factory or debug", o.Flavour)
+	}
+	base, err := o.compile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := o.assemble(base)
+	if err != nil {
+		return nil, fmt.Errorf("assemble %s image: %w", o.Flavour, err)
+	}
+	sum := sha256.Sum256(archive)
+	dir, err := o.Cache.Make(ctx, "image-"+string(o.Flavour), cache.Key("xz 1", string(sum[:])), func(ctx context.Context, dir string) error {
+		return compress(ctx, filepath.Join(dir, "initramfs.cpio.xz"), archive)
+	})
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "initramfs.cpio.xz")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Path: path, SHA256: sha256.Sum256(b), Size: int64(len(b)), Raw: int64(len(archive))}, nil
+}
+
+// compile runs mkuimage and returns the archive with the flavour's commands.
+func (o Options) compile(ctx context.Context) (string, error) {
+	key, err := o.sourceKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir, err := o.Cache.Make(ctx, "uroot-"+string(o.Flavour), key, func(ctx context.Context, dir string) error {
+		cmd := o.goCommand(ctx, "tool", "mkuimage", "-base=/dev/null", "-config-file", o.configFile("mkuimage.yaml"),
+			"-config", string(o.Flavour), "-o", filepath.Join(dir, "base.cpio"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("mkuimage: %w\n%s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "base.cpio"), nil
+}
+
+func (o Options) configFile(name string) string {
+	if o.Config != "" {
+		return filepath.Join(o.Config, name)
+	}
+	return filepath.Join(o.Repo, "image", "config", name)
+}
+
+// goCommand runs the go tool with an environment that decides the bytes of its
+// output, whatever the caller's is.
+func (o Options) goCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = o.Repo
+	cmd.Env = append(os.Environ(), buildEnv()...)
+	return cmd
+}
+
+func buildEnv() []string {
+	return []string{
+		"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOEXPERIMENT=",
+		"GOFLAGS=-buildvcs=false", "GOWORK=off", "LC_ALL=C",
+	}
+}
+
+// compress writes an xz file with the x86 filter (branch targets made
+// absolute, which machine code likes) and the CRC-32 check, the only one that
+// the kernel knows (Documentation/staging/xz.rst). One thread: several would
+// cut the data into blocks by the number of CPUs.
+func compress(ctx context.Context, path string, archive []byte) error {
+	var out, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "xz", "--stdout", "--threads=1", "--check=crc32", "--x86", "--lzma2=preset=9e,dict=16MiB")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(archive), &out, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("xz: %w: %s; package xz-utils must be installed", err, stderr.String())
+	}
+	// The kernel looks for what follows an initramfs at multiples of 4 bytes.
+	if pad := -out.Len() & 3; pad > 0 {
+		out.Write(make([]byte, pad))
+	}
+	return os.WriteFile(path, out.Bytes(), 0o644)
+}
+
+var errNoPackages = errors.New("go list found no packages")
