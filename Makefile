@@ -1,0 +1,51 @@
+# Landfall. "make help" lists what can be made.
+SHELL := /bin/sh
+export CGO_ENABLED ?= 1
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full unit scenarios image bench lint fuzz repro deps clean
+
+FUZZTIME ?= 3s
+UNITS = $$(go list ./... | grep -v '/qemu/scenario$$')
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+demo: deps ## take one server from the factory to production, on real parts
+	go run ./qemu/demo
+
+test: deps lint unit fuzz scenarios ## everything: lint, unit tests, seconds of fuzzing, whole-system scenarios
+
+test-full: deps lint unit ## as test, with 30 s for each fuzz target
+	$(MAKE) fuzz FUZZTIME=30s
+	$(MAKE) scenarios
+
+unit: ## unit tests with the race detector
+	go test -race -timeout 20m $(UNITS)
+
+scenarios: ## whole-system scenarios in virtual machines (root)
+	@test "$$(id -u)" = 0 || { echo "scenarios make network namespaces and a Debian root: run as root" >&2; exit 1; }
+	go test -count=1 -timeout 60m -v ./qemu/scenario
+
+image: deps ## build the server, factory and debug images into out/
+	go run ./image -flavour all -out out
+
+bench: deps ## measure what docs/performance.md reports
+	go run ./qemu/bench
+
+lint: ## gofmt, vet, staticcheck, and a build without cgo
+	@test -z "$$(gofmt -l cmds image pkg qemu uinit)" || { echo "gofmt -w these:"; gofmt -l cmds image pkg qemu uinit; exit 1; } >&2
+	CGO_ENABLED=0 go build ./...
+	go vet ./...
+	go tool staticcheck ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (3s)
+	image/fuzz.sh $(FUZZTIME)
+
+repro: ## build the server image twice and compare bytes
+	go test -count=1 -run TestReproducible -v ./image/builder
+
+deps: ## install the Debian packages that are needed, or name the missing ones
+	@image/install-deps.sh
+
+clean: ## remove what was built; the cache of slow parts (.cache) stays
+	rm -rf out
