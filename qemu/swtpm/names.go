@@ -24,6 +24,12 @@ type commandName struct {
 
 // commandNames lists what firmware, the kernel, Landfall and tpm2-tools send.
 func commandNames() []commandName {
+	return append(managementNames(), useNames()...)
+}
+
+// managementNames are the commands of hierarchies, NV and PCRs: codes up to
+// TPM_CC_ActivateCredential.
+func managementNames() []commandName {
 	return []commandName{
 		{tpm2.TPMCCEvictControl, "EvictControl"},
 		{tpm2.TPMCCHierarchyControl, "HierarchyControl"},
@@ -52,6 +58,12 @@ func commandNames() []commandName {
 		{tpm2.TPMCCStartup, "Startup"},
 		{tpm2.TPMCCShutdown, "Shutdown"},
 		{tpm2.TPMCCStirRandom, "StirRandom"},
+	}
+}
+
+// useNames are the commands that use keys and policies: the codes from there.
+func useNames() []commandName {
+	return []commandName{
 		{tpm2.TPMCCActivateCredential, "ActivateCredential"},
 		{tpm2.TPMCCCertify, "Certify"},
 		{tpm2.TPMCCPolicyNV, "PolicyNV"},
