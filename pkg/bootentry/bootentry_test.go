@@ -1,6 +1,7 @@
 package bootentry
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -151,7 +152,8 @@ func TestCheckKernel(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := CheckKernel(tt.edit(bzImage(100)))
+			image := tt.edit(bzImage(100))
+			err := CheckKernel(bytes.NewReader(image), int64(len(image)))
 			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("got %v, want %q", err, tt.err)
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // ErrDamaged says that a kernel or initrd is cut short or is none. The repair:
@@ -30,9 +31,13 @@ const (
 // flipped inside are not noticed here: signed kernels no longer carry a valid
 // image checksum. The production root is encrypted, not authenticated (see the
 // threat model).
-func CheckKernel(image []byte) error {
-	if len(image) < headerEnd {
-		return fmt.Errorf("kernel of %d bytes: %w: too short for a bzImage", len(image), ErrDamaged)
+func CheckKernel(file io.ReaderAt, size int64) error {
+	if size < headerEnd {
+		return fmt.Errorf("kernel of %d bytes: %w: too short for a bzImage", size, ErrDamaged)
+	}
+	image := make([]byte, headerEnd)
+	if _, err := file.ReadAt(image, 0); err != nil {
+		return fmt.Errorf("read the kernel's header: %w", err)
 	}
 	le := binary.LittleEndian
 	version := le.Uint16(image[offVersion:])
@@ -44,13 +49,13 @@ func CheckKernel(image []byte) error {
 	case image[offLoadFlags]&1 == 0 || le.Uint16(image[offXLoadFlags:])&1 == 0:
 		return fmt.Errorf("kernel: %w: not a 64-bit bzImage", ErrDamaged)
 	}
-	setup := uint64(image[offSetupSects])
+	setup := int64(image[offSetupSects])
 	if setup == 0 {
 		setup = 4
 	}
-	want := (setup+1)*512 + uint64(le.Uint32(image[offSysSize:]))*16
-	if uint64(len(image)) < want {
-		return fmt.Errorf("kernel of %d bytes: %w: its header says %d", len(image), ErrDamaged, want)
+	want := (setup+1)*512 + int64(le.Uint32(image[offSysSize:]))*16
+	if size < want {
+		return fmt.Errorf("kernel of %d bytes: %w: its header says %d", size, ErrDamaged, want)
 	}
 	return nil
 }

@@ -107,6 +107,7 @@ const (
 	BootKexec   Code = "LF-BOOT-04"
 	BootLock    Code = "LF-BOOT-05"
 	BootUnmount Code = "LF-BOOT-06"
+	BootWipe    Code = "LF-BOOT-07"
 )
 
 // Lookup returns what is known about a code.

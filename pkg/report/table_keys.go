@@ -62,8 +62,8 @@ func disks() []Info {
 			"It lacks landfall's token: sealing was interrupted, or the disk is a plain LUKS2 volume.",
 			"run `seal` again in the factory image", Fixed},
 		{DiskDuplicate, "DiskDuplicate", "two disks with one UUID",
-			"A second disk claims the same LUKS UUID; only the one whose MAC holds is used.",
-			"remove the disk named here", Warned},
+			"A second disk claims the same LUKS UUID. Only the one whose MAC holds is used; when it holds on both, one is a copy, and neither is.",
+			"remove the disk named here", Goes},
 		{DiskMap, "DiskMap", "disk cannot be mapped",
 			"The kernel refused the dm-crypt table: a missing module or a busy name.",
 			"boot an image with dm_crypt and xts; report it with the text shown", Goes},
@@ -95,6 +95,9 @@ func boots() []Info {
 			"power-cycle the machine; replace the TPM if it comes back", Goes},
 		{BootUnmount, "BootUnmount", "root cannot be released",
 			"A mapping or mount stays busy; it must not survive into production.",
-			"report it; the machine reboots by itself", Goes},
+			"report it, with the text shown; power-cycle the machine", Goes},
+		{BootWipe, "BootWipe", "keys cannot be wiped",
+			"The program could not search its own memory for copies of keys, and does not start production with them in it.",
+			"report it, with the text shown; power-cycle the machine", Goes},
 	}
 }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"github.com/landfall-project/landfall/pkg/bootentry"
+	"github.com/landfall-project/landfall/pkg/disk"
+	"github.com/landfall-project/landfall/pkg/kekclient"
+	"github.com/landfall-project/landfall/pkg/netconf"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// boot brings a server from its first instruction in user space to its
+// production kernel. It never returns. Each step is repeated until it succeeds;
+// what fails is shown with its code, and nothing is skipped.
+//
+// Work that waits for nothing runs beside: drivers, TPM, ports and disks start
+// as soon as what they need is known.
+func (m *machine) boot(img *image) {
+	// Hardware: drivers for what is there, and later for what comes.
+	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
+	tpm := start(m, openTPM)
+	crypto := start(m, func() (struct{}, error) { hw.crypto(); return struct{}{}, nil })
+
+	// Slice: signed by the region root, whose key is in the image.
+	c := hold(m, "slice", func() (*carried, error) { return m.readSlice(img) })
+
+	// Network, disks and TPM: each at its own pace from here on.
+	net := startNetwork(m, c.Interfaces, c.Policy)
+	finder := &disk.Finder{Volumes: c.Volumes}
+	m.look(finder)
+
+	// TPM: it must be the slice's; the slice is measured, the slot's policy
+	// satisfied.
+	t := hold(m, "tpm", func() (*trust, error) {
+		t, err := tpm.wait()
+		if err != nil {
+			tpm = start(m, openTPM)
+			return nil, err
+		}
+		return t, t.prepare(m, c, img)
+	})
+
+	// Lease: the slice's, or none.
+	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
+	net.settled()
+
+	// Key: the fleet's, for a quote made on this very connection.
+	rel := hold(m, "key", func() (*kekclient.Released, error) { return m.release(t, c) })
+
+	// Unwrap: the DEK from the NV slot that the release named.
+	dek := hold(m, "unwrap", func() (*secret.Bytes, error) { return m.unwrap(t, c, &rel) })
+	m.guard(rel.KEK.Key, dek)
+	if rel.Next != nil {
+		m.guard(rel.Next.Key)
+	}
+
+	// Disks: only those that the factory sealed.
+	_, _ = crypto.wait() // loads what it can; a missing module shows below
+	vols := hold(m, "disks", func() (*volumes, error) { return m.openDisks(finder, dek, c) })
+	for _, v := range vols.handover {
+		m.guard(v.Passphrase)
+	}
+
+	// Root: read-only; and what to start from it.
+	entry := hold(m, "root", func() (*bootentry.Entry, error) {
+		if err := mountRoot(vols.root.Path); err != nil {
+			return nil, err
+		}
+		return m.findEntry(c.Boot.Entry)
+	})
+
+	// Kernel: measured, then loaded.
+	hold(m, "kernel", func() (struct{}, error) {
+		return struct{}{}, loadKernel(t, entry, c.Boot.Cmdline, vols.handover)
+	})
+
+	// Report, on the connection that released the key.
+	m.post(c, rel, entry.Kernel)
+	m.done("report")
+
+	// Leave: what runs next can neither read the slots nor pass as this image,
+	// and finds no key that opened anything here.
+	hold(m, "leave", func() (struct{}, error) { return struct{}{}, m.leave(t, net, rel) })
+	m.kexec()
+}
+
+// startHardware finds drivers until the machine has settled.
+func (m *machine) startHardware() (*hardware, error) {
+	hw, err := newHardware(m)
+	if err != nil {
+		return nil, err
+	}
+	hw.hotplug()
+	hw.coldplug()
+	return hw, nil
+}
+
+// look starts reading the disks' headers early. Its error comes back when the
+// disks are opened.
+func (m *machine) look(f *disk.Finder) {
+	if err := f.Look(); err != nil {
+		m.logf("disks: %v", err)
+	}
+}
+
+// leave closes everything that the production kernel shall not find open. It
+// may be repeated.
+func (m *machine) leave(t *trust, net *network, rel *kekclient.Released) error {
+	if err := t.lock(); err != nil {
+		return err
+	}
+	net.stop()
+	if err := closeRoot(); err != nil {
+		return err
+	}
+	if err := wipeAll(m.guarded()...); err != nil {
+		return report.Errorf(report.BootWipe, "%w", err)
+	}
+	rel.Close()
+	return nil
+}

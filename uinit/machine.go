@@ -1,0 +1,186 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// machine is what the whole boot shares: where it reads, what it prints, what
+// it has seen. Values of the boot itself are passed from step to step.
+type machine struct {
+	root     string // "/", or a folder in tests
+	consoles *consoles
+	wake     chan struct{} // a value: look again now
+
+	mu       sync.Mutex
+	name     string // device ID, once known
+	serial   string
+	secrets  []*secret.Bytes
+	steps    []stepTime
+	warnings []*report.Problem
+	last     time.Duration // uptime at the end of the last step
+}
+
+type stepTime struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+}
+
+// The steps of a server's boot, as the log counts them.
+func serverSteps() []string {
+	return []string{"hardware", "slice", "tpm", "lease", "key", "unwrap", "disks", "root", "kernel", "report", "leave"}
+}
+
+func (m *machine) logf(format string, args ...any) {
+	m.consoles.Print("landfall: " + fmt.Sprintf(format, args...))
+}
+
+// warn shows a problem that stops nothing, and keeps it for the report.
+func (m *machine) warn(p *report.Problem) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.warnings = append(m.warnings, p)
+	info, _ := report.Lookup(p.Code)
+	m.consoles.Print(fmt.Sprintf("landfall: warning %s %s: %s", p.Code, info.Title, p.What))
+}
+
+// done logs the end of a step and its time.
+func (m *machine) done(step string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := uptime()
+	took := now - m.last
+	m.last = now
+	m.steps = append(m.steps, stepTime{step, took.Seconds()})
+	count := ""
+	if n := slices.Index(serverSteps(), step); n >= 0 {
+		count = fmt.Sprintf(" (%d/%d)", n+1, len(serverSteps()))
+	}
+	m.consoles.Print(fmt.Sprintf("landfall: step %s%s: done, %s at %s", step, count, seconds(took), seconds(now)))
+}
+
+// Times between two looks of a step that holds. The first ones are short: most
+// troubles at power-on are somebody else's few seconds.
+const (
+	firstLook = 300 * time.Millisecond
+	lastLook  = 15 * time.Second
+	showAgain = time.Minute
+)
+
+// hold runs one step until it succeeds. Between attempts it shows what is
+// wrong: once, when it changes, and every minute.
+func hold[T any](m *machine, step string, try func() (T, error)) T {
+	var shown string
+	var shownAt, since time.Duration
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		v, err := try()
+		now := uptime()
+		if err == nil {
+			if since != 0 {
+				m.logf("hold ended after %s", seconds(now-since))
+			}
+			m.done(step)
+			return v
+		}
+		if since == 0 {
+			since = now
+		}
+		p := problem(err)
+		pause := jitter(wait)
+		if text := string(p.Code) + p.What; text != shown || now-shownAt > showAgain {
+			shown, shownAt = text, now
+			m.show(p, now-since, pause)
+		}
+		m.pause(pause)
+	}
+}
+
+// pause waits until the time is up, or something has changed that a hold may
+// have waited for: a lease, a new device.
+func (m *machine) pause(d time.Duration) {
+	select {
+	case <-m.wake:
+	case <-time.After(d):
+	}
+}
+
+// changed ends a pause early.
+func (m *machine) changed() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// problem gives an error without a code the code of a fault in this program.
+func problem(err error) *report.Problem {
+	var p *report.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return report.Errorf(report.HWPanic, "%w", err)
+}
+
+// show prints the board that a technician reads.
+func (m *machine) show(p *report.Problem, held, next time.Duration) {
+	info, _ := report.Lookup(p.Code)
+	m.mu.Lock()
+	name, serial := m.name, m.serial
+	m.mu.Unlock()
+	if name == "" {
+		name = "unknown device"
+	}
+	if serial != "" {
+		serial = "  SN " + serial
+	}
+	end := "This server goes on by itself."
+	if info.Wait == report.Fixed {
+		end = "Waiting repairs nothing here."
+	}
+	m.consoles.Print(fmt.Sprintf("\n%s%s   HOLD %s   %s %s\n  %s\n  DO   %s\n  %s Next look in %s.\n",
+		name, serial, held.Round(time.Second), p.Code, info.Title,
+		strings.ReplaceAll(p.What, "\n", "\n  "), p.Repair(), end, next.Round(100*time.Millisecond)))
+}
+
+// jitter spreads a wait over 75 % to 125 %: a hall full of machines was
+// switched on at one moment.
+func jitter(d time.Duration) time.Duration {
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(d)/2+1))
+	if err != nil {
+		return d
+	}
+	return d*3/4 + time.Duration(n.Int64())
+}
+
+// later is a value that is being made while the boot goes on.
+type later[T any] struct {
+	ready chan struct{}
+	value T
+	err   error
+}
+
+// start runs f beside the boot. A panic there ends the machine as one in the
+// boot itself would.
+func start[T any](m *machine, f func() (T, error)) *later[T] {
+	l := &later[T]{ready: make(chan struct{})}
+	go func() {
+		defer close(l.ready)
+		defer m.recoverPanic()
+		l.value, l.err = f()
+	}()
+	return l
+}
+
+func (l *later[T]) wait() (T, error) {
+	<-l.ready
+	return l.value, l.err
+}

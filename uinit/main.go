@@ -1,0 +1,115 @@
+// Uinit brings a sealed server to its production kernel.
+//
+// Synopsis:
+//
+//	uinit
+//
+// Description:
+//
+//	It is started by init, or is itself PID 1, in an image whose role is in
+//	/etc/landfall/role. A server image boots (DESIGN: slice, lease, attested
+//	key release, disks, kexec); a factory image runs seal; a debug image says so
+//	and leaves the machine to its shell. It ignores its arguments and the kernel
+//	command line, and in the server and factory images it never returns: what
+//	fails is held and retried, what crashes reboots.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+func main() {
+	// No key at the console, no parent, no hang-up ends this program, and no
+	// SIGQUIT dumps its stacks.
+	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGHUP, unix.SIGTERM, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU)
+	run()
+}
+
+// run returns in a debug image only.
+func run() {
+	mountErr := mounts()
+	m := &machine{root: "/", consoles: openConsoles("/sys", "/dev"), wake: make(chan struct{}, 1)}
+	defer m.recoverPanic()
+	harden()
+	// The machine has more memory than time.
+	debug.SetGCPercent(400)
+	m.serial, m.last = dmiSerial(), uptime()
+	m.logf("uinit starts at %s", seconds(m.last))
+	if mountErr != nil {
+		m.logf("%v", mountErr)
+	}
+	img := m.image()
+	switch img.role {
+	case measure.RoleServer:
+		m.boot(img)
+	case measure.RoleFactory:
+		m.factory(img)
+	default:
+		m.consoles.Print(debugBanner)
+		m.consoles.Flush()
+	}
+}
+
+const debugBanner = `
+*** LANDFALL DEBUG IMAGE: this machine gives a shell to whoever stands here. ***
+*** No key server releases a key to it. Never ship it.                      ***
+`
+
+// image reads what was built in. Without it nothing can be verified, so that
+// there is nothing to do but to say so.
+func (m *machine) image() *image {
+	for {
+		img, err := readImage("/")
+		if err == nil {
+			return img
+		}
+		m.show(problem(err), 0, lastLook)
+		m.pause(time.Minute)
+	}
+}
+
+// guard remembers secrets, so that every way out of the boot wipes them.
+func (m *machine) guard(secrets ...*secret.Bytes) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.secrets = append(m.secrets, secrets...)
+}
+
+func (m *machine) guarded() []*secret.Bytes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]*secret.Bytes(nil), m.secrets...)
+}
+
+// crashPause is how long a crash stays on the screen. It is also what keeps a
+// machine that crashes each time from hammering DHCP and key servers.
+const crashPause = 20 * time.Second
+
+// recoverPanic is deferred in every goroutine: it shows the crash, wipes the
+// secrets and reboots.
+func (m *machine) recoverPanic() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	for _, s := range m.guarded() {
+		s.Wipe()
+	}
+	wait := jitter(crashPause)
+	m.show(problem(fmt.Errorf("uinit crashed: %v\n%s", cause, debug.Stack())), 0, wait)
+	time.Sleep(wait)
+	m.consoles.Flush()
+	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	// As PID 1 this panics the kernel, which restarts too.
+	fmt.Fprintln(os.Stderr, "landfall: reboot failed:", err)
+	os.Exit(1)
+}

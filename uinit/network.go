@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/netconf"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// network brings up all ports at once and keeps them up. One good lease is
+// enough to go on; a dead NIC or a dead cable holds up nothing.
+type network struct {
+	m      *machine
+	cancel context.CancelFunc
+	got    chan struct{} // a value for each new lease or problem
+
+	mu       sync.Mutex
+	leases   map[string]*netconf.Lease // by port, as the slice names it
+	problems map[string]*report.Problem
+}
+
+// Times of a port's life.
+const (
+	linkLook  = 50 * time.Millisecond // until the port exists
+	dhcpRound = 30 * time.Second      // then carrier is looked at again
+	leaseWait = 3 * time.Second       // before a missing lease is worth a word
+)
+
+// startNetwork works on each port in the background until stop.
+func startNetwork(m *machine, ports []snapshot.Interface, policy snapshot.Policy) *network {
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &network{m: m, cancel: cancel, got: make(chan struct{}, 1),
+		leases: map[string]*netconf.Lease{}, problems: map[string]*report.Problem{}}
+	for _, p := range ports {
+		go func() {
+			defer m.recoverPanic()
+			n.port(ctx, p, policy.Lease == "warn")
+		}()
+	}
+	return n
+}
+
+func (n *network) stop() { n.cancel() }
+
+// port keeps one port up: it waits for the hardware, the cable and the lease,
+// and fetches the lease anew at half its time.
+func (n *network) port(ctx context.Context, p snapshot.Interface, warn bool) {
+	cfg, mac, err := portConfig(p)
+	if err != nil {
+		n.trouble(p.Name, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err))
+		return
+	}
+	cfg.Warn = warn
+	cfg.Wrong = func(w *netconf.WrongLeaseError) { n.trouble(p.Name, report.Errorf(report.NetWrongLease, "%w", w)) }
+	for ctx.Err() == nil {
+		lease, err := n.lease(ctx, p, mac, cfg)
+		if err == nil {
+			if err = netconf.Apply(lease); err == nil {
+				n.success(p.Name, lease, cfg.Want.Match(lease))
+				pause(ctx, lease.Duration/2)
+				continue
+			}
+			err = report.Errorf(report.NetApply, "%w", err)
+		}
+		n.trouble(p.Name, netProblem(err))
+		pause(ctx, linkLook)
+	}
+}
+
+// lease is one round, up to an unapplied lease.
+func (n *network) lease(ctx context.Context, p snapshot.Interface, mac net.HardwareAddr, cfg netconf.Config) (*netconf.Lease, error) {
+	links, err := netconf.Links()
+	if err != nil {
+		return nil, err
+	}
+	link := netconf.ByMAC(links, mac)
+	if link == nil {
+		return nil, report.Errorf(report.NetNoInterface, "no port has %s (%s); there are %s", p.MAC, p.Name, describe(links))
+	}
+	if err := netconf.Up(*link, p.MTU); err != nil {
+		return nil, report.Errorf(report.NetApply, "%w", err)
+	}
+	if !link.Carrier {
+		n.trouble(p.Name, report.Errorf(report.NetNoCarrier, "%s (%s) has no carrier", link.Name, p.Name))
+	}
+	if err := netconf.WaitCarrier(ctx, *link); err != nil {
+		return nil, err
+	}
+	n.trouble(p.Name, report.Errorf(report.NetNoLease, "no DHCP server has answered on %s (%s)", link.Name, p.Name))
+	round, cancel := context.WithTimeout(ctx, dhcpRound)
+	defer cancel()
+	return netconf.DHCP(round, *link, cfg)
+}
+
+// portConfig takes from the slice what the lease must be: its first IPv4
+// address, and the gateway if it is IPv4.
+func portConfig(p snapshot.Interface) (netconf.Config, net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(p.MAC)
+	if err != nil {
+		return netconf.Config{}, nil, err
+	}
+	var cfg netconf.Config
+	for _, a := range p.Addresses {
+		prefix, err := netip.ParsePrefix(a)
+		if err != nil {
+			return netconf.Config{}, nil, err
+		}
+		if prefix.Addr().Is4() {
+			cfg.Want.Address = prefix
+			break
+		}
+	}
+	if p.Gateway != "" {
+		gw, err := netip.ParseAddr(p.Gateway)
+		if err != nil {
+			return netconf.Config{}, nil, err
+		}
+		if gw.Is4() {
+			cfg.Want.Router = gw
+		}
+	}
+	return cfg, mac, nil
+}
+
+func describe(links []netconf.Link) string {
+	if len(links) == 0 {
+		return "none"
+	}
+	var all []string
+	for _, l := range links {
+		all = append(all, fmt.Sprintf("%s %s", l.Name, l.MAC))
+	}
+	return strings.Join(all, ", ")
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func (n *network) success(port string, lease *netconf.Lease, differs string) {
+	n.mu.Lock()
+	renewed := n.leases[port] != nil && n.leases[port].Address == lease.Address
+	n.leases[port] = lease
+	delete(n.problems, port)
+	n.mu.Unlock()
+	if !renewed {
+		n.m.logf("lease %s on %s (%s) from %s", lease.Address, lease.Link.Name, port, lease.Server)
+		if differs != "" {
+			n.m.warn(report.Errorf(report.NetWrongLease, "DHCP server %s gave %s on %s, taken since the slice's policy is \"warn\"", lease.Server, differs, port))
+		}
+	}
+	n.signal()
+	n.m.changed()
+}
+
+func (n *network) trouble(port string, p *report.Problem) {
+	n.mu.Lock()
+	old := n.problems[port]
+	// "No answer" does not replace the name of a server that answers wrongly.
+	if old == nil || old.Code != report.NetWrongLease || p.Code != report.NetNoLease {
+		n.problems[port] = p
+	}
+	n.mu.Unlock()
+	n.signal()
+}
+
+func (n *network) signal() {
+	select {
+	case n.got <- struct{}{}:
+	default:
+	}
+}
+
+// ready waits a moment for the first lease that has not expired.
+func (n *network) ready() ([]*netconf.Lease, error) {
+	end := time.After(leaseWait)
+	for {
+		if leases := n.current(); len(leases) > 0 {
+			return leases, nil
+		}
+		select {
+		case <-n.got:
+		case <-end:
+			return nil, n.worst()
+		}
+	}
+}
+
+func (n *network) current() []*netconf.Lease {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []*netconf.Lease
+	for _, l := range n.leases {
+		if !l.Expired() {
+			all = append(all, l)
+		}
+	}
+	slices.SortFunc(all, func(a, b *netconf.Lease) int { return strings.Compare(a.Link.Name, b.Link.Name) })
+	return all
+}
+
+// worst is the problem that tells a technician most: the one that got furthest.
+func (n *network) worst() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, code := range []report.Code{report.NetApply, report.NetWrongLease, report.NetNoLease, report.NetNoCarrier, report.NetNoInterface} {
+		var same []string
+		for _, p := range n.problems {
+			if p.Code == code {
+				same = append(same, p.What)
+			}
+		}
+		if len(same) > 0 {
+			slices.Sort(same)
+			return &report.Problem{Code: code, What: strings.Join(same, "\n")}
+		}
+	}
+	for _, p := range n.problems {
+		return p
+	}
+	return report.Errorf(report.NetNoInterface, "the slice names no port")
+}
+
+// settled warns of the ports that have trouble when the boot goes on.
+func (n *network) settled() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for port, p := range n.problems {
+		if p.Code == report.NetWrongLease || n.leases[port] == nil && p.Code != report.NetNoLease {
+			n.m.warn(p)
+		}
+	}
+}
+
+func netProblem(err error) *report.Problem {
+	var p *report.Problem
+	var wrong *netconf.WrongLeaseError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &wrong):
+		return report.Errorf(report.NetWrongLease, "%w", err)
+	case errors.Is(err, netconf.ErrNoCarrier):
+		return report.Errorf(report.NetNoCarrier, "%w", err)
+	}
+	return report.Errorf(report.NetNoLease, "%w", err)
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/disk"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// image is what was built into the boot image: whom it believes, and what it
+// is for. Nothing else decides that, neither argv nor the kernel command line.
+type image struct {
+	role   measure.Role
+	region note.Verifier
+	policy *rsa.PublicKey
+}
+
+func readImage(root string) (*image, error) {
+	dir := filepath.Join(root, "etc/landfall")
+	role, err := os.ReadFile(filepath.Join(dir, "role"))
+	if err != nil {
+		return nil, report.Errorf(report.HWImage, "%w", err)
+	}
+	region, err := os.ReadFile(filepath.Join(dir, "region.pub"))
+	if err != nil {
+		return nil, report.Errorf(report.HWImage, "%w", err)
+	}
+	policy, err := os.ReadFile(filepath.Join(dir, "policy.pub"))
+	if err != nil {
+		return nil, report.Errorf(report.HWImage, "%w", err)
+	}
+	img := &image{role: measure.Role(strings.TrimSpace(string(role)))}
+	if img.region, err = signed.ParseVerifier(region); err != nil {
+		return nil, report.Errorf(report.HWImage, "region.pub: %w", err)
+	}
+	if img.policy, err = parsePolicyKey(policy); err != nil {
+		return nil, report.Errorf(report.HWImage, "policy.pub: %w", err)
+	}
+	return img, nil
+}
+
+// parsePolicyKey reads an RSA key as PEM SubjectPublicKeyInfo (RFC 7468, 13).
+func parsePolicyKey(text []byte) (*rsa.PublicKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, errors.New("no PEM block of type PUBLIC KEY")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("a %T, must be RSA", key)
+	}
+	return pub, nil
+}
+
+// carried is what this machine's LANDFALL partition says, verified.
+type carried struct {
+	*snapshot.Slice
+	digest   [32]byte
+	policies []*pcrpolicy.Policy
+}
+
+// How long a boot disk may take to appear before that is worth a word.
+const (
+	partitionWait = time.Second
+	partitionLook = 10 * time.Millisecond
+)
+
+// readSlice finds the LANDFALL partition and opens the slice on it. Whether the
+// slice is this machine's is for the TPM to say.
+func (m *machine) readSlice(img *image) (*carried, error) {
+	part, err := m.readPart()
+	if err != nil {
+		return nil, err
+	}
+	if part.Slice == nil {
+		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note")
+	}
+	s, digest, err := snapshot.OpenSlice(part.Slice, img.region)
+	switch {
+	case errors.Is(err, signed.ErrSignature):
+		return nil, report.Errorf(report.SliceSignature, "%w", err)
+	case err != nil:
+		return nil, report.Errorf(report.SliceInvalid, "%w", err)
+	}
+	c := &carried{Slice: s, digest: digest}
+	for i, text := range part.Policies {
+		// Policies of other images may be newer than this program; only the
+		// fitting one counts, and the TPM checks its signature.
+		p, err := pcrpolicy.Parse(text)
+		if err != nil {
+			m.warn(report.Errorf(report.NVPolicyBad, "PCR policy %d on the LANDFALL partition: %w", i, err))
+			continue
+		}
+		c.policies = append(c.policies, p)
+	}
+	m.mu.Lock()
+	m.name = s.Device.ID
+	m.mu.Unlock()
+	return c, nil
+}
+
+// readPart reads the partition of this name, or in a lab the files that a
+// second initrd with the same bytes has unpacked. Nothing in it is believed.
+func (m *machine) readPart() (*snapshot.Part, error) {
+	if part, err := partFromInitrd(filepath.Join(m.root, "landfall")); part != nil || err != nil {
+		return part, err
+	}
+	dev, err := m.findPartition()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dev.Path)
+	if err != nil {
+		return nil, report.Errorf(report.SlicePartition, "%w", err)
+	}
+	defer f.Close()
+	part, err := snapshot.ReadPart(f, dev.Size)
+	if err != nil {
+		return nil, report.Errorf(report.SlicePartition, "%s: %w", dev.Path, err)
+	}
+	return part, nil
+}
+
+// findPartition waits a moment for the partition.
+func (m *machine) findPartition() (*disk.Device, error) {
+	tree := disk.Tree{Sys: filepath.Join(m.root, "sys"), Dev: filepath.Join(m.root, "dev")}
+	for end := time.Now().Add(partitionWait); ; time.Sleep(partitionLook) {
+		devs, err := tree.Scan()
+		if err != nil {
+			return nil, report.Errorf(report.SliceNoPartition, "%w", err)
+		}
+		var found []disk.Device
+		for _, d := range devs {
+			if d.PartName == snapshot.PartitionName {
+				found = append(found, d)
+			}
+		}
+		switch {
+		case len(found) == 1:
+			return &found[0], nil
+		case len(found) > 1:
+			return nil, report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL", found[0].Path, found[1].Path)
+		case time.Now().After(end):
+			return nil, report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
+		}
+	}
+}
+
+// partFromInitrd reads the unpacked form; nil when there is none.
+func partFromInitrd(dir string) (*snapshot.Part, error) {
+	slice, err := os.ReadFile(filepath.Join(dir, "slice.note"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, report.Errorf(report.SlicePartition, "%w", err)
+	}
+	part := &snapshot.Part{Slice: slice}
+	for i := 0; ; i++ {
+		text, err := os.ReadFile(filepath.Join(dir, "policy", fmt.Sprintf("%d.json", i)))
+		if errors.Is(err, os.ErrNotExist) {
+			return part, nil
+		}
+		if err != nil {
+			return nil, report.Errorf(report.SlicePartition, "%w", err)
+		}
+		part.Policies = append(part.Policies, text)
+	}
+}
