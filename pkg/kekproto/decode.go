@@ -71,14 +71,15 @@ func ParseAttested(body []byte, op Op) (*Attested, *Request, error) {
 	case len(a.Quote.PCRs) > maxPCRs:
 		return nil, nil, fmt.Errorf("quote: %d PCR values", len(a.Quote.PCRs))
 	}
-	r, err := parseRequest(a.Request, op)
+	r, err := ParseRequest(a.Request, op)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &a, r, nil
 }
 
-func parseRequest(data []byte, op Op) (*Request, error) {
+// ParseRequest decodes a request for op and checks its form.
+func ParseRequest(data []byte, op Op) (*Request, error) {
 	var r Request
 	if err := Decode(data, MaxRequest, &r); err != nil {
 		// A newer protocol may have fields that are unknown here: the

@@ -34,6 +34,12 @@ func (o Op) Label() string { return "landfall " + string(o) + " v1\x00" }
 // Path is the HTTP path of the operation.
 func (o Op) Path() string { return "/v1/device/" + string(o) }
 
+// Paths of enrolment, which has no quote yet.
+const (
+	PathEnrollBegin  = "/v1/enroll/begin"
+	PathEnrollFinish = "/v1/enroll/finish"
+)
+
 // Quote is a TPM quote with what is needed to check it.
 type Quote struct {
 	Attest    []byte         `json:"attest"`    // TPMS_ATTEST

@@ -1,0 +1,278 @@
+package kekserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// deviceMux answers the device plane. Its routes carry their own credential:
+// a quote, a token, or a connection that a quote has attested.
+func (s *Server) deviceMux() *http.ServeMux {
+	mux := http.NewServeMux()
+	for op, answer := range map[kekproto.Op]answerFunc{
+		kekproto.OpRelease: s.release,
+		kekproto.OpAuths:   s.auths,
+		kekproto.OpKEK:     s.kek,
+		kekproto.OpSealed:  s.sealed,
+	} {
+		mux.HandleFunc("POST "+op.Path(), s.attested(op, answer))
+	}
+	mux.HandleFunc("POST "+kekproto.OpReport.Path(), s.report)
+	mux.HandleFunc("POST "+kekproto.PathEnrollBegin, s.enrollBegin)
+	mux.HandleFunc("POST "+kekproto.PathEnrollFinish, s.enrollFinish)
+	return mux
+}
+
+// request is an attested request that passed every check.
+type request struct {
+	*kekproto.Request
+	raw    []byte // what was quoted over
+	device *device
+	image  *image
+	reset  uint32
+	jump   int64 // TPM resets since the last release, if more than one
+	peer   string
+}
+
+// answerFunc makes the answer to a checked request. It records what it gives
+// away before it returns.
+type answerFunc func(context.Context, *request) (*kekproto.Response, error)
+
+func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		body, err := readBody(w, r)
+		if err != nil {
+			s.refuse(w, r, op, "", report.Errorf(report.KeyQuote, "%w", err))
+			return
+		}
+		req, id, err := s.check(r, op, body)
+		if err != nil {
+			s.refuse(w, r, op, id, err)
+			return
+		}
+		resp, err := answer(r.Context(), req)
+		if err != nil {
+			s.refuse(w, r, op, id, err)
+			return
+		}
+		resp.Protocol = req.Protocol
+		if op == kekproto.OpRelease {
+			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+				c.attest(id)
+			}
+			s.seen.released(id, req.image.Image+" "+req.image.Version, req.reset, time.Now())
+		}
+		s.metrics.answered(op, "", start)
+		writeJSON(w, http.StatusOK, resp)
+	}
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, kekproto.MaxBody))
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	return body, nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, "answer cannot be encoded", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // the asker is gone if this fails
+}
+
+// refuse answers with a refusal, and keeps it for status and explain. What
+// cannot be laid at a known device's door is only counted, so that nobody fills
+// the audit log from outside.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, id string, err error) {
+	problem := &report.Problem{}
+	if !errors.As(err, &problem) {
+		s.cfg.Log.Error("request failed", "op", op, "device", id, "err", err)
+		problem = &report.Problem{Code: report.KeyFleet, What: "this key server cannot answer now: " + publicCause(err), Err: err}
+	}
+	refusal := kekproto.Refusal{Code: string(problem.Code), Message: problem.What, Repair: problem.Repair()}
+	s.metrics.count(op, problem.Code)
+	known := id != ""
+	if known && s.seen.refused(id, op, refusal, time.Now()) {
+		rec := audit.Record{Event: "refuse", Op: string(op), Device: id, Code: refusal.Code, Detail: refusal.Message, Peer: r.RemoteAddr}
+		if err := s.record(r.Context(), rec); err != nil {
+			s.cfg.Log.Error("refusal not recorded", "device", id, "err", err)
+		}
+	} else if !known {
+		s.seen.stranger()
+	}
+	s.cfg.Log.Debug("refused", "op", op, "device", id, "code", refusal.Code, "why", refusal.Message, "peer", r.RemoteAddr)
+	status := http.StatusForbidden
+	if problem.Code == report.KeyFleet {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, refusal)
+}
+
+// publicCause names the kind of an internal fault without its paths.
+func publicCause(err error) string {
+	switch {
+	case errors.Is(err, audit.ErrBroken):
+		return "its audit log cannot be written"
+	case errors.Is(err, kekstore.ErrTampered):
+		return "its store is damaged"
+	case errors.Is(err, kekstore.ErrConflict):
+		return "something else changed the same record; try again"
+	default:
+		return "internal fault, see its log"
+	}
+}
+
+// release hands out the KEK of the generation under which the device is sealed.
+func (s *Server) release(ctx context.Context, r *request) (*kekproto.Response, error) {
+	if r.device.Sealed == 0 {
+		return nil, report.Errorf(report.KeyUnknown, "%s never reported to be sealed: there is no key for it yet; run `seal` to its end in the factory image", r.Device)
+	}
+	out, err := s.giveKEK(ctx, r, r.device.Sealed, "release")
+	if err != nil {
+		return nil, err
+	}
+	return &kekproto.Response{KEK: out}, nil
+}
+
+// kek makes or returns the KEK of a generation, while the device is being
+// sealed.
+func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error) {
+	if r.Generation == 0 {
+		return nil, report.Errorf(report.KeyProtocol, "KEK generations start at 1")
+	}
+	k, fresh, err := s.state.createKEK(ctx, r.Device, r.Generation)
+	if err != nil {
+		return nil, err
+	}
+	k.key.Wipe()
+	event := "kek"
+	if fresh {
+		event = "kek-created"
+	}
+	out, err := s.giveKEK(ctx, r, r.Generation, event)
+	if err != nil {
+		return nil, err
+	}
+	return &kekproto.Response{KEK: out}, nil
+}
+
+// giveKEK seals a KEK to the request's key. The audit record is durable before
+// it returns.
+func (s *Server) giveKEK(ctx context.Context, r *request, generation uint32, event string) (*kekproto.KEK, error) {
+	k, err := s.state.kek(ctx, r.Device, generation)
+	if err != nil {
+		return nil, err
+	}
+	defer k.key.Wipe()
+	sealed, err := sealTo(r, k.key)
+	if err != nil {
+		return nil, err
+	}
+	rec := r.event(event)
+	rec.KEK, rec.Generation = hexID(k.id[:]), uint64(generation)
+	if err := s.record(ctx, rec); err != nil {
+		return nil, err
+	}
+	return &kekproto.KEK{ID: k.id[:], Generation: generation, Sealed: sealed}, nil
+}
+
+func sealTo(r *request, plain *secret.Bytes) ([]byte, error) {
+	sealed, err := kekproto.Seal(r.HPKEPublic, kekproto.Info(r.Op, r.raw), plain)
+	if err != nil {
+		return nil, report.Errorf(report.KeyProtocol, "%w", err)
+	}
+	return sealed, nil
+}
+
+func (r *request) event(name string) audit.Record {
+	return audit.Record{Event: name, Device: r.Device, Image: r.image.Image + " " + r.image.Version,
+		Reset: r.reset, ResetJump: r.jump, Peer: r.peer}
+}
+
+// auths hands out the TPM authorizations, durable here before the TPM has them.
+func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, error) {
+	both, err := s.state.auths(ctx, r.Device)
+	if err != nil {
+		return nil, err
+	}
+	defer both.Wipe()
+	sealed, err := sealTo(r, both)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.record(ctx, r.event("auths")); err != nil {
+		return nil, err
+	}
+	return &kekproto.Response{Auths: &kekproto.Secrets{Sealed: sealed}}, nil
+}
+
+// sealed notes that the device's key is wrapped under a generation.
+func (s *Server) sealed(ctx context.Context, r *request) (*kekproto.Response, error) {
+	k, err := s.state.kek(ctx, r.Device, r.Generation)
+	if errors.Is(err, kekstore.ErrNotFound) {
+		return nil, report.Errorf(report.KeyUnknown, "%s has no KEK of generation %d", r.Device, r.Generation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.key.Wipe()
+	if r.device.Sealed != r.Generation {
+		rec := r.device.deviceRecord
+		rec.Sealed = r.Generation
+		if err := s.state.save(ctx, pathDevices+r.Device, r.device.version, &rec); err != nil {
+			return nil, err
+		}
+	}
+	ev := r.event("sealed")
+	ev.Generation = uint64(r.Generation)
+	if err := s.record(ctx, ev); err != nil {
+		return nil, err
+	}
+	return &kekproto.Response{}, nil
+}
+
+// report takes a boot report on a connection that released a key.
+func (s *Server) report(w http.ResponseWriter, r *http.Request) {
+	body, err := readBody(w, r)
+	if err != nil {
+		s.refuse(w, r, kekproto.OpReport, "", report.Errorf(report.KeyProtocol, "%w", err))
+		return
+	}
+	var id string
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		id = c.attested()
+	}
+	req, err := kekproto.ParseRequest(body, kekproto.OpReport)
+	switch {
+	case err != nil:
+		err = requestProblem(err)
+	case id == "" || id != req.Device:
+		id, err = "", report.Errorf(report.KeyQuote, "a report is taken only on the connection that released a key to that device")
+	default:
+		err = s.record(r.Context(), audit.Record{Event: "report", Device: id, Detail: string(req.Body), Peer: r.RemoteAddr})
+	}
+	if err != nil {
+		s.refuse(w, r, kekproto.OpReport, id, err)
+		return
+	}
+	s.seen.reported(id, string(req.Body))
+	writeJSON(w, http.StatusOK, &kekproto.Response{Protocol: req.Protocol})
+}

@@ -1,0 +1,290 @@
+// Package kekserver is one member of the fleet: it enrols devices in the
+// factory, releases KEKs to attested devices, and answers operators.
+//
+// There are two planes on two listeners. On the device plane the only
+// credential is a TPM quote bound to the TLS connection and the request (or,
+// to enrol, a one-use token and the activation of a credential). On the
+// operator plane it is the client certificate of an agent, pinned in the
+// member's configuration, and the agent's role.
+package kekserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+)
+
+// Role is what an agent may do on the operator plane.
+type Role string
+
+// The roles of agents. Each but RoleMetrics may read.
+const (
+	RoleOperator Role = "operator" // everything
+	RoleAgent    Role = "agent"    // read; submit received statements
+	RoleViewer   Role = "viewer"   // read
+	RoleMetrics  Role = "metrics"  // metrics only
+)
+
+// Agent is a person or program on the operator plane.
+type Agent struct {
+	Name        string
+	Role        Role
+	Certificate [32]byte      // SHA-256 of the client certificate's DER
+	Key         note.Verifier // of received statements; nil if the agent signs none
+}
+
+// EKPolicy says what an EK certificate is needed for.
+type EKPolicy string
+
+// With EKRequired only a device whose EK certificate chains to EKRoots enrols.
+// With EKRecord others enrol too, and wait for an operator's approval.
+const (
+	EKRequired EKPolicy = "required"
+	EKRecord   EKPolicy = "record"
+)
+
+// Config is what a member runs on.
+type Config struct {
+	Member      string // member ID, the DNS name in Certificate
+	Region      string
+	Store       kekstore.Store
+	AuditPath   string
+	Certificate tls.Certificate
+	ManifestKey note.Verifier // signs image manifests
+	RootKey     note.Verifier // signs slices
+	Agents      []Agent
+	Threshold   int // agents whose statements make a region received
+	EKPolicy    EKPolicy
+	EKRoots     *x509.CertPool
+	AllowLab    bool // accept manifests of unmeasured boots: labs only
+	Log         *slog.Logger
+}
+
+// Server is one member.
+type Server struct {
+	cfg     Config
+	audit   *audit.Log
+	state   *state
+	seen    *sightings
+	enrol   *enrolments
+	metrics *metrics
+	since   time.Time
+}
+
+// New verifies store and audit log against each other and makes a member of
+// them. The caller closes it; the store stays the caller's.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configuration of member %q: %w", cfg.Member, err)
+	}
+	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments()}
+	s.state = newState(cfg.Store, cfg.ManifestKey)
+	log, err := audit.Open(cfg.AuditPath, s.seen.replay)
+	if err != nil {
+		return nil, err
+	}
+	s.audit = log
+	head, _ := log.Head()
+	if epoch := cfg.Store.Epoch(); epoch < head.Epoch {
+		return nil, errors.Join(fmt.Errorf("store is at epoch %d, the audit log has seen %d: an older store was put back; "+
+			"restore the newest backup, or find out who wrote to the disk: %w", epoch, head.Epoch, kekstore.ErrTampered), log.Close())
+	}
+	s.metrics = newMetrics(s)
+	if err := s.record(context.Background(), audit.Record{Event: "start", Detail: labWarning(cfg.AllowLab)}); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	if cfg.AllowLab {
+		cfg.Log.Warn("LAB PROFILE: manifests of unmeasured boots are accepted; anybody's image gets keys")
+	}
+	return s, nil
+}
+
+func labWarning(lab bool) string {
+	if lab {
+		return "lab profile: unmeasured boots are accepted"
+	}
+	return ""
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	need := func(ok bool, text string) {
+		if !ok {
+			errs = append(errs, errors.New(text))
+		}
+	}
+	need(c.Member != "", "no member ID")
+	need(c.Region != "", "no region")
+	need(c.Store != nil, "no store")
+	need(c.ManifestKey != nil, "no manifest key")
+	need(c.RootKey != nil, "no root key")
+	need(c.Log != nil, "no logger")
+	need(len(c.Certificate.Certificate) > 0, "no TLS certificate")
+	need(c.EKPolicy == EKRequired || c.EKPolicy == EKRecord, "EK policy is neither required nor record")
+	need(c.EKPolicy != EKRequired || c.EKRoots != nil, "EK certificates are required, but no roots are given")
+	signers := map[string]bool{}
+	for _, a := range c.Agents {
+		switch a.Role {
+		case RoleOperator, RoleAgent, RoleViewer, RoleMetrics:
+		default:
+			errs = append(errs, fmt.Errorf("agent %q has unknown role %q", a.Name, a.Role))
+		}
+		if a.Key != nil {
+			need(!signers[a.Key.Name()], fmt.Sprintf("two agents sign as %q", a.Key.Name()))
+			signers[a.Key.Name()] = true
+		}
+	}
+	need(c.Threshold >= 1 && c.Threshold <= len(signers),
+		fmt.Sprintf("received needs %d agents, of %d who sign", c.Threshold, len(signers)))
+	return errors.Join(errs...)
+}
+
+// record makes an event durable, with the store's epoch.
+func (s *Server) record(ctx context.Context, r audit.Record) error {
+	r.Epoch = s.cfg.Store.Epoch()
+	start := time.Now()
+	err := s.audit.Append(ctx, r)
+	s.metrics.auditSeconds.Observe(time.Since(start).Seconds())
+	return err
+}
+
+// Close closes the audit log.
+func (s *Server) Close() error { return s.audit.Close() }
+
+// Listeners are where a member listens. Health is plain HTTP and belongs on a
+// loopback address; it tells nothing but whether the member works.
+type Listeners struct {
+	Devices, Operators, Health net.Listener
+}
+
+// Serve answers on all listeners until ctx ends, then lets requests under way
+// finish.
+func (s *Server) Serve(ctx context.Context, l Listeners) error {
+	errLog := slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)
+	servers := []*http.Server{
+		{Handler: s.deviceMux(), TLSConfig: s.tlsConfig(tls.NoClientCert), ConnContext: withConnection},
+		{Handler: s.operatorMux(), TLSConfig: s.tlsConfig(tls.RequestClientCert)},
+		{Handler: s.healthMux()},
+	}
+	listeners := []net.Listener{l.Devices, l.Operators, l.Health}
+	failed := make(chan error, len(servers))
+	var wg sync.WaitGroup
+	for i, srv := range servers {
+		if listeners[i] == nil {
+			continue
+		}
+		limit(srv)
+		srv.ErrorLog = errLog
+		wg.Go(func() {
+			serve := func() error { return srv.Serve(listeners[i]) }
+			if srv.TLSConfig != nil {
+				serve = func() error { return srv.ServeTLS(listeners[i], "", "") }
+			}
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve on %s: %w", listeners[i].Addr(), err)
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	for _, srv := range servers {
+		err = errors.Join(err, shutdown(srv))
+	}
+	wg.Wait()
+	return err
+}
+
+func shutdown(srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
+		return srv.Close()
+	} else if err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	return nil
+}
+
+// limit bounds what one peer can hold on to. A device keeps its connection from
+// release to report, which takes seconds.
+func limit(srv *http.Server) {
+	srv.ReadHeaderTimeout = 5 * time.Second // bounds the TLS handshake as well
+	srv.ReadTimeout = 15 * time.Second
+	srv.WriteTimeout = 60 * time.Second
+	srv.IdleTimeout = 2 * time.Minute
+	srv.MaxHeaderBytes = 8 << 10
+	srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // HTTP/1.1 only
+}
+
+// tlsConfig is TLS 1.3 without tickets, so that every connection has an
+// exporter of its own. On the operator plane any client certificate is taken
+// and compared with the pinned ones afterwards: dates and CAs say nothing here.
+func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{s.cfg.Certificate},
+		NextProtos:             []string{"http/1.1"},
+		SessionTicketsDisabled: true,
+		ClientAuth:             auth,
+	}
+}
+
+func (s *Server) healthMux() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := s.audit.Head(); err != nil {
+			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n")) // the asker is gone if this fails
+	})
+	return mux
+}
+
+// connection is what a device-plane connection has proved.
+type connection struct {
+	mu     sync.Mutex
+	device string // set once a key was released on it
+}
+
+type connectionKey struct{}
+
+func withConnection(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, new(connection))
+}
+
+func (c *connection) attest(device string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.device = device
+}
+
+func (c *connection) attested() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.device
+}
+
+// exporter is the keying material that binds a quote to the connection.
+func exporter(r *http.Request) ([]byte, error) {
+	if r.TLS == nil {
+		return nil, errors.New("no TLS connection")
+	}
+	return r.TLS.ExportKeyingMaterial(kekproto.ExporterLabel, nil, kekproto.ExporterLength)
+}

@@ -1,0 +1,81 @@
+package kekserver
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
+)
+
+// metrics has a registry of its own, so that two members in one process do not
+// meet. No label holds a device: that would be one time series for each.
+type metrics struct {
+	registry     *prometheus.Registry
+	requests     *prometheus.CounterVec
+	seconds      *prometheus.HistogramVec
+	auditSeconds prometheus.Histogram
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "landfall_requests_total", Help: "Requests of the device plane by operation and refusal code; code is empty for a success.",
+		}, []string{"op", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "landfall_request_seconds", Help: "Time to answer an attested request, audit log included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}, []string{"op"}),
+		auditSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "landfall_audit_seconds", Help: "Time until an audit record is durable.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15),
+		}),
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds,
+		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.cfg.Store.Epoch()) }),
+		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
+			head, _ := s.audit.Head()
+			return float64(head.Number)
+		}),
+		gauge("landfall_audit_broken", "1 if the audit log cannot be written: nothing is released.", func() float64 {
+			_, err := s.audit.Head()
+			return boolGauge(err != nil)
+		}),
+		gauge("landfall_lab_profile", "1 if unmeasured boots are accepted.", func() float64 { return boolGauge(s.cfg.AllowLab) }),
+		gauge("landfall_devices_released", "Devices released to since the region's state began.", func() float64 {
+			released, _, _ := s.seen.summary()
+			return float64(released)
+		}),
+		gauge("landfall_devices_refused", "Devices whose last request was refused.", func() float64 {
+			_, _, refused := s.seen.summary()
+			return float64(len(refused))
+		}))
+	return m
+}
+
+func boolGauge(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *metrics) answered(op kekproto.Op, code report.Code, start time.Time) {
+	m.requests.WithLabelValues(string(op), string(code)).Inc()
+	m.seconds.WithLabelValues(string(op)).Observe(time.Since(start).Seconds())
+}
+
+func (m *metrics) count(op kekproto.Op, code report.Code) {
+	m.requests.WithLabelValues(string(op), string(code)).Inc()
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

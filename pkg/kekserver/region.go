@@ -1,0 +1,265 @@
+package kekserver
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// maxReceived bounds one received statement, in bytes.
+const maxReceived = 16 << 10
+
+// move takes the region from one state to the next. There is no other order and
+// no way back.
+func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState, detail string) error {
+	var rec regionRecord
+	version, err := s.state.load(ctx, pathRegion, &rec)
+	if err != nil {
+		return err
+	}
+	from, ok := map[kekproto.RegionState]kekproto.RegionState{
+		kekproto.StateInTransit: kekproto.StateBuilding,
+		kekproto.StateReceived:  kekproto.StateInTransit,
+		kekproto.StateLive:      kekproto.StateReceived,
+	}[to]
+	if !ok || rec.State != from {
+		return fmt.Errorf("%w: a region becomes %s from %s; it is %s", errConflict, to, from, rec.State)
+	}
+	rec.State = to
+	if to == kekproto.StateInTransit {
+		shipment := make([]byte, 16)
+		_, _ = rand.Read(shipment) // never fails: it ends the process instead
+		rec.Shipment = hex.EncodeToString(shipment)
+	}
+	if err := s.state.save(ctx, pathRegion, version, &rec); err != nil {
+		return err
+	}
+	ev := auditBy(agent, "region")
+	ev.State, ev.Detail = string(to), detail
+	if err := s.record(ctx, ev); err != nil {
+		return err
+	}
+	s.seen.forget()
+	return nil
+}
+
+func (s *Server) ship(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	if err := s.move(r.Context(), agent, kekproto.StateInTransit, ""); err != nil {
+		return err
+	}
+	return s.getStatus(w, r, agent)
+}
+
+func (s *Server) live(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	if err := s.move(r.Context(), agent, kekproto.StateLive, ""); err != nil {
+		return err
+	}
+	return s.getStatus(w, r, agent)
+}
+
+func (s *Server) received(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	var m kekproto.Bundle
+	if err := readJSON(w, r, &m); err != nil {
+		return err
+	}
+	v, err := s.state.view(r.Context())
+	if err != nil {
+		return err
+	}
+	names, err := s.signers(m.Notes, v.region.Shipment)
+	if err != nil {
+		return err
+	}
+	if err := s.move(r.Context(), agent, kekproto.StateReceived, "signed by "+strings.Join(names, ", ")); err != nil {
+		return err
+	}
+	return s.getStatus(w, r, agent)
+}
+
+// signers verifies received statements of this region and shipment, and returns
+// the agents who signed, each once; enough of them, or an error. A statement
+// that does not hold is named and refuses the bundle, not only itself.
+func (s *Server) signers(notes [][]byte, shipment string) ([]string, error) {
+	if len(notes) == 0 || len(notes) > 2*len(s.cfg.Agents) {
+		return nil, fmt.Errorf("%w: a bundle of %d statements", errRequest, len(notes))
+	}
+	var keys []note.Verifier
+	names := map[string]string{} // key name to agent
+	for _, a := range s.cfg.Agents {
+		if a.Key != nil {
+			keys = append(keys, a.Key)
+			names[a.Key.Name()] = a.Name
+		}
+	}
+	signed, err := distinctSigners(notes, keys, kekproto.Received{Type: kekproto.ReceivedType, Region: s.cfg.Region, Shipment: shipment})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, key := range signed {
+		out = append(out, names[key])
+	}
+	if len(out) < s.cfg.Threshold {
+		return nil, fmt.Errorf("%w: %d agents signed (%s), %d are needed", errConflict, len(out), strings.Join(out, ", "), s.cfg.Threshold)
+	}
+	return out, nil
+}
+
+func distinctSigners(notes [][]byte, keys []note.Verifier, want kekproto.Received) ([]string, error) {
+	var out []string
+	seen := map[string]bool{}
+	for i, n := range notes {
+		var got kekproto.Received
+		doc, err := signed.Open(n, maxReceived, kekproto.ReceivedType, &got, keys...)
+		if err != nil {
+			return nil, fmt.Errorf("%w: statement %d: %w", errRequest, i+1, err)
+		}
+		if got != want {
+			return nil, fmt.Errorf("%w: statement %d is about region %q, shipment %q; this is region %q, shipment %q",
+				errConflict, i+1, got.Region, got.Shipment, want.Region, want.Shipment)
+		}
+		for _, name := range doc.Signers {
+			if !seen[name] {
+				seen[name] = true
+				out = append(out, name)
+			}
+		}
+	}
+	return out, nil
+}
+
+// addSlice records which slice a device must have measured. The same one again
+// is no error; an older one, or another one of the same generation, is.
+func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	var m kekproto.Document
+	if err := readJSON(w, r, &m); err != nil {
+		return err
+	}
+	slice, digest, err := snapshot.OpenSlice(m.Note, s.cfg.RootKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRequest, err)
+	}
+	ctx, id := r.Context(), slice.Device.ID
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := s.state.device(ctx, v, id)
+	if err != nil {
+		return err
+	}
+	if err := s.fits(slice, d); err != nil {
+		return err
+	}
+	if d.slice != nil && d.slice.Generation >= slice.Generation {
+		if d.slice.Generation == slice.Generation && hex.EncodeToString(d.slice.Digest) == hex.EncodeToString(digest[:]) {
+			return s.done(w, nil)
+		}
+		return fmt.Errorf("%w: %s has a slice of generation %d; a new one needs a higher generation than that, not %d",
+			errConflict, id, d.slice.Generation, slice.Generation)
+	}
+	var old sliceRecord
+	version, err := s.state.load(ctx, pathSlices+id, &old)
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		return err
+	}
+	if err := s.keep(ctx, fmt.Sprintf("%s%s/%d", pathNotes, id, slice.Generation), m.Note); err != nil {
+		return err
+	}
+	if err := s.state.save(ctx, pathSlices+id, version, &sliceRecord{Generation: slice.Generation, Digest: digest[:]}); err != nil {
+		return err
+	}
+	ev := auditBy(agent, "slice")
+	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
+	return s.done(w, s.record(ctx, ev))
+}
+
+// keep stores a document at a path of its own, replacing one that a crash left
+// behind.
+func (s *Server) keep(ctx context.Context, path string, data []byte) error {
+	var version uint64
+	old, err := s.cfg.Store.Get(ctx, path)
+	switch {
+	case err == nil:
+		version = old.Version
+	case !errors.Is(err, kekstore.ErrNotFound):
+		return err
+	}
+	_, err = s.cfg.Store.Swap(ctx, path, version, data)
+	return err
+}
+
+// fits compares a slice with what the device enrolled with.
+func (s *Server) fits(slice *snapshot.Slice, d *device) error {
+	switch {
+	case slice.Region != s.cfg.Region:
+		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, s.cfg.Region)
+	case !d.enrolled():
+		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", errConflict, slice.Device.ID)
+	case slice.Device.EKName != d.EKName || slice.Device.AKName != d.AKName || slice.Device.SRKName != d.SRKName:
+		return fmt.Errorf("%w: the slice names another TPM than the one that %s enrolled with", errConflict, slice.Device.ID)
+	}
+	return nil
+}
+
+func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) error {
+	ctx, id := r.Context(), r.PathValue("device")
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := s.state.device(ctx, v, id)
+	if err != nil {
+		return err
+	}
+	if d.slice == nil {
+		return fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
+	}
+	text, err := s.cfg.Store.Get(ctx, fmt.Sprintf("%s%s/%d", pathNotes, id, d.slice.Generation))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, &kekproto.Document{Note: text.Data})
+	return nil
+}
+
+// addManifest accepts an image. One of an unmeasured boot form is refused
+// unless the member runs the lab profile.
+func (s *Server) addManifest(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	var m kekproto.Document
+	if err := readJSON(w, r, &m); err != nil {
+		return err
+	}
+	manifest, err := measure.OpenManifest(m.Note, s.cfg.ManifestKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRequest, err)
+	}
+	if manifest.Form == measure.FormLab && !s.cfg.AllowLab {
+		return fmt.Errorf("%w: image %s is of an unmeasured boot form, which proves nothing; only members with allow_lab take it", errConflict, manifest.Image)
+	}
+	sum := sha256.Sum256(m.Note)
+	path := pathManifests + hex.EncodeToString(sum[:])
+	if _, err := s.cfg.Store.Get(r.Context(), path); err == nil {
+		return s.done(w, nil)
+	}
+	if _, err := s.cfg.Store.Swap(r.Context(), path, 0, m.Note); err != nil {
+		return err
+	}
+	ev := auditBy(agent, "manifest")
+	ev.Image, ev.Digest = manifest.Image+" "+manifest.Version, hex.EncodeToString(sum[:])
+	ev.Detail = fmt.Sprintf("role %s, form %s", manifest.Role, manifest.Form)
+	return s.done(w, s.record(r.Context(), ev))
+}

@@ -1,0 +1,158 @@
+package kekserver
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
+)
+
+// refusalPause is how long an equal refusal of one device is not recorded
+// again: devices that hold ask every few seconds.
+const refusalPause = time.Minute
+
+// sightings is what this member has seen of the devices. It lives in memory and
+// is rebuilt from the audit log at start, so that a release writes no store.
+type sightings struct {
+	mu        sync.Mutex
+	devices   map[string]*sighting
+	strangers int
+}
+
+type sighting struct {
+	seen     *kekproto.Seen
+	refusal  *kekproto.RefusalInfo
+	recorded time.Time // when that refusal was last put into the audit log
+	report   string
+}
+
+func newSightings() *sightings { return &sightings{devices: map[string]*sighting{}} }
+
+func (s *sightings) of(id string) *sighting {
+	d, ok := s.devices[id]
+	if !ok {
+		d = new(sighting)
+		s.devices[id] = d
+	}
+	return d
+}
+
+// replay takes one line of the audit log at start.
+func (s *sightings) replay(r audit.Record) error {
+	switch r.Event {
+	case "release":
+		s.released(r.Device, r.Image, r.Reset, r.Time)
+	case "refuse":
+		s.refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
+	case "report":
+		s.reported(r.Device, r.Detail)
+	case "region":
+		s.forget()
+	}
+	return nil
+}
+
+func (s *sightings) released(id, image string, reset uint32, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of(id)
+	d.seen = &kekproto.Seen{Time: at, Image: image, ResetCount: reset}
+	d.refusal, d.report = nil, ""
+}
+
+// refused keeps a refusal and says whether it should go into the audit log.
+func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of(id)
+	old := d.refusal
+	d.refusal = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: 1}
+	if old != nil {
+		d.refusal.Count += old.Count
+	}
+	if old != nil && old.Code == r.Code && old.Op == op && at.Sub(d.recorded).Abs() < refusalPause {
+		return false
+	}
+	d.recorded = at
+	return true
+}
+
+func (s *sightings) reported(id, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of(id).report = text
+}
+
+func (s *sightings) stranger() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strangers++
+}
+
+// forget drops who was released and refused when the region changes its state;
+// the TPM's history stays.
+func (s *sightings) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.devices {
+		d.refusal, d.report = nil, ""
+		if d.seen != nil {
+			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount}
+		}
+	}
+}
+
+// reset compares a TPM's resetCount with the last release. It only falls when
+// the TPM was cleared or replaced by an earlier copy of itself. jump is how far
+// it rose, if by more than one: several power-ons without a release, or a TPM
+// that was reset on its own (interposer).
+func (s *sightings) reset(id string, now uint32) (jump int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.devices[id]
+	if !ok || d.seen == nil {
+		return 0, nil
+	}
+	last := d.seen.ResetCount
+	if now < last {
+		return 0, report.Errorf(report.KeyQuote, "the TPM of %s counts %d resets, at its last release it was %d: cleared, or an older copy of it", id, now, last)
+	}
+	if now > last+1 {
+		return int64(now) - int64(last), nil
+	}
+	return 0, nil
+}
+
+// put fills in what was seen of a device.
+func (s *sightings) put(info *kekproto.DeviceInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.devices[info.Device]
+	if !ok {
+		return
+	}
+	if d.seen != nil && !d.seen.Time.IsZero() {
+		info.Seen = d.seen
+	}
+	info.Refuse, info.Report = d.refusal, d.report
+}
+
+// summary counts devices released to, and lists the refused, newest first.
+func (s *sightings) summary() (released, strangers int, refused []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.devices {
+		if d.seen != nil && !d.seen.Time.IsZero() {
+			released++
+		}
+	}
+	ids := slices.DeleteFunc(slices.Collect(maps.Keys(s.devices)), func(id string) bool { return s.devices[id].refusal == nil })
+	slices.SortFunc(ids, func(a, b string) int {
+		return s.devices[b].refusal.Time.Compare(s.devices[a].refusal.Time)
+	})
+	return released, s.strangers, ids
+}

@@ -1,0 +1,301 @@
+package kekserver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// Paths in the store.
+const (
+	pathRegion    = "region"
+	pathDevices   = "device/"
+	pathSlices    = "slice/"    // the recorded generation and digest
+	pathNotes     = "note/"     // device/generation: the signed slice
+	pathManifests = "manifest/" // digest: the signed manifest
+	pathKEKs      = "kek/"      // device/generation
+	pathAuths     = "auths/"
+)
+
+// Sizes of secrets, in bytes.
+const (
+	kekIDSize = 16
+	kekSize   = 32
+	authsSize = 64 // owner, then lockout authorization
+)
+
+// regionRecord is stored as JSON at pathRegion.
+type regionRecord struct {
+	Region   string               `json:"region"`
+	State    kekproto.RegionState `json:"state"`
+	Shipment string               `json:"shipment,omitempty"` // 16 bytes hex, of the last ship
+}
+
+// deviceRecord is stored as JSON below pathDevices.
+type deviceRecord struct {
+	TokenHash []byte `json:"token_sha256,omitempty"`
+	TokenUsed bool   `json:"token_used,omitempty"`
+	EKPublic  []byte `json:"ek_public,omitempty"`
+	EKCert    []byte `json:"ek_cert,omitempty"`
+	AKPublic  []byte `json:"ak_public,omitempty"`
+	SRKPublic []byte `json:"srk_public,omitempty"`
+	EKName    string `json:"ek_name,omitempty"`
+	AKName    string `json:"ak_name,omitempty"`
+	SRKName   string `json:"srk_name,omitempty"`
+	Approved  bool   `json:"approved,omitempty"`
+	Suspended bool   `json:"suspended,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Sealed    uint32 `json:"sealed,omitempty"` // KEK generation
+}
+
+func (d *deviceRecord) enrolled() bool { return len(d.AKPublic) > 0 }
+
+// sliceRecord is stored as JSON below pathSlices.
+type sliceRecord struct {
+	Generation uint64 `json:"generation"`
+	Digest     []byte `json:"sha256"` // of the slice's text
+}
+
+// device is a record made ready for checking requests.
+type device struct {
+	deviceRecord
+	version  uint64
+	ak       *attest.AK // nil before enrolment
+	slice    *sliceRecord
+	slicePCR []byte
+}
+
+// image is a manifest made ready for checking requests.
+type image struct {
+	*measure.Manifest
+	digest string
+}
+
+// view is what was parsed at one epoch of the store; it's dropped as a whole
+// when the store moves on, so nothing stale is ever used for a new request.
+type view struct {
+	epoch   uint64
+	devices sync.Map // string to *device
+	once    sync.Once
+	region  regionRecord
+	images  []image
+	err     error
+}
+
+// state reads and writes the store's records.
+type state struct {
+	store    kekstore.Store
+	manifest note.Verifier
+	current  atomic.Pointer[view]
+}
+
+func newState(store kekstore.Store, manifest note.Verifier) *state {
+	return &state{store: store, manifest: manifest}
+}
+
+// InitStore writes a new region's first record.
+func InitStore(ctx context.Context, store kekstore.Store, region string) error {
+	data, err := json.Marshal(regionRecord{Region: region, State: kekproto.StateBuilding})
+	if err != nil {
+		return err
+	}
+	_, err = store.Swap(ctx, pathRegion, 0, data)
+	return err
+}
+
+func (s *state) view(ctx context.Context) (*view, error) {
+	epoch := s.store.Epoch()
+	v := s.current.Load()
+	if v == nil || v.epoch != epoch {
+		v = &view{epoch: epoch}
+		s.current.Store(v)
+	}
+	v.once.Do(func() { v.err = s.fill(context.WithoutCancel(ctx), v) })
+	return v, v.err
+}
+
+func (s *state) fill(ctx context.Context, v *view) error {
+	if _, err := s.load(ctx, pathRegion, &v.region); err != nil {
+		return err
+	}
+	list, err := s.store.List(ctx, pathManifests)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		data, err := s.store.Get(ctx, e.Path)
+		if err != nil {
+			return err
+		}
+		m, err := measure.OpenManifest(data.Data, s.manifest)
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+		v.images = append(v.images, image{m, e.Path[len(pathManifests):]})
+	}
+	return nil
+}
+
+// load decodes a JSON record and returns its version.
+func (s *state) load(ctx context.Context, path string, out any) (uint64, error) {
+	v, err := s.store.Get(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	if err := json.Unmarshal(v.Data, out); err != nil {
+		return 0, fmt.Errorf("decode %s: %w", path, err)
+	}
+	return v.Version, nil
+}
+
+// save replaces a JSON record that is still at version old.
+func (s *state) save(ctx context.Context, path string, old uint64, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	_, err = s.store.Swap(ctx, path, old, data)
+	return err
+}
+
+// device returns a device, or kekstore.ErrNotFound. The result is shared and
+// must not be changed.
+func (s *state) device(ctx context.Context, v *view, id string) (*device, error) {
+	if d, ok := v.devices.Load(id); ok {
+		return d.(*device), nil
+	}
+	if !kekproto.ValidDeviceID(id) {
+		return nil, fmt.Errorf("device ID %q: %w", id, kekstore.ErrNotFound)
+	}
+	d := new(device)
+	var err error
+	if d.version, err = s.load(ctx, pathDevices+id, &d.deviceRecord); err != nil {
+		return nil, err
+	}
+	if d.enrolled() {
+		if d.ak, err = attest.ParseAK(d.AKPublic); err != nil {
+			return nil, fmt.Errorf("AK of %s: %w", id, err)
+		}
+	}
+	var slice sliceRecord
+	switch _, err := s.load(ctx, pathSlices+id, &slice); {
+	case err == nil:
+		d.slice, d.slicePCR = &slice, measure.SliceValue(slice.Digest)
+	case !errors.Is(err, kekstore.ErrNotFound):
+		return nil, err
+	}
+	v.devices.Store(id, d)
+	return d, nil
+}
+
+// kek is one generation of a device's key.
+type kek struct {
+	id  [kekIDSize]byte
+	key *secret.Bytes
+}
+
+func kekPath(device string, generation uint32) string {
+	return fmt.Sprintf("%s%s/%d", pathKEKs, device, generation)
+}
+
+// parseKEK splits ID ‖ key and wipes data.
+func parseKEK(data []byte) (*kek, error) {
+	defer secret.Wipe(data)
+	if len(data) != kekIDSize+kekSize {
+		return nil, fmt.Errorf("stored KEK of %d bytes", len(data))
+	}
+	k := &kek{key: secret.Take(data[kekIDSize:])}
+	copy(k.id[:], data)
+	return k, nil
+}
+
+func (s *state) kek(ctx context.Context, device string, generation uint32) (*kek, error) {
+	v, err := s.store.Get(ctx, kekPath(device, generation))
+	if err != nil {
+		return nil, err
+	}
+	return parseKEK(v.Data)
+}
+
+// createKEK returns the KEK of a generation, made now if there is none. It is
+// durable when it returns, and the same for everybody who asks.
+func (s *state) createKEK(ctx context.Context, device string, generation uint32) (*kek, bool, error) {
+	if k, err := s.kek(ctx, device, generation); !errors.Is(err, kekstore.ErrNotFound) {
+		return k, false, err
+	}
+	if generation > 1 {
+		_, err := s.store.Get(ctx, kekPath(device, generation-1))
+		if err != nil {
+			return nil, false, fmt.Errorf("KEK generation %d before %d: %w", generation, generation-1, err)
+		}
+	}
+	v, err := s.createOnce(ctx, kekPath(device, generation), kekIDSize+kekSize)
+	if err != nil {
+		return nil, false, err
+	}
+	k, err := parseKEK(v.Data)
+	return k, true, err
+}
+
+// createOnce stores n random bytes, unless there are some: then it returns them.
+func (s *state) createOnce(ctx context.Context, path string, n int) (kekstore.Value, error) {
+	fresh := secret.Random(n)
+	defer fresh.Wipe()
+	var token kekstore.Token
+	_, _ = rand.Read(token[:]) // never fails: it ends the process instead
+	v, err := s.store.Create(ctx, path, token, fresh.Expose())
+	if errors.Is(err, kekstore.ErrExists) {
+		return v, nil
+	}
+	return v, err
+}
+
+// auths returns owner ‖ lockout authorization, made now if there are none.
+func (s *state) auths(ctx context.Context, device string) (*secret.Bytes, error) {
+	v, err := s.createOnce(ctx, pathAuths+device, authsSize)
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Data) != authsSize {
+		return nil, fmt.Errorf("stored authorizations of %d bytes", len(v.Data))
+	}
+	return secret.Take(v.Data), nil
+}
+
+// match returns the image of that role whose values these are. Otherwise it
+// returns how the nearest one differs.
+func (v *view) match(pcrs map[int][]byte, role measure.Role, lab bool) (*image, string) {
+	best, why := len(pcrs)+1, fmt.Sprintf("no manifest of role %s was added", role)
+	for i := range v.images {
+		m := &v.images[i]
+		if m.Form == measure.FormLab && !lab {
+			continue
+		}
+		diff := m.Match(pcrs)
+		if len(diff) == 0 && m.Role == role {
+			return m, ""
+		}
+		switch {
+		case len(diff) == 0:
+			best, why = 0, fmt.Sprintf("this is image %s %s of role %s, not %s", m.Image, m.Version, m.Role, role)
+		case m.Role == role && len(diff) < best:
+			best, why = len(diff), fmt.Sprintf("PCRs %v differ from image %s %s", diff, m.Image, m.Version)
+		}
+	}
+	return nil, why
+}
+
+func hexID(id []byte) string { return hex.EncodeToString(id) }

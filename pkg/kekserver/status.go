@@ -1,0 +1,76 @@
+package kekserver
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+)
+
+// maxRefused is how many refused devices a status lists: one screen.
+const maxRefused = 20
+
+func (s *Server) getStatus(w http.ResponseWriter, r *http.Request, _ *Agent) error {
+	st, err := s.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, st)
+	return nil
+}
+
+// Status sums up the region as this member sees it.
+func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	head, broken := s.audit.Head()
+	st := &kekproto.Status{
+		Member: s.cfg.Member, Region: v.region.Region, State: v.region.State, Shipment: v.region.Shipment,
+		AllowLab: s.cfg.AllowLab, Since: s.since.UTC(), StoreEpoch: v.epoch,
+		AuditLines: head.Number, AuditHead: hex.EncodeToString(head.Hash[:]),
+	}
+	if broken != nil {
+		st.AuditError = broken.Error()
+	}
+	for _, m := range v.images {
+		st.Manifests = append(st.Manifests, kekproto.ManifestInfo{Image: m.Image, Version: m.Version,
+			Role: string(m.Role), Form: string(m.Form), Digest: m.digest})
+	}
+	all, err := s.infos(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byID := map[string]*kekproto.DeviceInfo{}
+	for i := range all {
+		count(st, &all[i])
+		byID[all[i].Device] = &all[i]
+	}
+	released, strangers, refused := s.seen.summary()
+	st.Released, st.RefusedOthers = released, strangers
+	for _, id := range refused {
+		if info := byID[id]; info != nil && len(st.Refused) < maxRefused {
+			st.Refused = append(st.Refused, kekproto.DeviceInfo{Device: id, Suspended: info.Suspended, Refuse: info.Refuse})
+		}
+	}
+	return st, nil
+}
+
+func count(st *kekproto.Status, d *kekproto.DeviceInfo) {
+	st.Devices++
+	for _, c := range []struct {
+		is bool
+		n  *int
+	}{
+		{d.Enrolled, &st.Enrolled},
+		{d.Slice > 0, &st.WithSlice},
+		{d.Sealed > 0, &st.Sealed},
+		{d.Suspended, &st.Suspended},
+	} {
+		if c.is {
+			*c.n++
+		}
+	}
+}
