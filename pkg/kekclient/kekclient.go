@@ -21,8 +21,8 @@ import (
 // lying member can cost.
 const (
 	ConnectTimeout = 1500 * time.Millisecond // TCP connection
-	MemberTimeout  = 10 * time.Second        // whole exchange with one member, TPM quote included
-	RoundTimeout   = 45 * time.Second        // all members, once
+	MemberTimeout  = 6 * time.Second         // whole exchange with one member, TPM quote included
+	RoundTimeout   = 30 * time.Second        // all members, once
 )
 
 // Quoter makes quotes by the device's attestation key over kekproto's exact PCR
@@ -66,7 +66,8 @@ type Released struct {
 	Next   *KEK   // set when the device should re-wrap under this one
 	Member string // who released
 
-	conn *conn // the attested connection, for Report
+	device string
+	conn   *conn // the attested connection, for Report
 }
 
 // Evidence is what a device enrols with; the areas are TPMT_PUBLIC, the

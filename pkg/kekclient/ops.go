@@ -2,45 +2,260 @@ package kekclient
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 
+	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-var errSoon = errors.New("not reachable yet")
-
-type conn struct{}
+// Sizes of secrets, in bytes.
+const (
+	kekSize  = 32
+	authSize = 32
+)
 
 // Release asks for the KEK that opens this device's slot. slice is the
 // generation of the slice in use.
 func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released, error) {
-	return nil, errSoon
+	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice})
+	if err != nil {
+		return nil, err
+	}
+	r := &Released{Member: a.conn.member, device: c.Device, conn: a.conn}
+	kek, err := a.kek(a.KEK)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	r.KEK = *kek
+	if a.Next != nil {
+		if r.Next, err = a.kek(a.Next); err != nil {
+			r.Close()
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // Report posts a JSON document on the connection that released the key.
-func (r *Released) Report(ctx context.Context, document []byte) error { return errSoon }
+func (r *Released) Report(ctx context.Context, document []byte) error {
+	body, err := json.Marshal(kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpReport, Device: r.device, Body: document})
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, MemberTimeout)
+	defer cancel()
+	status, answer, err := r.conn.post(ctx, kekproto.OpReport.Path(), body)
+	if err != nil {
+		return fmt.Errorf("post report to %s: %w", r.Member, err)
+	}
+	return r.conn.refusal(status, answer)
+}
 
 // Close wipes the keys and closes the connection. It may be called often.
-func (r *Released) Close() {}
-
-// Enroll makes this device known to the fleet. Doing it again with the same
-// keys is no error.
-func (c *Client) Enroll(ctx context.Context, e Evidence, activate Activate) (*kekproto.Enrolled, error) {
-	return nil, errSoon
+func (r *Released) Close() {
+	r.KEK.Key.Wipe()
+	if r.Next != nil {
+		r.Next.Key.Wipe()
+	}
+	r.conn.close()
 }
 
 // Auths returns the TPM's owner and lockout authorizations, 32 bytes each,
 // which are durable at the fleet by then. The same ones come back each time.
 func (c *Client) Auths(ctx context.Context, q Quoter) (owner, lockout *secret.Bytes, err error) {
-	return nil, nil, errSoon
+	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpAuths})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.conn.close()
+	if a.Auths == nil {
+		return nil, nil, a.empty()
+	}
+	both, err := a.open(a.Auths.Sealed, 2*authSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer both.Wipe()
+	owner, lockout = secret.New(authSize), secret.New(authSize)
+	copy(owner.Expose(), both.Expose()[:authSize])
+	copy(lockout.Expose(), both.Expose()[authSize:])
+	return owner, lockout, nil
 }
 
 // CreateKEK returns the KEK of a generation, which is durable at the fleet by
 // then. The same one comes back each time.
 func (c *Client) CreateKEK(ctx context.Context, q Quoter, generation uint32) (*KEK, error) {
-	return nil, errSoon
+	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpKEK, Generation: generation})
+	if err != nil {
+		return nil, err
+	}
+	defer a.conn.close()
+	kek, err := a.kek(a.KEK)
+	if err == nil && kek.Generation != generation {
+		kek.Key.Wipe()
+		return nil, report.Errorf(report.KeyOpen, "key server %s sent generation %d instead of %d", a.conn.member, kek.Generation, generation)
+	}
+	return kek, err
 }
 
 // Sealed tells the fleet that the device is sealed under a generation.
-func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error { return errSoon }
+func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error {
+	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpSealed, Generation: generation})
+	if err != nil {
+		return err
+	}
+	a.conn.close()
+	return nil
+}
+
+// Enroll makes this device known to the fleet. Doing it again with the same
+// keys is no error.
+func (c *Client) Enroll(ctx context.Context, e Evidence, activate Activate) (*kekproto.Enrolled, error) {
+	return round(ctx, c, func(ctx context.Context, conn *conn) (*kekproto.Enrolled, error) {
+		begin := kekproto.EnrollBegin{Protocol: kekproto.Version, Device: c.Device, Token: string(e.Token.Expose()),
+			EKPublic: e.EKPublic, EKCert: e.EKCert, AKPublic: e.AKPublic, SRKPublic: e.SRKPublic}
+		var challenge kekproto.EnrollChallenge
+		if err := conn.exchange(ctx, kekproto.PathEnrollBegin, &begin, &challenge); err != nil {
+			return nil, err
+		}
+		proof, err := activate(challenge.Credential, challenge.Secret)
+		if err != nil {
+			return nil, &localError{fmt.Errorf("activate the fleet's credential: %w", err)}
+		}
+		finish := kekproto.EnrollFinish{Protocol: kekproto.Version, Session: challenge.Session, Proof: proof}
+		out := new(kekproto.Enrolled)
+		if err := conn.exchange(ctx, kekproto.PathEnrollFinish, &finish, out); err != nil {
+			return nil, err
+		}
+		conn.close()
+		return out, nil
+	})
+}
+
+// exchange posts one JSON message and decodes the answer.
+func (c *conn) exchange(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return &localError{fmt.Errorf("encode request: %w", err)}
+	}
+	defer secret.Wipe(body) // an enrolment token may be in it
+	status, answer, err := c.post(ctx, path, body)
+	if err != nil {
+		return err
+	}
+	if err := c.refusal(status, answer); err != nil {
+		return err
+	}
+	// Later versions may answer more than this one knows of.
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
+}
+
+// refusal returns what a member refused with, as a problem of this machine.
+func (c *conn) refusal(status int, answer []byte) error {
+	if status == 200 {
+		return nil
+	}
+	var r kekproto.Refusal
+	if err := json.Unmarshal(answer, &r); err != nil || r.Code == "" {
+		return fmt.Errorf("answer has HTTP status %d", status)
+	}
+	problem := &report.Problem{Code: report.Code(r.Code), What: printable(r.Message) + " (says key server " + c.member + ")", Do: printable(r.Repair)}
+	if _, ok := report.Lookup(problem.Code); !ok {
+		return fmt.Errorf("answer refuses with unknown code %.20q", r.Code)
+	}
+	return problem
+}
+
+// printable keeps a member's words from driving the console.
+func printable(s string) string {
+	const most = 400
+	out := make([]rune, 0, min(len(s), most))
+	for _, c := range s {
+		if c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xa0) {
+			c = '?'
+		}
+		if out = append(out, c); len(out) == most {
+			break
+		}
+	}
+	return string(out)
+}
+
+// answer is the response to an attested request, with what opens it.
+type answer struct {
+	kekproto.Response
+	conn *conn
+	pair *kekproto.KeyPair
+	info []byte
+}
+
+func (a *answer) empty() error {
+	return report.Errorf(report.KeyOpen, "key server %s answered without a key", a.conn.member)
+}
+
+func (a *answer) open(sealed []byte, n int) (*secret.Bytes, error) {
+	s, err := a.pair.Open(a.info, sealed, n)
+	if err != nil {
+		return nil, report.Errorf(report.KeyOpen, "key server %s: %w", a.conn.member, err)
+	}
+	return s, nil
+}
+
+func (a *answer) kek(in *kekproto.KEK) (*KEK, error) {
+	if in == nil || in.Generation == 0 {
+		return nil, a.empty()
+	}
+	out := &KEK{Generation: in.Generation}
+	if copy(out.ID[:], in.ID) != len(out.ID) || len(in.ID) != len(out.ID) {
+		return nil, a.empty()
+	}
+	var err error
+	out.Key, err = a.open(in.Sealed, kekSize)
+	return out, err
+}
+
+// attested makes one attested request in one round over the members.
+func (c *Client) attested(ctx context.Context, q Quoter, r kekproto.Request) (*answer, error) {
+	pair, err := kekproto.NewKeyPair()
+	if err != nil {
+		return nil, report.Errorf(report.KeyUnreachable, "%w", err)
+	}
+	r.Protocol, r.Device = kekproto.Version, c.Device
+	if r.Op.Secret() {
+		r.HPKEPublic = pair.Public()
+	}
+	raw, err := json.Marshal(&r)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	return round(ctx, c, func(ctx context.Context, conn *conn) (*answer, error) {
+		state := conn.tls.ConnectionState()
+		exporter, err := state.ExportKeyingMaterial(kekproto.ExporterLabel, nil, kekproto.ExporterLength)
+		if err != nil {
+			return nil, fmt.Errorf("export keying material: %w", err)
+		}
+		quote, err := q.Quote(attest.Qualify(r.Op.Label(), exporter, raw))
+		if err != nil {
+			return nil, &localError{err}
+		}
+		a := &answer{conn: conn, pair: pair, info: kekproto.Info(r.Op, raw)}
+		return a, conn.exchange(ctx, r.Op.Path(), &kekproto.Attested{Request: raw, Quote: quote}, &a.Response)
+	})
+}
+
+// localError is a failure of this machine, which no other member mends.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// ErrNoMembers: neither slice nor station names a key server.
+var ErrNoMembers = errors.New("no key server is named")

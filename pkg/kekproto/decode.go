@@ -99,7 +99,7 @@ func ParseRequest(data []byte, op Op) (*Request, error) {
 		return nil, fmt.Errorf("request for %q at the path of %q", r.Op, op)
 	case !ValidDeviceID(r.Device):
 		return nil, errors.New("request without a valid device ID")
-	case op.secret() != (len(r.HPKEPublic) == HPKEPublicSize):
+	case op.Secret() != (len(r.HPKEPublic) == HPKEPublicSize):
 		return nil, fmt.Errorf("request with %d bytes of HPKE public key", len(r.HPKEPublic))
 	case len(r.Body) > MaxReport:
 		return nil, fmt.Errorf("request body of %d bytes, at most %d are allowed", len(r.Body), MaxReport)
@@ -107,5 +107,5 @@ func ParseRequest(data []byte, op Op) (*Request, error) {
 	return &r, nil
 }
 
-// secret reports whether the answer to the operation holds a secret.
-func (o Op) secret() bool { return o == OpRelease || o == OpAuths || o == OpKEK }
+// Secret reports whether the answer to the operation holds a secret.
+func (o Op) Secret() bool { return o == OpRelease || o == OpAuths || o == OpKEK }
