@@ -26,10 +26,6 @@ var (
 	// disk as tampered with.
 	ErrMAC = errors.New("the volume key's MAC does not match: this is not the volume that was sealed")
 
-	// ErrOtherVolume means that the disk carries another UUID than the slice
-	// names. Repair: put the right disk into this slot.
-	ErrOtherVolume = errors.New("another volume than the slice names")
-
 	// ErrNoToken means that the header has no token of type "landfall".
 	// Repair: sealing did not finish on this disk; run seal again.
 	ErrNoToken = errors.New("the header has no landfall token")
