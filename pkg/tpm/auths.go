@@ -103,6 +103,9 @@ func (t *TPM) setAuth(hierarchy tpm2.TPMHandle, auth *secret.Bytes, srk []byte) 
 	if err != nil {
 		return err
 	}
+	if t.plain {
+		opts = append(opts, tpm2.Audit()) // a session must be of some use
+	}
 	_, err = tpm2.HierarchyChangeAuth{
 		AuthHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: tpm2.PasswordAuth(nil)},
 		NewAuth:    tpm2.TPM2BAuth{Buffer: auth.Expose()},

@@ -1,0 +1,5 @@
+package tpm
+
+// WithoutEncryption switches parameter encryption off, so that a test of the
+// bus can show that it would see what travels in the clear.
+func (t *TPM) WithoutEncryption() { t.plain = true }
