@@ -1,0 +1,79 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// Run drives a scenario outside of a test: the demo and the benchmarks. What
+// it logs goes to out. It returns what Fatalf said, after the cleanups.
+func Run(ctx context.Context, out io.Writer, name string, fn func(T)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &runner{ctx: ctx, out: out, name: name}
+	done := make(chan struct{})
+	go func() {
+		// Fatalf ends this goroutine; its cleanups run here too.
+		defer close(done)
+		defer r.cleanup()
+		fn(r)
+	}()
+	<-done
+	return r.err
+}
+
+type runner struct {
+	ctx  context.Context
+	out  io.Writer
+	name string
+
+	mu       sync.Mutex
+	err      error
+	cleanups []func()
+}
+
+var _ T = (*runner)(nil)
+
+func (r *runner) Helper()                  {}
+func (r *runner) Name() string             { return r.name }
+func (r *runner) Context() context.Context { return r.ctx }
+
+func (r *runner) Logf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = fmt.Fprintf(r.out, format+"\n", args...) // a log that cannot be written must not end the scenario
+}
+
+func (r *runner) Fatalf(format string, args ...any) {
+	r.mu.Lock()
+	r.err = errors.Join(r.err, fmt.Errorf(format, args...))
+	r.mu.Unlock()
+	runtime.Goexit()
+}
+
+func (r *runner) Failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err != nil
+}
+
+func (r *runner) Cleanup(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cleanups = append(r.cleanups, fn)
+}
+
+// cleanup runs the cleanups, the last one first.
+func (r *runner) cleanup() {
+	r.mu.Lock()
+	fns := slices.Clone(r.cleanups)
+	r.mu.Unlock()
+	for _, fn := range slices.Backward(fns) {
+		fn()
+	}
+}

@@ -1,0 +1,33 @@
+package scenario
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRunOutsideATest(t *testing.T) {
+	var out bytes.Buffer
+	var order []string
+	err := Run(t.Context(), &out, "demo", func(rt T) {
+		rt.Cleanup(func() { order = append(order, "first in") })
+		rt.Cleanup(func() { order = append(order, "last in") })
+		rt.Logf("step %d", 1)
+		rt.Fatalf("broke: %s", "reason")
+		rt.Logf("not reached")
+	})
+	if err == nil || !strings.Contains(err.Error(), "broke: reason") {
+		t.Errorf("error = %v", err)
+	}
+	if got := out.String(); got != "step 1\n" {
+		t.Errorf("output = %q", got)
+	}
+	if diff := cmp.Diff([]string{"last in", "first in"}, order); diff != "" {
+		t.Errorf("cleanups (-want +got):\n%s", diff)
+	}
+	if err := Run(t.Context(), &out, "fine", func(T) {}); err != nil {
+		t.Errorf("a scenario without an error returned %v", err)
+	}
+}
