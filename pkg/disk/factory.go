@@ -1,0 +1,247 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// State is how far a volume is on its way.
+type State string
+
+// The states of a volume in the factory.
+const (
+	StateToDo       State = "to do"             // nothing was written yet
+	StateInProgress State = "being encrypted"   // a cut-off encryption, to be resumed
+	StateTorn       State = "cut off early"     // cut off while the header was written; undone, then begun again
+	StateEncrypted  State = "without its token" // encrypted, the MAC is missing
+	StateSealed     State = "sealed"            // it has its token; only the DEK can tell whether a true one
+)
+
+// RefusedError says why a volume cannot be made. Nothing was written.
+type RefusedError struct {
+	Volume string
+	Device string // path, or what the slice calls it
+	Why    string
+	Do     string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("volume %s on %s: %s; %s", e.Volume, e.Device, e.Why, e.Do)
+}
+
+// Job is one volume to be made.
+type Job struct {
+	Spec    snapshot.Volume
+	Device  Device
+	State   State
+	Content Content
+	Shrink  int64 // bytes to take off the filesystem first; 0: its tail is free
+}
+
+// InUse says whether data on the device is encrypted under a DEK already, so
+// that losing that DEK would lose data.
+func (j *Job) InUse() bool { return j.State != StateToDo && j.State != StateTorn }
+
+// String tells an operator what will be done.
+func (j *Job) String() string {
+	what := ""
+	switch {
+	case j.State == StateSealed:
+		what = "sealed already: checked only"
+	case j.State == StateInProgress:
+		what = "encryption in place goes on where it was cut off"
+	case j.State == StateEncrypted && j.Spec.Factory.Way == "in-place":
+		what = "encrypted already: gets its token"
+	case j.Spec.Factory.Way == "in-place":
+		what = fmt.Sprintf("%s encrypted in place, data kept", j.Content)
+		if j.Shrink > 0 {
+			what = fmt.Sprintf("%s shrunk by %s, then encrypted in place, data kept", j.Content, size(j.Shrink))
+		}
+	default:
+		what = "formatted"
+		if fs := j.Spec.Factory.Filesystem; fs != "" {
+			what += " with a fresh " + fs
+		}
+	}
+	return fmt.Sprintf("volume %-8s %s (%s): %s", j.Spec.Name, j.Device.Path, size(j.Device.Size), what)
+}
+
+// size prints bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	default:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+}
+
+// Maker makes volumes in the factory.
+type Maker struct {
+	Tree Tree
+	Dir  string // empty folder in memory, for cryptsetup
+	// Logf is told what happens; lines say when it is safe to power off.
+	Logf func(format string, args ...any)
+}
+
+func (m *Maker) logf(format string, args ...any) {
+	if m.Logf != nil {
+		m.Logf(format, args...)
+	}
+}
+
+func (m *Maker) tools() *tools { return &tools{dir: m.Dir} }
+
+// Plan finds the device of each volume that the slice has the factory make,
+// and everything that speaks against making it: all reasons at once, each a
+// *RefusedError. It writes nothing.
+func (m *Maker) Plan(ctx context.Context, volumes []snapshot.Volume) ([]*Job, error) {
+	devs, err := m.Tree.Scan()
+	if err != nil {
+		return nil, err
+	}
+	var jobs []*Job
+	var errs []error
+	taken := map[string]string{}
+	for _, v := range volumes {
+		if v.Factory == nil {
+			continue
+		}
+		job, err := m.plan(ctx, devs, v)
+		if err == nil && taken[job.Device.Name] != "" {
+			err = &RefusedError{v.Name, job.Device.Path, "volume " + taken[job.Device.Name] + " lies there too", "correct the slice"}
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		taken[job.Device.Name] = v.Name
+		jobs = append(jobs, job)
+	}
+	return jobs, errors.Join(errs...)
+}
+
+func (m *Maker) plan(ctx context.Context, devs []Device, v snapshot.Volume) (*Job, error) {
+	dev, err := locate(devs, v)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(why, do string) error { return &RefusedError{v.Name, dev.Path, why, do} }
+	switch {
+	case dev.ReadOnly:
+		return nil, refuse("the disk is read-only", "remove its write protection, or replace it")
+	case len(dev.Holders) > 0:
+		return nil, refuse("it is in use by "+strings.Join(dev.Holders, ", "), "stop that mapping or array first")
+	case dev.Partition == 0 && hasPartitions(devs, dev.Name):
+		return nil, refuse("the disk has partitions, the slice means all of it", "name the partition in the slice, or wipe the disk")
+	}
+	file, err := os.OpenFile(dev.Path, os.O_RDONLY|unix.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, refuse("it is in use: mounted, or part of an array", "unmount it first")
+	}
+	if err != nil {
+		return nil, refuse(err.Error(), "replace the disk if this comes back")
+	}
+	defer file.Close()
+	job := &Job{Spec: v, Device: *dev}
+	if job.Content, err = probe(file, dev.Size); err != nil {
+		return nil, refuse(err.Error(), "replace the disk")
+	}
+	if err := m.examine(ctx, job, file); err != nil {
+		return nil, err
+	}
+	return job, nil
+}
+
+// examine finds out the job's state.
+func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
+	refuse := func(why, do string) error { return &RefusedError{job.Spec.Name, job.Device.Path, why, do} }
+	meta, uuid, luks, err := m.tools().dump(ctx, job.Device.Path)
+	switch {
+	case err != nil:
+		return refuse(err.Error(), "look at the header with cryptsetup luksDump")
+	case luks && uuid != job.Spec.UUID:
+		return refuse("it holds LUKS volume "+uuid+", not this one", "wrong disk; or wipe it (cryptsetup erase, wipefs) if its data may go")
+	case luks && meta.inProgress() && job.Spec.Factory.Way == "format":
+		return refuse("it is being encrypted in place, the slice says format", "correct the slice, or wipe the disk")
+	case luks && meta.inProgress():
+		job.State = StateInProgress
+		return nil
+	case luks && isSealed(job.Device):
+		job.State = StateSealed
+		return nil
+	case luks && job.Spec.Factory.Way == "in-place":
+		job.State = StateEncrypted
+		return nil
+	}
+	job.State = StateToDo
+	if job.Spec.Factory.Way == "format" {
+		// A volume of ours without its token was never used: it is made anew.
+		if !luks && job.Content != ContentBlank {
+			return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
+		}
+		return nil
+	}
+	return examineInPlace(job, file, refuse)
+}
+
+func hasPartitions(devs []Device, disk string) bool {
+	return slices.ContainsFunc(devs, func(d Device) bool { return d.Disk == disk && d.Partition > 0 })
+}
+
+// locate finds the block device that a slice means: a kernel name, a disk's
+// serial number, or pci-ADDRESS for the only disk behind a PCI function.
+func locate(devs []Device, v snapshot.Volume) (*Device, error) {
+	f := v.Factory
+	name := f.Disk
+	if f.Partition > 0 {
+		name = fmt.Sprintf("%s partition %d", f.Disk, f.Partition)
+	}
+	var found []Device
+	for _, d := range devs {
+		if d.Partition == f.Partition && (d.Disk == f.Disk || d.Serial == f.Disk || d.PCI != "" && "pci-"+d.PCI == f.Disk) {
+			found = append(found, d)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, &RefusedError{v.Name, name, "no such disk; there are " + names(devs), "seat the disk, or correct the slice"}
+	case len(found) > 1:
+		return nil, &RefusedError{v.Name, name, "several disks answer to it: " + names(found), "name it by its serial number"}
+	}
+	return &found[0], nil
+}
+
+func names(devs []Device) string {
+	var out []string
+	for _, d := range devs {
+		s := d.Name
+		if d.Serial != "" && d.Partition == 0 {
+			s += " (serial " + d.Serial + ")"
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ", ")
+}
+
+// Make brings a volume to StateEncrypted. It may be cut off at any moment, by
+// any cause, and run again after a fresh Plan, with the same DEK.
+func (m *Maker) Make(ctx context.Context, dek *secret.Bytes, job *Job) error {
+	if job.State == StateSealed {
+		return nil
+	}
+	if job.Spec.Factory.Way == "format" {
+		return m.format(ctx, dek, job)
+	}
+	return m.inPlace(ctx, dek, job)
+}

@@ -1,0 +1,422 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/xts"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+const testDevice = "r07-u12"
+
+func testDEK(seed string) *secret.Bytes {
+	sum := sha256.Sum256([]byte(seed))
+	return secret.Take(sum[:])
+}
+
+func volume(name, way, disk string, partition int) snapshot.Volume {
+	use, need := "data", "optional"
+	if name == "root" {
+		use, need = "root", "required"
+	}
+	return snapshot.Volume{Name: name, UUID: snapshot.VolumeUUID(testDevice, name), Use: use, Need: need,
+		Factory: &snapshot.Factory{Way: way, Disk: disk, Partition: partition}}
+}
+
+func command0(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// addExt adds a disk with a filesystem of fsMiB that holds some real data.
+func (f *fakeTree) addExt(name, serial string, fsMiB, diskMiB int64) {
+	f.t.Helper()
+	f.disk(name, serial, fsMiB<<20)
+	data := filepath.Join(f.dir, "data-"+name)
+	b := make([]byte, 24<<20)
+	r := rand.NewChaCha8([32]byte{1})
+	_, _ = r.Read(b)
+	f.write(filepath.Join(data, "file"), string(b))
+	command0(f.t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", data, f.path(name))
+	if err := os.Truncate(f.path(name), diskMiB<<20); err != nil {
+		f.t.Fatal(err)
+	}
+	f.add(name, name, 0, map[string]string{"serial": serial})
+}
+
+func newMaker(t testing.TB, f *fakeTree) *Maker {
+	return &Maker{Tree: f.tree(), Dir: t.TempDir(), Logf: t.Logf}
+}
+
+// seal plans and makes all volumes, as cmds/seal does.
+func seal(ctx context.Context, m *Maker, dek *secret.Bytes, vols ...snapshot.Volume) error {
+	jobs, err := m.Plan(ctx, vols)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if err := m.Make(ctx, dek, j); err != nil {
+			return err
+		}
+		if err := m.Seal(ctx, dek, testDevice, j, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decrypted opens the volume by Finder, as a boot does, and returns its first n
+// bytes as production will see them.
+func decrypted(t testing.TB, f *fakeTree, dek *secret.Bytes, v snapshot.Volume, n int) []byte {
+	t.Helper()
+	finder := &Finder{Tree: f.tree(), Volumes: []snapshot.Volume{v}}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := finder.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	vol, err := finder.Open(ctx, dek, testDevice, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Key.Wipe()
+	c, err := xts.NewCipher(aes.NewCipher, vol.Key.Key.Expose())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, n)
+	file, err := os.Open(vol.Device.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.ReadAt(b, int64(vol.Key.Offset)); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < n; i += 512 {
+		c.Decrypt(b[i:i+512], b[i:i+512], uint64(i/512))
+	}
+	return b
+}
+
+func TestInPlaceKeepsTheData(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	var said []string
+	m.Logf = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	if n := plaintextLeft(before, readFile(t, f.path("vda"))); n > 0 {
+		t.Errorf("%d blocks of plaintext are left on the disk", n)
+	}
+	all := strings.Join(said, "\n")
+	if !strings.Contains(all, "safe to power off") || !strings.Contains(all, "100 %") {
+		t.Errorf("no progress was told:\n%s", all)
+	}
+	// A second run finds it sealed and writes nothing.
+	after := readFile(t, f.path("vda"))
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(after, readFile(t, f.path("vda"))) {
+		t.Error("a run on a sealed volume wrote to it")
+	}
+	if err := seal(context.Background(), m, testDEK("other"), v); err == nil {
+		t.Error("a volume sealed under another DEK passed the check")
+	}
+	if entries, err := os.ReadDir(m.Dir); err != nil || len(entries) > 0 {
+		t.Errorf("left in the work folder: %v, %v", entries, err)
+	}
+}
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// plaintextLeft counts the 4 KiB blocks of after that were in before.
+func plaintextLeft(before, after []byte) int {
+	const block = 4096
+	seen := map[[32]byte]bool{}
+	for i := 0; i+block <= len(before); i += block {
+		seen[sha256.Sum256(before[i:i+block])] = true
+	}
+	delete(seen, sha256.Sum256(make([]byte, block)))
+	n := 0
+	for i := 0; i+block <= len(after); i += block {
+		if seen[sha256.Sum256(after[i:i+block])] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestInPlaceKilled kills whatever program runs at random moments, with
+// SIGKILL, and begins again.
+func TestInPlaceKilled(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	kills, limit := 0, 10*time.Millisecond
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), limit/2+time.Duration(r.Int64N(int64(limit))))
+		err := seal(ctx, m, dek, v)
+		cut := ctx.Err() != nil
+		cancel()
+		if err == nil {
+			break
+		}
+		if !cut {
+			t.Fatalf("after %d kills: %v", kills, err)
+		}
+		kills++
+		limit += limit / 10 // so that it ends on a slow machine too
+	}
+	t.Logf("killed %d times", kills)
+	if kills < 5 {
+		t.Errorf("killed only %d times: the test proves little", kills)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+}
+
+// TestInPlaceTornHeader cuts the power while cryptsetup writes the header over
+// the head of the filesystem, at many lengths.
+func TestInPlaceTornHeader(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 64, 128)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := testPassphrase(t, dek, v.UUID)
+	if err := m.begin(ctx, jobs[0], pass); err != nil {
+		t.Fatal(err)
+	}
+	begun := readFile(t, f.path("vda"))
+	for _, n := range []int{0, 512, 4096, 8192, 16384, 20480, 32768, 40000, 1 << 20, 16<<20 - 512, 16 << 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			torn := append(bytes.Clone(begun[:n]), before[n:shiftSize]...)
+			torn = append(torn, begun[shiftSize:]...)
+			f.write(f.path("vda"), string(torn))
+			if err := seal(ctx, m, dek, v); err != nil {
+				t.Fatal(err)
+			}
+			if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
+				t.Error("the decrypted volume differs from the original filesystem")
+			}
+		})
+	}
+}
+
+// TestInPlaceOtherDEK: an encryption begun under another DEK is not touched
+// once data was encrypted, and is undone when none was.
+func TestInPlaceOtherDEK(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.begin(ctx, jobs[0], testPassphrase(t, testDEK("lost"), v.UUID)); err != nil {
+		t.Fatal(err)
+	}
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal("a DEK that encrypted nothing yet is no reason to stop: ", err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	// Now one that is half-way.
+	f.write(f.path("vda"), string(before))
+	half := context.Background()
+	for tries := 0; ; tries++ {
+		cut, cancel := context.WithTimeout(half, time.Duration(150+20*tries)*time.Millisecond)
+		err := seal(cut, m, dek, v)
+		cancel()
+		if err == nil {
+			t.Skip("this machine encrypts too fast to be stopped half-way")
+		}
+		if meta, _, ok, err := m.tools().dump(ctx, f.path("vda")); err == nil && ok && meta.inProgress() && meta.begun() {
+			break
+		}
+	}
+	image := readFile(t, f.path("vda"))
+	if err := seal(ctx, m, testDEK("other"), v); !errors.Is(err, ErrOtherKey) {
+		t.Errorf("seal with another DEK: %v, want ErrOtherKey", err)
+	}
+	if !bytes.Equal(image, readFile(t, f.path("vda"))) {
+		t.Error("the disk was changed")
+	}
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+}
+
+func TestShrink(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 160, 160)
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	if err != nil || jobs[0].Shrink != tailSize || !strings.Contains(jobs[0].String(), "shrunk by 32 MiB") {
+		t.Fatalf("Plan = %v, %v", jobs, err)
+	}
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "fs")
+	f.write(image, string(decrypted(t, f, dek, v, 128<<20)))
+	command0(t, "e2fsck", "-f", "-n", image)
+	want := readFile(t, filepath.Join(f.dir, "data-vda/file"))
+	out := filepath.Join(t.TempDir(), "file")
+	command0(t, "debugfs", "-R", "dump /file "+out, image)
+	if !bytes.Equal(readFile(t, out), want) {
+		t.Error("the file in the shrunk filesystem differs")
+	}
+}
+
+func TestFormat(t *testing.T) {
+	f := newTree(t)
+	f.disk("vdb", "DISK-B", 64<<20)
+	dek, v := testDEK("dek"), volume("data0", "format", "DISK-B", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if jobs[0].InUse() {
+		t.Error("a blank disk counts as encrypted")
+	}
+	// Cut off before the token: made anew.
+	if err := m.Make(context.Background(), testDEK("first try"), jobs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := command0(t, "cryptsetup", "luksDump", f.path("vdb")); !strings.Contains(got, "sector: 4096") {
+		t.Errorf("not the sector size of a fresh volume:\n%s", got)
+	}
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Errorf("a run on a sealed volume: %v", err)
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	head := func(f *fakeTree, name string, off int, magic string) {
+		b := readFile(f.t, f.path(name))
+		copy(b[off:], magic)
+		f.write(f.path(name), string(b))
+	}
+	for _, tc := range []struct {
+		name string
+		vol  snapshot.Volume
+		want string
+		prep func(*fakeTree)
+	}{
+		{"no disk", volume("root", "in-place", "DISK-Z", 0), "no such disk; there are vda (serial DISK-A)", nil},
+		{"two disks", volume("root", "in-place", "pci-0000:00:04.0", 0), "several disks", func(f *fakeTree) { f.disk("vdb", "DISK-B", 1<<20) }},
+		{"XFS", volume("root", "in-place", "DISK-A", 0), "XFS cannot shrink", func(f *fakeTree) { head(f, "vda", 0, "XFSB") }},
+		{"btrfs", volume("root", "in-place", "DISK-A", 0), "holds btrfs", func(f *fakeTree) { head(f, "vda", 65536+64, "_BHRfS_M") }},
+		{"blank", volume("root", "in-place", "DISK-A", 0), "holds blank", func(f *fakeTree) { f.disk("vda", "DISK-A", 160<<20) }},
+		{"RAID 1.2", volume("root", "in-place", "DISK-A", 0), "RAID member", func(f *fakeTree) { head(f, "vda", 4096, "\xfc\x4e\x2b\xa9") }},
+		{"RAID 1.0", volume("root", "in-place", "DISK-A", 0), "RAID member", func(f *fakeTree) { head(f, "vda", 160<<20-8192, "\xfc\x4e\x2b\xa9") }},
+		{"RAID 0.90", volume("data0", "format", "DISK-A", 0), "RAID member", func(f *fakeTree) {
+			f.disk("vda", "DISK-A", 160<<20)
+			head(f, "vda", 160<<20-65536, "\xfc\x4e\x2b\xa9")
+		}},
+		{"LVM", volume("root", "in-place", "DISK-A", 0), "LVM", func(f *fakeTree) { head(f, "vda", 512, "LABELONE") }},
+		{"too small", volume("root", "in-place", "DISK-B", 0), "too small", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 64, 64) }},
+		{"cut disk", volume("root", "in-place", "DISK-B", 0), "larger than the disk", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 200, 130) }},
+		{"read-only", volume("root", "in-place", "DISK-A", 0), "read-only", func(f *fakeTree) { f.add("vda", "vda", 0, map[string]string{"serial": "DISK-A", "ro": "1"}) }},
+		{"mapped", volume("root", "in-place", "DISK-A", 0), "in use by md127", func(f *fakeTree) {
+			f.add("vda", "vda", 0, map[string]string{"serial": "DISK-A", "holders/md127/x": ""})
+		}},
+		{"whole disk with partitions", volume("root", "in-place", "DISK-A", 0), "has partitions", func(f *fakeTree) {
+			f.write(f.path("vda1"), strings.Repeat("x", 4096))
+			f.add("vda1", "vda", 1, nil)
+		}},
+		{"other LUKS volume", volume("root", "in-place", "DISK-B", 0), "holds LUKS volume", func(f *fakeTree) {
+			f.disk("vdb", "DISK-B", 160<<20)
+			other := volume("data7", "format", "DISK-B", 0)
+			m := &Maker{Tree: f.tree(), Dir: f.t.TempDir()}
+			if err := seal(context.Background(), m, testDEK("dek"), other); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+		{"format over data", volume("data0", "format", "DISK-A", 0), "which formatting would destroy", nil},
+		{"format over anything", volume("data0", "format", "DISK-B", 0), "unknown data", func(f *fakeTree) {
+			f.disk("vdb", "DISK-B", 64<<20)
+			head(f, "vdb", 9999, "x")
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newTree(t)
+			f.addExt("vda", "DISK-A", 96, 160)
+			if tc.prep != nil {
+				tc.prep(f)
+			}
+			jobs, err := newMaker(t, f).Plan(context.Background(), []snapshot.Volume{tc.vol})
+			var refused *RefusedError
+			if !errors.As(err, &refused) || !strings.Contains(err.Error(), tc.want) || refused.Do == "" {
+				t.Errorf("Plan = %v, %v; want a refusal with %q", jobs, err, tc.want)
+			}
+		})
+	}
+}
+
+// TestPlanAll: all reasons come at once, and two volumes never share a device.
+func TestPlanAll(t *testing.T) {
+	f := newTree(t)
+	f.disk("vdb", "DISK-B", 64<<20)
+	_, err := newMaker(t, f).Plan(context.Background(), []snapshot.Volume{
+		volume("root", "in-place", "DISK-A", 0), volume("data0", "format", "vdb", 0), volume("data1", "format", "DISK-B", 0)})
+	if err == nil || !strings.Contains(err.Error(), "no such disk") || !strings.Contains(err.Error(), "volume data0 lies there too") {
+		t.Errorf("Plan: %v", err)
+	}
+}

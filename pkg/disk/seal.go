@@ -1,0 +1,165 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/landfall-project/landfall/pkg/dmcrypt"
+	"github.com/landfall-project/landfall/pkg/luks2"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// format makes a fresh volume. A volume without its token was never used, so
+// being cut off means starting over.
+func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) error {
+	pass, err := luks2.Passphrase(dek, job.Spec.UUID)
+	if err != nil {
+		return err
+	}
+	defer pass.Wipe()
+	args := append([]string{"luksFormat"}, formatArgs(job, 4096)...)
+	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: append(args, job.Device.Path), input: pass.Expose()}); err != nil {
+		return fmt.Errorf("format %s: %w", job.Device.Path, err)
+	}
+	if job.Spec.Factory.Filesystem != "" {
+		if err := m.makeFilesystem(ctx, dek, job); err != nil {
+			return fmt.Errorf("filesystem of volume %s: %w", job.Spec.Name, err)
+		}
+	}
+	m.logf("%s: formatted: safe to power off", job.Spec.Name)
+	job.State = StateEncrypted
+	return nil
+}
+
+// makeFilesystem needs the kernel's device-mapper.
+func (m *Maker) makeFilesystem(ctx context.Context, dek *secret.Bytes, job *Job) (err error) {
+	key, err := m.open(ctx, dek, job)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	mapping, err := mapVolume(&Volume{Spec: job.Spec, Device: job.Device, Key: key}, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dmcrypt.Remove(mapping.Name)) }()
+	_, err = m.tools().run(ctx, command{name: "mke2fs", args: []string{"-q", "-t", "ext4", "-F", mapping.Path}})
+	return err
+}
+
+// open opens a volume that has no token yet, with our own code.
+func (m *Maker) open(ctx context.Context, dek *secret.Bytes, job *Job) (*luks2.VolumeKey, error) {
+	file, err := os.Open(job.Device.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	h, err := luks2.Read(file, job.Device.Size)
+	if err != nil {
+		return nil, err
+	}
+	if h.UUID != job.Spec.UUID {
+		return nil, fmt.Errorf("the volume's UUID is %s", h.UUID)
+	}
+	return unlock(ctx, file, h, dek)
+}
+
+// Seal writes the token with the volume-key MAC, as the last thing, and opens
+// the volume as a booting server will. A token that holds already stays, unless
+// again is set; a false one is refused: somebody put it there.
+func (m *Maker) Seal(ctx context.Context, dek *secret.Bytes, device string, job *Job, again bool) error {
+	if job.State == StateSealed && !again {
+		return m.check(ctx, dek, device, job)
+	}
+	if err := m.dropToken(ctx, job); err != nil {
+		return err
+	}
+	key, err := m.open(ctx, dek, job)
+	if err != nil {
+		return fmt.Errorf("open volume %s for its token: %w", job.Spec.Name, err)
+	}
+	defer key.Wipe()
+	mac, err := luks2.MAC(dek, key)
+	if err != nil {
+		return err
+	}
+	token, err := luks2.TokenJSON(luks2.Token{Keyslots: []int{key.Keyslot}, Device: device, Volume: job.Spec.Name, MAC: mac})
+	if err != nil {
+		return err
+	}
+	_, err = m.tools().run(ctx, command{name: "cryptsetup", args: []string{"token", "import", "--json-file", "-", job.Device.Path}, input: token})
+	if err != nil {
+		return fmt.Errorf("write the token of volume %s: %w", job.Spec.Name, err)
+	}
+	if err := m.check(ctx, dek, device, job); err != nil {
+		return err
+	}
+	job.State = StateSealed
+	m.logf("%s: sealed and checked", job.Spec.Name)
+	return nil
+}
+
+// dropToken removes landfall tokens, before a new one is written.
+func (m *Maker) dropToken(ctx context.Context, job *Job) error {
+	h, err := readHeader(job.Device)
+	if err != nil {
+		return err
+	}
+	token, err := luks2.FindToken(h)
+	if errors.Is(err, luks2.ErrNoToken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = m.tools().run(ctx, command{name: "cryptsetup", args: []string{"token", "remove", "--token-id", strconv.Itoa(token.ID), job.Device.Path}})
+	return err
+}
+
+// check opens the volume from its device alone, by the path of a boot.
+func (m *Maker) check(ctx context.Context, dek *secret.Bytes, device string, job *Job) error {
+	h, err := readHeader(job.Device)
+	if err != nil {
+		return err
+	}
+	key, err := openCandidate(ctx, candidate{job.Device, h}, dek, device, job.Spec)
+	if err != nil {
+		return fmt.Errorf("volume %s does not open as it will at the destination: %w", job.Spec.Name, err)
+	}
+	key.Wipe()
+	return nil
+}
+
+// isSealed says whether the volume has a token, be it true or false.
+func isSealed(d Device) bool {
+	h, err := readHeader(d)
+	if err != nil {
+		return false
+	}
+	_, err = luks2.FindToken(h)
+	return err == nil
+}
+
+// mapVolume maps an opened volume. Its name is the volume's; what the mapping
+// may do comes from the slice.
+func mapVolume(v *Volume, readOnly bool) (*dmcrypt.Mapping, error) {
+	cfg := dmcrypt.Config{
+		Name: v.Spec.Name, UUID: v.Key.UUID, Device: v.Device.Path,
+		Cipher: v.Key.Cipher, Key: v.Key.Key, SectorSize: v.Key.SectorSize,
+		Offset: v.Key.Offset, Size: v.Key.Size, IVOffset: v.Key.IVOffset, ReadOnly: readOnly,
+	}
+	if v.Spec.Discards {
+		cfg.Options = []string{"allow_discards"}
+	}
+	return dmcrypt.Create(cfg)
+}
+
+// Map maps the volume as /dev/mapper/NAME, with the slice's volume name, and
+// wipes the key.
+func (v *Volume) Map(readOnly bool) (*dmcrypt.Mapping, error) {
+	defer v.Key.Wipe()
+	return mapVolume(v, readOnly)
+}
