@@ -186,7 +186,7 @@ func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
 	if len(m.EKCert) > 0 && s.cfg.EKRoots == nil {
 		err = errors.New("this member knows no roots to check EK certificates with")
 	} else if len(m.EKCert) > 0 {
-		err = attest.CheckEKCert(m.EKCert, m.EKPublic, s.cfg.EKRoots)
+		err = attest.CheckEKCert(m.EKCert, m.EKPublic, s.cfg.EKRoots, s.cfg.EKIssuers...)
 	}
 	if err == nil {
 		rec.Approved = true

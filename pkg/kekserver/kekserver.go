@@ -69,6 +69,7 @@ type Config struct {
 	Threshold   int // agents whose statements make a region received
 	EKPolicy    EKPolicy
 	EKRoots     *x509.CertPool
+	EKIssuers   []*x509.Certificate // intermediates between EK certificates and EKRoots
 	AllowLab    bool // accept manifests of unmeasured boots: labs only
 	Log         *slog.Logger
 }

@@ -1,0 +1,143 @@
+// Kekd is one member of a region's fleet of key servers.
+//
+// Synopsis:
+//
+//	kekd -config FILE [-check] [-debug] [-credentials DIR]
+//
+// Description:
+//
+// kekd reads the member's kekd.json (made by kekctl init), gets the barrier
+// key, verifies store and audit log, and serves devices and operators until it
+// gets SIGTERM or SIGINT. It logs to standard error. Under systemd it tells when
+// it is ready (Type=notify).
+//
+// Options:
+//
+//	-check
+//		verify configuration, barrier key, store and audit log, then exit
+//	-config FILE
+//		the member's kekd.json
+//	-credentials DIR
+//		folder of systemd credentials, for a barrier of the form
+//		credential:NAME (default $CREDENTIALS_DIRECTORY)
+//	-debug
+//		log every refused request
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/kekserver"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
+	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kekd:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	config, credentials string
+	check, debug        bool
+}
+
+func flags(o *options, getenv func(string) string) *flag.FlagSet {
+	fs := flag.NewFlagSet("kekd", flag.ContinueOnError)
+	fs.StringVar(&o.config, "config", "", "the member's kekd.json")
+	fs.BoolVar(&o.check, "check", false, "verify configuration, barrier key, store and audit log, then exit")
+	fs.BoolVar(&o.debug, "debug", false, "log every refused request")
+	fs.StringVar(&o.credentials, "credentials", getenv("CREDENTIALS_DIRECTORY"), "folder of systemd credentials")
+	return fs
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) (err error) {
+	var o options
+	fs := flags(&o, getenv)
+	fs.SetOutput(stderr)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 || o.config == "" {
+		return errors.New("want -config FILE and nothing else; see kekd -help")
+	}
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	member, err := fleetdir.LoadMember(o.config)
+	if err != nil {
+		return err
+	}
+	unsealer, err := member.Unsealer(o.credentials)
+	if err != nil {
+		return err
+	}
+	server, store, err := member.Open(ctx, unsealer, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close(), store.Close()) }()
+	status, err := server.Status(ctx)
+	if err != nil {
+		return err
+	}
+	log.Info("member is whole", "member", status.Member, "region", status.Region, "state", status.State,
+		"devices", status.Devices, "audit", status.AuditLines, "epoch", status.StoreEpoch)
+	if o.check {
+		return nil
+	}
+	return serve(ctx, member, server, log, getenv)
+}
+
+func serve(ctx context.Context, member *fleetdir.Member, server *kekserver.Server, log *slog.Logger, getenv func(string) string) error {
+	var l kekserver.Listeners
+	devices, operators, health := member.Addresses()
+	for _, a := range []struct {
+		addr string
+		to   *net.Listener
+	}{{devices, &l.Devices}, {operators, &l.Operators}, {health, &l.Health}} {
+		var err error
+		if *a.to, err = new(net.ListenConfig).Listen(ctx, "tcp", a.addr); err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+	}
+	log.Info("listening", "devices", l.Devices.Addr(), "operators", l.Operators.Addr(), "health", l.Health.Addr())
+	if err := notify(getenv("NOTIFY_SOCKET"), "READY=1"); err != nil {
+		return err
+	}
+	return server.Serve(ctx, l)
+}
+
+// notify tells systemd about a state (sd_notify(3)); no socket, nothing to do.
+func notify(socket, state string) error {
+	if socket == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
+	_, err = c.Write([]byte(state))
+	if err = errors.Join(err, c.Close()); err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
+	return nil
+}

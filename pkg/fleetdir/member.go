@@ -1,0 +1,183 @@
+package fleetdir
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/signed"
+)
+
+const memberType = "landfall.dev/kekd/v1"
+
+// memberFile is kekd.json. Paths are relative to its folder.
+type memberFile struct {
+	Type        string       `json:"type"`
+	Member      string       `json:"member"`
+	Region      string       `json:"region"`
+	Devices     string       `json:"devices"`   // listen address of the device plane
+	Operators   string       `json:"operators"` // of the operator plane
+	Health      string       `json:"health"`    // plain HTTP; a loopback address
+	Store       string       `json:"store"`
+	Audit       string       `json:"audit"`
+	Barrier     string       `json:"barrier"` // file:PATH, or credential:NAME of systemd
+	Certificate string       `json:"certificate"`
+	Key         string       `json:"key"`
+	RootKey     string       `json:"root_key"`
+	ManifestKey string       `json:"manifest_key"`
+	Agents      []agentEntry `json:"agents"`
+	Threshold   int          `json:"threshold"`
+	EKPolicy    string       `json:"ek_certificates"`
+	EKRoots     string       `json:"ek_roots,omitempty"`
+	AllowLab    bool         `json:"allow_lab,omitempty"`
+}
+
+type agentEntry struct {
+	Name        string `json:"name"`
+	Role        string `json:"role"`
+	Certificate string `json:"certificate_sha256"` // of the DER, hex
+	NoteKey     string `json:"note_key,omitempty"`
+}
+
+// Member is a member's configuration, read but not opened.
+type Member struct {
+	file memberFile
+	dir  string
+}
+
+// LoadMember reads kekd.json.
+func LoadMember(path string) (*Member, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("member configuration: %w", err)
+	}
+	m := &Member{dir: filepath.Dir(path)}
+	if err := signed.Unmarshal(text, memberType, &m.file); err != nil {
+		return nil, fmt.Errorf("member configuration %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// Addresses returns where to listen: devices, operators, health.
+func (m *Member) Addresses() (devices, operators, health string) {
+	return m.file.Devices, m.file.Operators, m.file.Health
+}
+
+// AuditPath returns the path of the audit log.
+func (m *Member) AuditPath() string { return m.path(m.file.Audit) }
+
+func (m *Member) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(m.dir, name)
+}
+
+// Unsealer returns where the barrier key comes from. credentials is
+// $CREDENTIALS_DIRECTORY.
+func (m *Member) Unsealer(credentials string) (kekstore.Unsealer, error) {
+	kind, name, _ := strings.Cut(m.file.Barrier, ":")
+	switch {
+	case kind == "file" && name != "":
+		return kekstore.FileUnsealer{Path: m.path(name)}, nil
+	case kind == "credential" && name != "" && filepath.Base(name) == name:
+		return kekstore.CredentialUnsealer{Dir: credentials, Name: name}, nil
+	default:
+		return nil, fmt.Errorf("member configuration: barrier %q: want file:PATH or credential:NAME", m.file.Barrier)
+	}
+}
+
+// Open unseals the store and makes the member. The caller closes both.
+func (m *Member) Open(ctx context.Context, unsealer kekstore.Unsealer, log *slog.Logger) (*kekserver.Server, kekstore.Store, error) {
+	cfg, err := m.config()
+	if err != nil {
+		return nil, nil, fmt.Errorf("member configuration: %w", err)
+	}
+	key, err := unsealer.BarrierKey(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer key.Wipe()
+	store, err := kekstore.OpenBolt(m.path(m.file.Store), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Store, cfg.Log = store, log
+	server, err := kekserver.New(*cfg)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return server, store, nil
+}
+
+func (m *Member) config() (*kekserver.Config, error) {
+	f := &m.file
+	cfg := &kekserver.Config{Member: f.Member, Region: f.Region, AuditPath: m.path(f.Audit), Threshold: f.Threshold,
+		EKPolicy: kekserver.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab}
+	var err error
+	if cfg.Certificate, err = tls.LoadX509KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
+		return nil, err
+	}
+	if cfg.RootKey, err = note.NewVerifier(f.RootKey); err != nil {
+		return nil, fmt.Errorf("root_key: %w", err)
+	}
+	if cfg.ManifestKey, err = note.NewVerifier(f.ManifestKey); err != nil {
+		return nil, fmt.Errorf("manifest_key: %w", err)
+	}
+	for _, a := range f.Agents {
+		agent, err := a.agent()
+		if err != nil {
+			return nil, fmt.Errorf("agent %q: %w", a.Name, err)
+		}
+		cfg.Agents = append(cfg.Agents, agent)
+	}
+	if f.EKRoots != "" {
+		err = loadRoots(m.path(f.EKRoots), cfg)
+	}
+	return cfg, err
+}
+
+func (a *agentEntry) agent() (kekserver.Agent, error) {
+	out := kekserver.Agent{Name: a.Name, Role: kekserver.Role(a.Role)}
+	sum, err := hex.DecodeString(a.Certificate)
+	if err != nil || len(sum) != len(out.Certificate) {
+		return out, fmt.Errorf("certificate_sha256 %q is no SHA-256 in hex", a.Certificate)
+	}
+	copy(out.Certificate[:], sum)
+	if a.NoteKey != "" {
+		out.Key, err = note.NewVerifier(a.NoteKey)
+	}
+	return out, err
+}
+
+// loadRoots takes self-signed certificates as roots, others as intermediates.
+func loadRoots(path string, cfg *kekserver.Config) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("EK roots: %w", err)
+	}
+	certs, err := parseCerts(text)
+	if err != nil {
+		return fmt.Errorf("EK roots %s: %w", path, err)
+	}
+	cfg.EKRoots = x509.NewCertPool()
+	for _, c := range certs {
+		if c.CheckSignatureFrom(c) == nil {
+			cfg.EKRoots.AddCert(c)
+		} else {
+			cfg.EKIssuers = append(cfg.EKIssuers, c)
+		}
+	}
+	return nil
+}
