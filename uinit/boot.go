@@ -25,7 +25,7 @@ func (m *machine) boot(img *image) {
 	c := hold(m, "slice", func() (*carried, error) { return m.readSlice(img) })
 
 	// Network, disks and TPM: each at its own pace from here on.
-	net := startNetwork(m, c.Interfaces, c.Policy)
+	net := startNetwork(m, c.Interfaces, modeOf(c.Policy))
 	finder := &disk.Finder{Volumes: c.Volumes}
 	m.look(finder)
 

@@ -31,7 +31,7 @@ func (m *machine) factory(img *image) {
 		m.logf("%v", err)
 	}
 	job := hold(m, "slice", func() (*job, error) { return m.factoryJob(img) })
-	net := startNetwork(m, job.ports, job.policy)
+	net := startNetwork(m, job.ports, job.mode)
 	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
 	hold(m, "seal", func() (struct{}, error) { return struct{}{}, m.seal(job.args) })
 	m.logf("factory: seal has finished; power off at %s", seconds(uptime()))
@@ -43,9 +43,9 @@ func (m *machine) factory(img *image) {
 
 // job is what the LANDFALL partition asks for.
 type job struct {
-	args   []string
-	ports  []snapshot.Interface
-	policy snapshot.Policy
+	args  []string
+	ports []snapshot.Interface
+	mode  leaseMode
 }
 
 func (m *machine) factoryJob(img *image) (*job, error) {
@@ -58,7 +58,7 @@ func (m *machine) factoryJob(img *image) (*job, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &job{ports: c.Interfaces, policy: c.Policy}, nil
+		return &job{ports: c.Interfaces, mode: modeOf(c.Policy)}, nil
 	}
 	if part.Station == nil {
 		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has neither a slice nor a station document")
@@ -68,7 +68,7 @@ func (m *machine) factoryJob(img *image) (*job, error) {
 	if err != nil {
 		return nil, report.Errorf(report.NetNoInterface, "%w", err)
 	}
-	j := &job{args: []string{"provision"}}
+	j := &job{args: []string{"provision"}, mode: leaseAny}
 	for _, l := range links {
 		j.ports = append(j.ports, snapshot.Interface{Name: l.Name, MAC: l.MAC.String()})
 	}

@@ -139,7 +139,7 @@ func (h *hardware) load(name string) {
 // crypto loads what opens and mounts the disks. In some kernels they are built
 // in, so a missing module is no error here; dm-crypt will say what it lacks.
 func (h *hardware) crypto() {
-	for _, name := range []string{"dm_crypt", "xts", "aesni_intel", "crc32c_intel", "ext4"} {
+	for _, name := range []string{"dm_crypt", "ecb", "xts", "aesni_intel", "crc32c_intel", "ext4"} {
 		h.load(name)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // release asks the fleet, member by member, for this device's KEK.
 func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 	client := &kekclient.Client{
-		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.logf,
+		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.note,
 	}
 	quoter := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
 		return t.Quote(qualifying, t.pcrs)

@@ -25,6 +25,7 @@ type machine struct {
 	name     string // device ID, once known
 	serial   string
 	secrets  []*secret.Bytes
+	noted    map[string]bool
 	steps    []stepTime
 	warnings []*report.Problem
 	last     time.Duration // uptime at the end of the last step
@@ -42,6 +43,21 @@ func serverSteps() []string {
 
 func (m *machine) logf(format string, args ...any) {
 	m.consoles.Print("landfall: " + fmt.Sprintf(format, args...))
+}
+
+// note logs a line that repeats itself in every attempt, once.
+func (m *machine) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	m.mu.Lock()
+	known := m.noted[text]
+	if m.noted == nil || len(m.noted) > 64 {
+		m.noted = map[string]bool{}
+	}
+	m.noted[text] = true
+	m.mu.Unlock()
+	if !known {
+		m.logf("%s", text)
+	}
 }
 
 // warn shows a problem that stops nothing, and keeps it for the report.

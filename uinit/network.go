@@ -20,6 +20,7 @@ import (
 // enough to go on; a dead NIC or a dead cable holds up nothing.
 type network struct {
 	m      *machine
+	mode   leaseMode
 	cancel context.CancelFunc
 	got    chan struct{} // a value for each new lease or problem
 
@@ -35,15 +36,31 @@ const (
 	leaseWait = 3 * time.Second       // before a missing lease is worth a word
 )
 
+// leaseMode says what a port does about a lease.
+type leaseMode int
+
+const (
+	leaseStrict leaseMode = iota // the slice's or none
+	leaseWarn                    // a wrong one with a warning, if no right one comes
+	leaseAny                     // factory, before a slice: any
+)
+
+func modeOf(policy snapshot.Policy) leaseMode {
+	if policy.Lease == "warn" {
+		return leaseWarn
+	}
+	return leaseStrict
+}
+
 // startNetwork works on each port in the background until stop.
-func startNetwork(m *machine, ports []snapshot.Interface, policy snapshot.Policy) *network {
+func startNetwork(m *machine, ports []snapshot.Interface, mode leaseMode) *network {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &network{m: m, cancel: cancel, got: make(chan struct{}, 1),
+	n := &network{m: m, mode: mode, cancel: cancel, got: make(chan struct{}, 1),
 		leases: map[string]*netconf.Lease{}, problems: map[string]*report.Problem{}}
 	for _, p := range ports {
 		go func() {
 			defer m.recoverPanic()
-			n.port(ctx, p, policy.Lease == "warn")
+			n.port(ctx, p)
 		}()
 	}
 	return n
@@ -53,13 +70,17 @@ func (n *network) stop() { n.cancel() }
 
 // port keeps one port up: it waits for the hardware, the cable and the lease,
 // and fetches the lease anew at half its time.
-func (n *network) port(ctx context.Context, p snapshot.Interface, warn bool) {
+func (n *network) port(ctx context.Context, p snapshot.Interface) {
 	cfg, mac, err := portConfig(p)
 	if err != nil {
 		n.trouble(p.Name, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err))
 		return
 	}
-	cfg.Warn = warn
+	if n.mode != leaseAny && !cfg.Want.Address.IsValid() {
+		n.portWithoutLease(p, mac)
+		return
+	}
+	cfg.Warn = n.mode == leaseWarn
 	cfg.Wrong = func(w *netconf.WrongLeaseError) { n.trouble(p.Name, report.Errorf(report.NetWrongLease, "%w", w)) }
 	for ctx.Err() == nil {
 		lease, err := n.lease(ctx, p, mac, cfg)
@@ -73,6 +94,20 @@ func (n *network) port(ctx context.Context, p snapshot.Interface, warn bool) {
 		}
 		n.trouble(p.Name, netProblem(err))
 		pause(ctx, linkLook)
+	}
+}
+
+// portWithoutLease sets a port up whose slice names no IPv4 address: it is a
+// link to a neighbor, and no DHCP server there has anything to say.
+func (n *network) portWithoutLease(p snapshot.Interface, mac net.HardwareAddr) {
+	links, err := netconf.Links()
+	if err == nil {
+		if link := netconf.ByMAC(links, mac); link != nil {
+			err = netconf.Up(*link, p.MTU)
+		}
+	}
+	if err != nil {
+		n.m.logf("port %s: %v", p.Name, err)
 	}
 }
 

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"crypto/aes"
+	"runtime"
+	"testing"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// TestScrubFindsCopies leaves copies of a key where libraries leave them: on
+// the heap, in round keys, across a page border.
+func TestScrubFindsCopies(t *testing.T) {
+	key := secret.Random(32)
+	defer key.Wipe()
+	want := bytes.Clone(key.Expose()) // a copy too; compared after it was inverted
+	for i := range want {
+		want[i] ^= 0xff
+	}
+	heap := append([]byte("before"), key.Expose()...)
+	big := make([]byte, 64<<10)
+	border := 4096 - int(regionOf(big).start%4096) - 7
+	copy(big[border:], key.Expose())
+	block, err := aes.NewCipher(key.Expose())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := make([]byte, aes.BlockSize)
+	block.Encrypt(sealed, sealed)
+
+	found, err := scrub([]*secret.Bytes{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found < 6 { // two halves, three places
+		t.Errorf("found %d pieces, want 6 at least", found)
+	}
+	for name, b := range map[string][]byte{"heap": heap[6:], "page border": big[border : border+32]} {
+		if !bytes.Equal(b, make([]byte, 32)) {
+			t.Errorf("%s: %x is left", name, b)
+		}
+	}
+	again := make([]byte, aes.BlockSize)
+	block.Encrypt(again, again)
+	if bytes.Equal(sealed, again) {
+		t.Error("the cipher's round keys still hold the key")
+	}
+	for i, b := range key.Expose() {
+		if b != want[i]^0xff {
+			t.Fatal("the secret itself was overwritten")
+		}
+	}
+	if found, err = scrub([]*secret.Bytes{key}); err != nil || found != 0 {
+		t.Errorf("second search: found %d, %v", found, err)
+	}
+	runtime.KeepAlive(block)
+}
+
+// TestWipeAllWipesSecretsAndCopies also takes secrets that are wiped already.
+func TestWipeAllWipesSecretsAndCopies(t *testing.T) {
+	a, b := secret.Random(32), secret.Random(32)
+	copyOfA := bytes.Clone(a.Expose())
+	b.Wipe()
+	if err := wipeAll(a, nil, b); err != nil {
+		t.Fatal(err)
+	}
+	if a.Len() != 0 || !bytes.Equal(copyOfA, make([]byte, 32)) {
+		t.Errorf("left: secret of %d bytes, copy %x", a.Len(), copyOfA)
+	}
+}
