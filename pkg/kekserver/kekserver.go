@@ -70,7 +70,7 @@ type Config struct {
 	EKPolicy    EKPolicy
 	EKRoots     *x509.CertPool
 	EKIssuers   []*x509.Certificate // intermediates between EK certificates and EKRoots
-	AllowLab    bool // accept manifests of unmeasured boots: labs only
+	AllowLab    bool                // accept manifests of unmeasured boots: labs only
 	Log         *slog.Logger
 }
 
