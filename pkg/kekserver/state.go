@@ -263,7 +263,9 @@ func (s *state) createOnce(ctx context.Context, path string, n int) (kekstore.Va
 	return v, err
 }
 
-// auths returns owner ‖ lockout authorization, made now if there are none.
+// auths returns owner ‖ lockout authorization, made now if there are none. No
+// byte is zero: an authorization's trailing zeros do not count (TPM 2.0 Part 1,
+// 17.6.4.3), and go-tpm cuts it at its first one.
 func (s *state) auths(ctx context.Context, device string) (*secret.Bytes, error) {
 	v, err := s.createOnce(ctx, pathAuths+device, authsSize)
 	if err != nil {
@@ -271,6 +273,9 @@ func (s *state) auths(ctx context.Context, device string) (*secret.Bytes, error)
 	}
 	if len(v.Data) != authsSize {
 		return nil, fmt.Errorf("stored authorizations of %d bytes", len(v.Data))
+	}
+	for i, b := range v.Data {
+		v.Data[i] = max(b, 1)
 	}
 	return secret.Take(v.Data), nil
 }
