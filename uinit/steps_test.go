@@ -47,6 +47,7 @@ func TestEachTroubleHasItsOwnCode(t *testing.T) {
 		{nvProblem, tpm.ErrNVLocked, report.NVLocked},
 		{nvProblem, tpm.ErrNVBlank, report.NVMissing},
 		{nvProblem, tpm.ErrCleared, report.NVMissing},
+		{nvProblem, tpm.ErrNVFull, report.NVFull},
 		{nvProblem, nvslot.ErrForeign, report.NVForeign},
 		{nvProblem, tpm.ErrPolicy, report.NVPolicyBad},
 		{nvProblem, tpm.ErrDevice, report.TPMFailed},

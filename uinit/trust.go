@@ -232,6 +232,7 @@ func nvProblem(err error) error {
 		{tpm.ErrNVLocked, report.NVLocked},
 		{tpm.ErrNVBlank, report.NVMissing},
 		{tpm.ErrCleared, report.NVMissing},
+		{tpm.ErrNVFull, report.NVFull},
 		{nvslot.ErrForeign, report.NVForeign},
 		{tpm.ErrPolicy, report.NVPolicyBad},
 		{keyblob.ErrBlank, report.NVMissing},

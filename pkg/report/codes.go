@@ -112,7 +112,7 @@ const (
 
 // Lookup returns what is known about a code.
 func Lookup(code Code) (Info, bool) {
-	for _, area := range [][]Info{hardware(), slices(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
 		for _, info := range area {
 			if info.Code == code {
 				return info, true
@@ -125,7 +125,7 @@ func Lookup(code Code) (Info, bool) {
 // Codes returns the whole table, in the order of the runbook.
 func Codes() []Info {
 	var all []Info
-	for _, area := range [][]Info{hardware(), slices(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
 		all = append(all, area...)
 	}
 	return all

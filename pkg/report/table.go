@@ -23,7 +23,7 @@ func hardware() []Info {
 	}
 }
 
-func slices() []Info {
+func partitions() []Info {
 	return []Info{
 		{SliceNoPartition, "SliceNoPartition", "no LANDFALL partition",
 			"The boot volume is missing, or its partition is not named LANDFALL.",
@@ -53,10 +53,10 @@ func tpms() []Info {
 			"switch on the TPM 2.0 in the firmware's setup; check the module's seat", Goes},
 		{TPMCleared, "TPMCleared", "TPM was cleared",
 			"The keys made in the factory are gone, though the chip is the same.",
-			"the wrapped key is lost: recover the disks with the escrowed recovery key, then seal again", Fixed},
+			"the wrapped key is lost, and with it what is on the disks: restore from backup, provision and seal again", Fixed},
 		{TPMOther, "TPMOther", "another TPM",
 			"The chip or the board was replaced.",
-			"put the old TPM back, or recover the disks with the recovery key and seal again", Fixed},
+			"put the old TPM or board back; without it what is on the disks is lost: restore from backup, provision and seal again", Fixed},
 		{TPMLockout, "TPMLockout", "TPM locked out",
 			"Too many failed authorizations (dictionary-attack lockout).",
 			"leave the machine powered: the TPM recovers by itself; or reset it with the escrowed lockout auth", Goes},
@@ -76,10 +76,10 @@ func nvs() []Info {
 			"power-cycle the machine", Fixed},
 		{NVDamaged, "NVDamaged", "wrapped key damaged",
 			"The record's checksum is wrong: worn or interrupted NV memory.",
-			"recover the disks with the recovery key and seal again", Fixed},
+			"power-cycle once; if it stays, what is on the disks is lost: restore from backup and seal again", Fixed},
 		{NVForeign, "NVForeign", "wrapped key refused",
 			"It does not open under the released KEK: another device's record, an old generation, or an attack.",
-			"compare `kekctl device show` with the generation on screen; recover with the recovery key if nobody rotated", Fixed},
+			"compare `kekctl device show` with the generation on screen; treat it as an attack until explained, and never overwrite the slot unseen", Fixed},
 		{NVNoPolicy, "NVNoPolicy", "image not in any signed policy",
 			"The measured values (image, kernel, command line, firmware) match no PCR policy on the LANDFALL partition.",
 			"boot the released image unchanged, or write the policy signed for it onto the partition", Goes},

@@ -57,7 +57,7 @@ func disks() []Info {
 			"put the original disk back", Goes},
 		{DiskKey, "DiskKey", "disk does not open",
 			"No keyslot opens with this device's key: another device's disk, or a removed keyslot.",
-			"put the original disk back; or open it with the recovery key and seal again", Goes},
+			"put the original disk back", Goes},
 		{DiskUnsealed, "DiskUnsealed", "disk was not sealed to the end",
 			"It lacks landfall's token: sealing was interrupted, or the disk is a plain LUKS2 volume.",
 			"run `seal` again in the factory image", Fixed},
@@ -72,7 +72,7 @@ func disks() []Info {
 			"replace it when convenient; the server started without it", Warned},
 		{DiskMount, "DiskMount", "root cannot be mounted",
 			"Its file system is damaged, or of a kind that the image does not know.",
-			"repair the file system from the recovery environment", Fixed},
+			"look at the text shown; a journal that was not replayed is normal and no cause. Restore the disk from backup and seal again", Fixed},
 	}
 }
 
