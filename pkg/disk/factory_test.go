@@ -420,3 +420,43 @@ func TestPlanAll(t *testing.T) {
 		t.Errorf("Plan: %v", err)
 	}
 }
+
+// TestInPlaceCutAtTheEnd is the moment after the last shift, at which
+// cryptsetup 2.6 leaves a header that it cannot resume itself.
+func TestInPlaceCutAtTheEnd(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	for tries := 0; ; tries++ {
+		if tries == 400 {
+			t.Fatal("never met that moment")
+		}
+		// Stop a little earlier or later, until it is met.
+		cut, cancel := context.WithTimeout(ctx, time.Duration(1+tries%40)*5*time.Millisecond)
+		err := seal(cut, m, dek, v)
+		cancel()
+		meta, _, ok, derr := m.tools().dump(ctx, f.path("vda"))
+		if derr == nil && ok && meta.inProgress() && meta.all() {
+			break
+		}
+		if err == nil {
+			f.write(f.path("vda"), string(before))
+		}
+	}
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	after := readFile(t, f.path("vda"))
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	if n := plaintextLeft(before, after); n > 0 {
+		t.Errorf("%d blocks of plaintext are left on the disk", n)
+	}
+	if out := command0(t, "cryptsetup", "luksDump", f.path("vda")); strings.Contains(out, "reencrypt") {
+		t.Errorf("traces are left:\n%s", out)
+	}
+}

@@ -82,12 +82,8 @@ func (m *Maker) inPlace(ctx context.Context, dek *secret.Bytes, job *Job) error 
 		}
 	}
 	if job.State == StateInProgress {
-		// A shift that was cut off is recovered before the next one begins;
-		// without one there is nothing to repair.
-		_, err := m.tools().run(ctx, command{name: "cryptsetup",
-			args: []string{"repair", "--batch-mode", "--disable-external-tokens", "--key-file", "-", job.Device.Path}, input: pass.Expose()})
-		if err != nil {
-			return fmt.Errorf("recover the interrupted encryption of %s: %w", job.Device.Path, err)
+		if err := m.recover(ctx, job, pass); err != nil {
+			return err
 		}
 	}
 	if job.State == StateToDo {
@@ -131,6 +127,32 @@ func (m *Maker) checkBegun(ctx context.Context, job *Job, pass *secret.Bytes) er
 		return err
 	}
 	job.State = StateToDo
+	return nil
+}
+
+// recover repeats a shift that was cut off, before the next one begins. It may
+// have been the last one, and nothing is left to do then.
+func (m *Maker) recover(ctx context.Context, job *Job, pass *secret.Bytes) error {
+	path := job.Device.Path
+	_, err := m.tools().run(ctx, command{name: "cryptsetup",
+		args: []string{"repair", "--batch-mode", "--disable-external-tokens", "--key-file", "-", path}, input: pass.Expose()})
+	if err != nil {
+		return fmt.Errorf("recover the interrupted encryption of %s: %w", path, err)
+	}
+	meta, _, ok, err := m.tools().dump(ctx, path)
+	if err != nil || !ok {
+		return errors.Join(fmt.Errorf("%s: the header is gone after its recovery", path), err)
+	}
+	if meta.inProgress() && meta.all() {
+		m.logf("%s: all data is encrypted already: tidying the header", job.Spec.Name)
+		if err := finish(job.Device); err != nil {
+			return fmt.Errorf("finish the encryption of %s: %w", path, err)
+		}
+		job.State = StateEncrypted
+	}
+	if !meta.inProgress() {
+		job.State = StateEncrypted
+	}
 	return nil
 }
 
