@@ -21,7 +21,6 @@ wanted() {
 	/usr/libexec/tangd tang
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod
-	/usr/bin/xz xz-utils
 	/usr/bin/zstd zstd
 	/usr/bin/cpio cpio
 	/usr/sbin/ip iproute2

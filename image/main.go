@@ -6,7 +6,7 @@
 //
 // Description:
 //
-//	image writes DIR/FLAVOUR.cpio.xz, an initramfs, and DIR/vmlinuz, Debian's
+//	image writes DIR/FLAVOUR.cpio.zst, an initramfs, and DIR/vmlinuz, Debian's
 //	cloud kernel whose modules are in it, and prints sizes and digests. The
 //	same inputs give the same bytes. Compiled parts are kept in .cache.
 //
@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		path := filepath.Join(*out, string(f)+".cpio.xz")
+		path := filepath.Join(*out, string(f)+".cpio.zst")
 		if err := cache.CopyFile(path, img.Path); err != nil {
 			return err
 		}

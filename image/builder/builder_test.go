@@ -48,7 +48,7 @@ func build(t *testing.T, o Options) (*Image, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("xz", "-dc")
+	cmd := exec.Command("zstd", "-dcq")
 	cmd.Stdin = bytes.NewReader(packed)
 	raw, err := cmd.Output()
 	if err != nil {

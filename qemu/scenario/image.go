@@ -65,3 +65,15 @@ func (l *Lab) ReadPartition(path string, n int) []byte {
 	l.Check(errors.Join(err, f.Close()))
 	return b
 }
+
+// JoinInitrds puts an uncompressed archive behind an initrd, at a multiple of
+// 4 bytes, and returns the new file.
+func (l *Lab) JoinInitrds(name, initrd string, archive []byte) string {
+	l.Helper()
+	b, err := os.ReadFile(initrd)
+	l.Check(err)
+	b = append(b, make([]byte, -len(b)&3)...)
+	path := l.Path(name)
+	l.Check(os.WriteFile(path, append(b, archive...), 0o644))
+	return path
+}

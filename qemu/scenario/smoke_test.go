@@ -1,10 +1,12 @@
 package scenario
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/newc"
 	"github.com/landfall-project/landfall/qemu/netlab"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
@@ -122,4 +124,23 @@ func TestNetworkIsRemoved(t *testing.T) {
 	if _, err := nw.AddTap(t.Context()); err == nil {
 		t.Error("the namespace is still there")
 	}
+}
+
+// TestSecondInitrd shows what the lab's boot form stands on: files of an
+// uncompressed archive behind the compressed image reach the guest.
+func TestSecondInitrd(t *testing.T) {
+	l := New(t)
+	k := l.Kernel()
+	first := l.Initrd(l.GoBinary("./qemu/probe"), nil)
+	packed := l.Path("packed.zst")
+	if out, err := exec.CommandContext(t.Context(), "zstd", "-19", "--single-thread", "-q", first, "-o", packed).CombinedOutput(); err != nil {
+		t.Fatalf("zstd: %v: %s", err, out)
+	}
+	var w newc.Writer
+	w.Dir("landfall", 0o755)
+	w.File("landfall/slice.note", 0o444, []byte("x"))
+	m := l.Boot(vm.Config{Firmware: vm.SeaBIOS, Kernel: k.Image, Initrd: l.JoinInitrds("both", packed, w.Bytes())}, nil)
+	m.Expect(`probe: ready`, time.Minute)
+	m.Type("exists /landfall/slice.note")
+	m.Expect(`probe: exists /landfall/slice.note true`, 20*time.Second)
 }
