@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/nvslot"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/tpm"

@@ -176,6 +176,9 @@ func fits(area []byte, template tpm2.TPMTPublic) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
+	if got.Type != template.Type {
+		return fmt.Errorf("%w: algorithm %#04x, expected %#04x", ErrState, uint16(got.Type), uint16(template.Type))
+	}
 	got.Unique = template.Unique
 	if !bytes.Equal(tpm2.Marshal(got), tpm2.Marshal(template)) {
 		return fmt.Errorf("%w: it is of another template", ErrState)
