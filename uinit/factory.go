@@ -49,18 +49,22 @@ type job struct {
 }
 
 func (m *machine) factoryJob(img *image) (*job, error) {
-	part, err := m.readPart()
+	parts, err := m.readParts()
 	if err != nil {
 		return nil, err
 	}
-	if part.Slice != nil {
-		c, err := m.readSlice(img)
-		if err != nil {
-			return nil, err
+	station := false
+	for _, part := range parts {
+		if part.Slice != nil {
+			c, err := m.readSlice(img)
+			if err != nil {
+				return nil, err
+			}
+			return &job{ports: c.Interfaces, mode: modeOf(c.Policy)}, nil
 		}
-		return &job{ports: c.Interfaces, mode: modeOf(c.Policy)}, nil
+		station = station || part.Station != nil
 	}
-	if part.Station == nil {
+	if !station {
 		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has neither a slice nor a station document")
 	}
 	// Who this is nobody has signed yet: any port, any lease.

@@ -86,10 +86,33 @@ const (
 // readSlice finds the LANDFALL partition and opens the slice on it. Whether the
 // slice is this machine's is for the TPM to say.
 func (m *machine) readSlice(img *image) (*carried, error) {
-	part, err := m.readPart()
+	parts, err := m.readParts()
 	if err != nil {
 		return nil, err
 	}
+	var best *carried
+	var faults []error
+	for _, part := range parts {
+		c, err := m.openSlice(part, img)
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case best != nil && c.Device.ID != best.Device.ID:
+			return nil, report.Errorf(report.SlicePartition, "two LANDFALL partitions, with slices of %s and %s", best.Device.ID, c.Device.ID)
+		case best == nil || c.Generation > best.Generation:
+			best = c
+		}
+	}
+	if best == nil {
+		return nil, faults[0]
+	}
+	m.mu.Lock()
+	m.name = best.Device.ID
+	m.mu.Unlock()
+	return best, nil
+}
+
+func (m *machine) openSlice(part *snapshot.Part, img *image) (*carried, error) {
 	if part.Slice == nil {
 		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note")
 	}
@@ -111,54 +134,66 @@ func (m *machine) readSlice(img *image) (*carried, error) {
 		}
 		c.policies = append(c.policies, p)
 	}
-	m.mu.Lock()
-	m.name = s.Device.ID
-	m.mu.Unlock()
 	return c, nil
 }
 
-// readPart reads the partition of this name, or in a lab the files that a
-// second initrd with the same bytes has unpacked. Nothing in it is believed.
-func (m *machine) readPart() (*snapshot.Part, error) {
-	if part, err := partFromInitrd(filepath.Join(m.root, "landfall")); part != nil || err != nil {
-		return part, err
+// readParts reads the partitions of this name, or in a lab the files that a
+// second initrd with the same bytes has unpacked. Nothing in them is believed:
+// anybody can make such a partition, so a broken one does not hide a good one.
+func (m *machine) readParts() ([]*snapshot.Part, error) {
+	if part, err := partFromInitrd(filepath.Join(m.root, "landfall")); err != nil {
+		return nil, err
+	} else if part != nil {
+		return []*snapshot.Part{part}, nil
 	}
-	dev, err := m.findPartition()
+	devs, err := m.findPartitions()
 	if err != nil {
 		return nil, err
 	}
+	var parts []*snapshot.Part
+	var faults []error
+	for _, dev := range devs {
+		part, err := readPart(dev)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		parts = append(parts, part)
+	}
+	if len(parts) == 0 {
+		return nil, report.Errorf(report.SlicePartition, "%w", errors.Join(faults...))
+	}
+	for _, err := range faults {
+		m.warn(report.Errorf(report.SlicePartition, "%w", err))
+	}
+	return parts, nil
+}
+
+func readPart(dev disk.Device) (*snapshot.Part, error) {
 	f, err := os.Open(dev.Path)
 	if err != nil {
-		return nil, report.Errorf(report.SlicePartition, "%w", err)
+		return nil, err
 	}
 	defer f.Close()
 	part, err := snapshot.ReadPart(f, dev.Size)
 	if err != nil {
-		return nil, report.Errorf(report.SlicePartition, "%s: %w", dev.Path, err)
+		return nil, fmt.Errorf("%s: %w", dev.Path, err)
 	}
 	return part, nil
 }
 
-// findPartition waits a moment for the partition.
-func (m *machine) findPartition() (*disk.Device, error) {
+// findPartitions waits a moment for the first LANDFALL partition.
+func (m *machine) findPartitions() ([]disk.Device, error) {
 	tree := disk.Tree{Sys: filepath.Join(m.root, "sys"), Dev: filepath.Join(m.root, "dev")}
 	for end := time.Now().Add(partitionWait); ; time.Sleep(partitionLook) {
 		devs, err := tree.Scan()
 		if err != nil {
 			return nil, report.Errorf(report.SliceNoPartition, "%w", err)
 		}
-		var found []disk.Device
-		for _, d := range devs {
-			if d.PartName == snapshot.PartitionName {
-				found = append(found, d)
-			}
+		if found := disk.Landfall(devs); len(found) > 0 {
+			return found, nil
 		}
-		switch {
-		case len(found) == 1:
-			return &found[0], nil
-		case len(found) > 1:
-			return nil, report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL", found[0].Path, found[1].Path)
-		case time.Now().After(end):
+		if time.Now().After(end) {
 			return nil, report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
 		}
 	}

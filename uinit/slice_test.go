@@ -105,9 +105,6 @@ func TestReadSlice(t *testing.T) {
 	}{
 		{"good", map[string]string{"landfall/slice.note": signed(region)}, ""},
 		{"no partition", nil, report.SliceNoPartition},
-		{"two partitions", map[string]string{
-			"sys/class/block/vda1/size": "100", "sys/class/block/vda1/uevent": "PARTNAME=LANDFALL\n",
-			"sys/class/block/vdb1/size": "100", "sys/class/block/vdb1/uevent": "PARTNAME=LANDFALL\n"}, report.SlicePartition},
 		{"garbage on the partition", map[string]string{
 			"sys/class/block/vda1/size": "100", "sys/class/block/vda1/uevent": "PARTNAME=LANDFALL\n", "dev/vda1": strings.Repeat("x", 51200)}, report.SlicePartition},
 		{"another region's", map[string]string{"landfall/slice.note": signed(stranger)}, report.SliceSignature},
@@ -139,6 +136,63 @@ func TestReadSlice(t *testing.T) {
 			var p *report.Problem
 			if !errors.As(err, &p) || p.Code != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestReadSliceOfSeveralPartitions: a broken or foreign second partition does
+// not hide the good one; of two good ones the newer counts.
+func TestReadSliceOfSeveralPartitions(t *testing.T) {
+	region, regionPub := newRoot(t)
+	stranger, _ := newRoot(t)
+	content := func(s note.Signer, generation uint64, device string) string {
+		slice := testSlice(t)
+		slice.Generation, slice.Device.ID = generation, device
+		slice.Amendment = &snapshot.Amendment{Replaces: strings.Repeat("0", 64), Reason: "test"}
+		for i := range slice.Volumes {
+			slice.Volumes[i].UUID = snapshot.VolumeUUID(device, slice.Volumes[i].Name)
+		}
+		n, err := snapshot.SignSlice(slice, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := (&snapshot.Part{Slice: n}).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	good := content(region, 3, "r07-u12")
+	tests := []struct {
+		name   string
+		second string
+		want   uint64 // generation
+		code   report.Code
+	}{
+		{"garbage", strings.Repeat("x", 1024), 3, ""},
+		{"foreign", content(stranger, 9, "r07-u12"), 3, ""},
+		{"older", content(region, 2, "r07-u12"), 3, ""},
+		{"newer", content(region, 4, "r07-u12"), 4, ""},
+		{"another device's", content(region, 4, "r07-u13"), 0, report.SlicePartition},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			testImage(t, root, regionPub)
+			for name, text := range map[string]string{"vda1": good, "vdb1": tt.second} {
+				write(t, root, "sys/class/block/"+name+"/size", "2048\n")
+				write(t, root, "sys/class/block/"+name+"/uevent", "PARTNAME=LANDFALL\n")
+				write(t, root, "dev/"+name, text)
+			}
+			m, _ := testMachine(t, root)
+			img, err := readImage(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := m.readSlice(img)
+			if code(err) != tt.code || tt.code == "" && (err != nil || c.Generation != tt.want) {
+				t.Errorf("got %+v, %v; want generation %d or %s", c, err, tt.want, tt.code)
 			}
 		})
 	}
