@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
+)
+
+// repair is the member's own advice, else the runbook's.
+func repair(r *kekproto.RefusalInfo, info report.Info) string {
+	if r.Repair != "" {
+		return r.Repair
+	}
+	return info.Do
+}
+
+// parseHash returns what is in hex, or a hash that nothing has.
+func parseHash(s string) (out [32]byte) {
+	if b, err := hex.DecodeString(s); err == nil {
+		copy(out[:], b)
+	}
+	return out
+}
+
+func (a *app) backupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Save a member's store, encrypted as it is",
+		Long: "Save a consistent copy of a member's store into a new file. It is useless without the member's barrier\n" +
+			"key, which is not in it; and an older copy is refused by a member whose audit log has seen more.",
+		Example: "  kekctl backup r7-ks1-store.db",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := a.connect()
+			if err != nil {
+				return err
+			}
+			var b bytes.Buffer
+			if err := conn.stream(cmd.Context(), "GET", "/v1/backup", nil, &b); err != nil {
+				return err
+			}
+			if err := create(args[0], b.Bytes()); err != nil {
+				return err
+			}
+			a.say("%s: %d bytes", args[0], b.Len())
+			return nil
+		},
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// maxAnswer bounds an answer that is held in memory, in bytes.
+const maxAnswer = 64 << 20
+
+// client talks to one member's operator plane.
+type client struct {
+	http   *http.Client
+	url    string
+	member string
+}
+
+func (a *app) agent() (*fleetdir.Agent, error) {
+	dir := filepath.Join(a.region, "agents", a.as)
+	if a.as == "" {
+		var err error
+		if dir, err = fleetdir.FindAgent(a.region); err != nil {
+			return nil, err
+		}
+	}
+	return fleetdir.LoadAgent(dir)
+}
+
+func (a *app) connect() (*client, error) {
+	agent, err := a.agent()
+	if err != nil {
+		return nil, err
+	}
+	member, err := pick(agent.Members, a.member)
+	if err != nil {
+		return nil, err
+	}
+	if a.url != "" {
+		member.URL = a.url
+	}
+	config, err := agent.TLS(member.ID)
+	if err != nil {
+		return nil, err
+	}
+	tr := &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 5 * time.Second}
+	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID}, nil
+}
+
+func pick(members []snapshot.Member, id string) (snapshot.Member, error) {
+	for _, m := range members {
+		if id == "" || m.ID == id {
+			return m, nil
+		}
+	}
+	return snapshot.Member{}, fmt.Errorf("no member %q in agent.json", id)
+}
+
+// do sends in as JSON and decodes the answer into out; either may be nil.
+func (c *client) do(ctx context.Context, method, path string, in, out any) error {
+	data, err := c.bytes(ctx, method, path, in)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("answer of %s: %w", c.member, err)
+	}
+	return nil
+}
+
+func (c *client) bytes(ctx context.Context, method, path string, in any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := c.stream(ctx, method, path, in, &b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// stream copies the answer's body to w.
+func (c *client) stream(ctx context.Context, method, path string, in any, w io.Writer) (err error) {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.url+path, body)
+	if err != nil {
+		return fmt.Errorf("request to %s: %w", c.member, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("member %s does not answer: %w", c.member, err)
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	if resp.StatusCode != http.StatusOK {
+		var r kekproto.Refusal
+		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&r); err != nil {
+			return fmt.Errorf("member %s: HTTP status %s", c.member, resp.Status)
+		}
+		return fmt.Errorf("member %s: %s", c.member, r.Message)
+	}
+	n, err := io.Copy(w, io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("answer of %s: %w", c.member, err)
+	}
+	if n == maxAnswer {
+		return fmt.Errorf("answer of %s is longer than %d bytes", c.member, maxAnswer)
+	}
+	return nil
+}
+
+// call connects and does one request.
+func (a *app) call(ctx context.Context, method, path string, in, out any) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, method, path, in, out)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+)
+
+func devicePath(id, action string) string {
+	p := "/v1/devices/" + url.PathEscape(id)
+	if action != "" {
+		p += "/" + action
+	}
+	return p
+}
+
+func (a *app) deviceCommand() *cobra.Command {
+	c := &cobra.Command{Use: "device", Short: "Add, list, show and approve devices"}
+	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove())
+	return c
+}
+
+func (a *app) deviceAdd() *cobra.Command {
+	var m kekproto.NewDevice
+	var out string
+	c := &cobra.Command{
+		Use:   "add DEVICE --token-file FILE",
+		Short: "Expect a device, and write its one-use enrolment token",
+		Long: "Expect a device to enrol, and write its one-use token into a new file of mode 0600. The token is\n" +
+			"shown nowhere else and cannot be had again: the member keeps only its SHA-256.",
+		Example: "  kekctl device add r07-u12 --token-file r07-u12.token",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			// The file first: a token that cannot be written is lost.
+			if err := create(out, nil); err != nil {
+				return err
+			}
+			m.Device = args[0]
+			var token kekproto.NewToken
+			if err := a.call(cmd.Context(), "POST", "/v1/devices", &m, &token); err != nil {
+				return removeAfter(err, out)
+			}
+			if err := overwrite(out, []byte(token.Token+"\n")); err != nil {
+				return err
+			}
+			a.say("%s may enrol once with the token in %s", m.Device, out)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "token-file", "", "where to write the token; must not exist")
+	c.Flags().BoolVar(&m.Again, "again", false, "a further token for a device that was added before; it must still have the same EK")
+	if err := c.MarkFlagRequired("token-file"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return c
+}
+
+func (a *app) deviceList() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List all devices",
+		Example: "  kekctl device list --json | jq -r '.[]|select(.sealed==null).device'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all []kekproto.DeviceInfo
+			if err := a.call(cmd.Context(), "GET", "/v1/devices", nil, &all); err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) {
+				line(w, "DEVICE", "STATE", "SLICE", "KEK", "LAST RELEASE", "LAST REFUSAL")
+				for _, d := range all {
+					line(w, d.Device, stateOf(&d), dash(d.Slice), dash(uint64(d.Sealed)), seen(&d), refusal(&d))
+				}
+			})
+		},
+	}
+}
+
+func (a *app) deviceShow() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show DEVICE",
+		Short:   "Show what the fleet knows of a device; --json is what `snapshot slice` reads",
+		Example: "  kekctl device show r07-u12 --json > r07-u12.device.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var d kekproto.DeviceInfo
+			if err := a.call(cmd.Context(), "GET", devicePath(args[0], ""), nil, &d); err != nil {
+				return err
+			}
+			return a.print(&d, func(w io.Writer) { showDevice(w, &d) })
+		},
+	}
+}
+
+func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
+	line(w, "device", d.Device)
+	line(w, "state", stateOf(d))
+	line(w, "EK", d.EKName)
+	line(w, "AK", d.AKName)
+	line(w, "SRK", d.SRKName)
+	line(w, "EK certificate", fmt.Sprintf("%d bytes", len(d.EKCert)))
+	line(w, "slice", dash(d.Slice)+" "+d.SliceHash)
+	line(w, "KEK", fmt.Sprintf("generation %s, sealed under %s", dash(uint64(d.Generation)), dash(uint64(d.Sealed))))
+	line(w, "last release", seen(d))
+	line(w, "last refusal", refusal(d))
+	line(w, "last report", d.Report)
+}
+
+func (a *app) deviceApprove() *cobra.Command {
+	var m kekproto.Approval
+	c := &cobra.Command{
+		Use:   "approve DEVICE --ek-name NAME",
+		Short: "Accept a device whose EK certificate proves nothing",
+		Long: "Accept a device whose EK certificate is missing or from nobody known. Read the EK's name at the\n" +
+			"machine itself (`seal provision` prints it), not from the fleet: comparing is the whole point.",
+		Example: "  kekctl device approve r07-u12 --ek-name 000b5f…",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "approve"), &m, nil); err != nil {
+				return err
+			}
+			a.say("%s is approved", args[0])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&m.EKName, "ek-name", "", "the EK's TPM name in hex")
+	if err := c.MarkFlagRequired("ek-name"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return c
+}
+
+func (a *app) suspendCommand() *cobra.Command {
+	var m kekproto.Reason
+	c := &cobra.Command{
+		Use:     "suspend DEVICE --reason TEXT",
+		Short:   "Stop giving a device its key, until resume",
+		Example: "  kekctl suspend r07-u12 --reason 'seal of crate 3 broken'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "suspend"), &m, nil); err != nil {
+				return err
+			}
+			a.say("%s is suspended: it holds at its next boot; a running one is not touched", args[0])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&m.Reason, "reason", "", "one line, shown on the device's console")
+	if err := c.MarkFlagRequired("reason"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return c
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "resume DEVICE",
+		Short:   "End a suspension; a device that holds goes on by itself",
+		Example: "  kekctl resume r07-u12",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "resume"), nil, nil); err != nil {
+				return err
+			}
+			a.say("%s is resumed", args[0])
+			return nil
+		},
+	}
+}

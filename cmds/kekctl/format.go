@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+)
+
+// line writes one row of a table.
+func line(w io.Writer, cells ...string) {
+	_, _ = fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) // the tab writer keeps errors for Flush
+}
+
+func dash(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func stateOf(d *kekproto.DeviceInfo) string {
+	switch {
+	case d.Suspended:
+		return "SUSPENDED: " + d.Reason
+	case !d.Enrolled:
+		return "expected"
+	case !d.Approved:
+		return "WAITS FOR APPROVAL"
+	case d.Slice == 0:
+		return "enrolled"
+	case d.Sealed == 0:
+		return "has slice"
+	default:
+		return "sealed"
+	}
+}
+
+func seen(d *kekproto.DeviceInfo) string {
+	if d.Seen == nil {
+		return "-"
+	}
+	return when(d.Seen.Time) + " " + d.Seen.Image
+}
+
+func refusal(d *kekproto.DeviceInfo) string {
+	if d.Refuse == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s %s (%d times) %s", when(d.Refuse.Time), d.Refuse.Code, d.Refuse.Count, d.Refuse.Message)
+}
+
+func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+
+func overwrite(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func removeAfter(err error, path string) error { return errors.Join(err, os.Remove(path)) }

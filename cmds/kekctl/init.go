@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var o fleetdir.Options
+	var members, agents []string
+	c := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Make a region: offline keys, agents, members with empty stores",
+		Long: `Make the folder of a new region:
+
+  DIR/offline   root.key manifest.key policy.key ca.key: move them to where nobody ships them
+  DIR/public    region.json root.pub manifest.pub policy.pub ca.pem: for images and tools
+  DIR/agents    a folder for each agent: give it to that agent only
+  DIR/members   a folder for each member: put it onto that member's encrypted volume
+
+A member's device plane listens on the port of its URL, its operator plane on the next one, its
+health check on the one after that, on loopback. Nothing is ever overwritten.`,
+		Example: `  kekctl init r7 --name r7 --member ks1=https://10.7.0.2:7443 \
+      --agent alice=operator --agent bob=agent --threshold 2 --ek-roots tpm-vendors.pem
+  kekd -config r7/members/ks1/kekd.json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, m := range members {
+				id, url, ok := strings.Cut(m, "=")
+				if !ok {
+					return fmt.Errorf("--member %q: want ID=URL", m)
+				}
+				o.Members = append(o.Members, snapshot.Member{ID: id, URL: url})
+			}
+			for _, g := range agents {
+				name, role, ok := strings.Cut(g, "=")
+				if !ok {
+					role = "operator"
+				}
+				o.Agents = append(o.Agents, fleetdir.AgentOption{Name: name, Role: role})
+			}
+			if err := fleetdir.Init(cmd.Context(), args[0], o); err != nil {
+				return err
+			}
+			a.say("region %s: %d members, %d agents, %d of them make it received", o.Region, len(o.Members), len(o.Agents), o.Threshold)
+			a.say("NOW move %s/offline to where nobody ships it", args[0])
+			if o.AllowLab {
+				a.say("LAB PROFILE: its members accept unmeasured boots. Never for real disks.")
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Region, "name", "", "name of the region, [a-z0-9-]")
+	f.StringArrayVar(&members, "member", nil, "a member, ID=https://HOST:PORT; repeat it; devices try them in this order")
+	f.StringArrayVar(&agents, "agent", nil, "an agent, NAME=ROLE (operator, agent, viewer, metrics); repeat it")
+	f.IntVar(&o.Threshold, "threshold", 1, "agents who must sign that the region was received")
+	f.StringVar(&o.EKPolicy, "ek-certs", "required", "EK certificates: required, or record (an operator approves each device without a valid one)")
+	f.StringVar(&o.EKRoots, "ek-roots", "", "PEM file with the TPM vendors' roots and intermediates")
+	f.BoolVar(&o.AllowLab, "allow-lab", false, "accept manifests of unmeasured boots: labs only")
+	for _, name := range []string{"name", "member", "agent"} {
+		// It only fails for a flag that does not exist.
+		if err := c.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return c
+}

@@ -1,0 +1,112 @@
+// Kekctl sets up a region's fleet of key servers and operates it.
+//
+// Synopsis:
+//
+//	kekctl COMMAND [--region DIR] [--as AGENT] [--member ID] [--json] …
+//
+// Description:
+//
+// kekctl init makes a region's keys, agents and members; everything else talks
+// to the operator plane of one member as one agent. Each command says more with
+// --help.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kekctl:", err)
+		os.Exit(1)
+	}
+}
+
+// app is what all commands share.
+type app struct {
+	stdout, stderr io.Writer
+
+	region, as, member, url string
+	json                    bool
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	a := &app{stdout: stdout, stderr: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kekctl",
+		Short: "Set up and operate the key servers of a region",
+		Long: "kekctl sets up a region's key servers and operates them.\n\n" +
+			"`kekctl init` makes a folder with all keys, agents and members. All other commands talk to one\n" +
+			"member as one agent, whose folder they find with --region and --as.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.region, "region", ".", "the region's folder, or a copy with only your agent's folder in it")
+	f.StringVar(&a.as, "as", "", "agent to act as (default: the only one in the region's folder)")
+	f.StringVar(&a.member, "member", "", "member to talk to (default: the first one)")
+	f.StringVar(&a.url, "url", "", "operator plane of the member, if it is not where init put it: https://HOST:PORT")
+	f.BoolVar(&a.json, "json", false, "print JSON")
+	root.AddCommand(a.initCommand(), a.deviceCommand(), a.sliceCommand(), a.manifestCommand(),
+		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(),
+		a.statusCommand(), a.explainCommand(), a.auditCommand(), a.backupCommand())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// print shows v as JSON if asked for, else as text writes it.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if a.json {
+		data, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(a.stdout, "%s\n", data)
+		return err
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	text(w)
+	return w.Flush()
+}
+
+// say prints one line; with --json nothing, since success says it all.
+func (a *app) say(format string, args ...any) {
+	if !a.json {
+		_, _ = fmt.Fprintf(a.stdout, format+"\n", args...) // a closed pipe is the reader's wish
+	}
+}
+
+// create writes a new file that only its owner can read.
+func create(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write: %w; nothing is overwritten", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

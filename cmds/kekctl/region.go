@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/signed"
+)
+
+// documents posts each file as a signed document.
+func (a *app) documents(ctx context.Context, path string, files []string) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := c.do(ctx, "POST", path, &kekproto.Document{Note: data}, nil); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		a.say("%s: recorded", name)
+	}
+	return nil
+}
+
+func (a *app) sliceCommand() *cobra.Command {
+	c := &cobra.Command{Use: "slice", Short: "Record the signed slices of devices"}
+	c.AddCommand(&cobra.Command{
+		Use:     "add FILE...",
+		Short:   "Record signed slices; from then on a device must have measured its own",
+		Example: "  kekctl slice add slices/*.note",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.documents(cmd.Context(), "/v1/slices", args)
+		},
+	}, &cobra.Command{
+		Use:     "get DEVICE",
+		Short:   "Print the recorded slice of a device",
+		Example: "  kekctl slice get r07-u12 > r07-u12.note",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var d kekproto.Document
+			if err := a.call(cmd.Context(), "GET", "/v1/slices/"+args[0], nil, &d); err != nil {
+				return err
+			}
+			_, err := a.stdout.Write(d.Note)
+			return err
+		},
+	})
+	return c
+}
+
+func (a *app) manifestCommand() *cobra.Command {
+	c := &cobra.Command{Use: "manifest", Short: "Accept signed images"}
+	c.AddCommand(&cobra.Command{
+		Use:     "add FILE...",
+		Short:   "Accept images by their signed manifests",
+		Example: "  kekctl manifest add landfall-server-1.4.note",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.documents(cmd.Context(), "/v1/manifests", args)
+		},
+	})
+	return c
+}
+
+func (a *app) move(ctx context.Context, path string, in any) error {
+	var st kekproto.Status
+	if err := a.call(ctx, "POST", path, in, &st); err != nil {
+		return err
+	}
+	return a.print(&st, func(w io.Writer) { line(w, "region "+st.Region+" is "+string(st.State)) })
+}
+
+func (a *app) shipCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "ship",
+		Short:   "The region leaves: from now on no key leaves this member",
+		Long:    "Close enrolment and refuse every release until agents at the destination have signed that they\nreceived the region. There is no way back to building.",
+		Example: "  kekctl ship",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.move(cmd.Context(), "/v1/region/ship", nil)
+		},
+	}
+}
+
+func (a *app) liveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "live",
+		Short:   "Release keys to the servers of a received region",
+		Example: "  kekctl live",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.move(cmd.Context(), "/v1/region/live", nil)
+		},
+	}
+}
+
+func (a *app) receiveCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "receive",
+		Short: "Sign that the region has arrived, and submit such statements",
+		Example: `  kekctl --as bob receive sign bob.note          # each agent, after looking at the crates
+  kekctl --as alice receive submit alice.note bob.note`,
+	}
+	c.AddCommand(a.receiveSign(), &cobra.Command{
+		Use:     "submit FILE...",
+		Short:   "Submit signed statements to a member; it verifies each itself",
+		Example: "  kekctl receive submit alice.note bob.note",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var b kekproto.Bundle
+			for _, name := range args {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					return err
+				}
+				b.Notes = append(b.Notes, data)
+			}
+			return a.move(cmd.Context(), "/v1/region/received", &b)
+		},
+	})
+	return c
+}
+
+func (a *app) receiveSign() *cobra.Command {
+	var shipment string
+	c := &cobra.Command{
+		Use:   "sign FILE",
+		Short: "Sign that the shipment has arrived",
+		Long: "Sign, with the agent's own key, that this shipment has arrived, and write the statement into a new\n" +
+			"file. The number of the shipment is in the printout of `kekctl ship --json`; without --shipment the\n" +
+			"member is asked for it.",
+		Example: "  kekctl --as bob receive sign bob.note",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			agent, err := a.agent()
+			if err != nil {
+				return err
+			}
+			signer, err := agent.Signer()
+			if err != nil {
+				return err
+			}
+			if shipment == "" {
+				var st kekproto.Status
+				if err := a.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
+					return err
+				}
+				if shipment = st.Shipment; shipment == "" {
+					return fmt.Errorf("region %s was never shipped; it is %s", st.Region, st.State)
+				}
+			}
+			msg, err := signed.Sign(&kekproto.Received{Type: kekproto.ReceivedType, Region: agent.Region, Shipment: shipment}, signer)
+			if err != nil {
+				return err
+			}
+			if err := create(args[0], msg); err != nil {
+				return err
+			}
+			a.say("%s: %s says that shipment %s of region %s has arrived", args[0], agent.Name, shipment, agent.Region)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&shipment, "shipment", "", "number of the shipment (default: ask the member)")
+	return c
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		Short:   "Say on one screen why the region is dark, if it is",
+		Example: "  kekctl status\n  kekctl status --json | jq .state",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var st kekproto.Status
+			if err := a.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
+				return err
+			}
+			return a.print(&st, func(w io.Writer) { showStatus(w, &st) })
+		},
+	}
+}
+
+// verdict is the first thing to know.
+func verdict(st *kekproto.Status) string {
+	switch {
+	case st.AuditError != "":
+		return "DARK: the audit log cannot be written, so nothing is released: " + st.AuditError
+	case st.State == kekproto.StateInTransit:
+		return "dark as it should be: in transit; agents `kekctl receive`, then `kekctl live`"
+	case st.State == kekproto.StateReceived:
+		return "dark: received, not live; `kekctl live`"
+	case !hasRole(st, "server"):
+		return "DARK: no server image is accepted; `kekctl manifest add`"
+	case len(st.Refused) > 0:
+		return fmt.Sprintf("%d devices are refused, see below", len(st.Refused))
+	default:
+		return "keys are released"
+	}
+}
+
+func hasRole(st *kekproto.Status, role string) bool {
+	for _, m := range st.Manifests {
+		if m.Role == role {
+			return true
+		}
+	}
+	return false
+}
+
+func showStatus(w io.Writer, st *kekproto.Status) {
+	line(w, "region "+st.Region, string(st.State), verdict(st))
+	if st.AllowLab {
+		line(w, "LAB PROFILE", "unmeasured boots are accepted: anybody's image gets keys")
+	}
+	line(w, "member "+st.Member, "up since "+when(st.Since), fmt.Sprintf("store epoch %d, audit log %d lines, head %.16s…", st.StoreEpoch, st.AuditLines, st.AuditHead))
+	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Suspended),
+		fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
+	for _, m := range st.Manifests {
+		line(w, "image "+m.Image, m.Version, "role "+m.Role+", boot form "+m.Form)
+	}
+	if st.RefusedOthers > 0 {
+		line(w, "strangers", fmt.Sprintf("%d requests named no known device", st.RefusedOthers))
+	}
+	for _, d := range st.Refused {
+		line(w, "refused "+d.Device, d.Refuse.Code, d.Refuse.Message)
+	}
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "explain DEVICE",
+		Short:   "Say why a device was refused, and what to do",
+		Example: "  kekctl explain r07-u12",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var d kekproto.DeviceInfo
+			if err := a.call(cmd.Context(), "GET", devicePath(args[0], ""), nil, &d); err != nil {
+				return err
+			}
+			return a.print(&d, func(w io.Writer) { explain(w, &d) })
+		},
+	}
+}
+
+func explain(w io.Writer, d *kekproto.DeviceInfo) {
+	line(w, d.Device, stateOf(d))
+	r := d.Refuse
+	if r == nil {
+		switch {
+		case d.Seen != nil:
+			line(w, "OK", "its last request was answered: "+seen(d))
+		case d.Sealed == 0:
+			line(w, "NEVER", "it was never sealed, so it has no key to ask for")
+		default:
+			line(w, "NEVER", "this member has not heard of it since the region's state changed")
+		}
+		line(w, "report", d.Report)
+		return
+	}
+	info, _ := report.Lookup(report.Code(r.Code))
+	line(w, "CODE", r.Code, info.Title)
+	line(w, "WHAT", r.Message)
+	line(w, "WHY", info.Why)
+	line(w, "DO", repair(r, info))
+	line(w, "WAIT", string(info.Wait))
+	line(w, "WHEN", fmt.Sprintf("%s, %s, %d times since this member started", when(r.Time), r.Op, r.Count))
+}
+
+func (a *app) auditCommand() *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "Show or verify a member's audit log"}
+	var device string
+	show := &cobra.Command{
+		Use:     "show",
+		Short:   "Print the audit log of a member, verified",
+		Example: "  kekctl audit show --device r07-u12\n  kekctl audit show --json > audit.jsonl",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := a.connect()
+			if err != nil {
+				return err
+			}
+			data, err := conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
+			if err != nil {
+				return err
+			}
+			return a.showAudit(data, device)
+		},
+	}
+	show.Flags().StringVar(&device, "device", "", "only lines about this device")
+	c.AddCommand(show, a.auditVerify())
+	return c
+}
+
+func (a *app) showAudit(data []byte, device string) error {
+	var lines []audit.Record
+	_, _, err := audit.Verify(data, func(r audit.Record) error {
+		if device == "" || r.Device == device {
+			lines = append(lines, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if a.json && device == "" {
+		_, err := a.stdout.Write(data)
+		return err
+	}
+	return a.print(lines, func(w io.Writer) {
+		line(w, "N", "TIME", "EVENT", "DEVICE", "BY", "CODE", "WHAT")
+		for _, r := range lines {
+			line(w, fmt.Sprint(r.Number), when(r.Time), r.Event, r.Device, r.Agent+r.Peer, r.Code, what(&r))
+		}
+	})
+}
+
+func what(r *audit.Record) string {
+	out := r.Detail
+	for _, p := range []string{r.State, r.Image} {
+		if p != "" {
+			out = p + " " + out
+		}
+	}
+	if r.ResetJump > 0 {
+		out += fmt.Sprintf(" ALARM: its TPM was reset %d times since the last release", r.ResetJump)
+	}
+	return out
+}
+
+func (a *app) auditVerify() *cobra.Command {
+	var head string
+	c := &cobra.Command{
+		Use:   "verify [FILE]",
+		Short: "Check that an audit log is whole, and holds a head that you kept",
+		Long: "Check the chain of an audit log: of FILE, or of the member. The chain alone does not show that the\n" +
+			"whole log was made up; a head that you noted earlier (--head, as status --json prints audit_head) does.",
+		Example: "  kekctl audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := a.auditData(cmd, args)
+			if err != nil {
+				return err
+			}
+			return a.verifyAudit(data, head)
+		},
+	}
+	c.Flags().StringVar(&head, "head", "", "hash of a line that the log must hold")
+	return c
+}
+
+func (a *app) auditData(cmd *cobra.Command, args []string) ([]byte, error) {
+	if len(args) == 1 {
+		return os.ReadFile(args[0])
+	}
+	conn, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	return conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
+}
+
+func (a *app) verifyAudit(data []byte, kept string) error {
+	found := kept == ""
+	head, rest, err := audit.Verify(data, func(r audit.Record) error {
+		found = found || r.Prev == kept
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if found = found || head.Hash == parseHash(kept); !found {
+		return fmt.Errorf("the log does not hold the line %s: %w", kept, audit.ErrChain)
+	}
+	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {
+		line(w, fmt.Sprintf("%d lines follow from each other; head %s", head.Number, head))
+		if head.Torn > 0 {
+			line(w, fmt.Sprintf("%d times a power cut tore the last batch; it is accounted for", head.Torn))
+		}
+		if rest > 0 {
+			line(w, fmt.Sprintf("%d bytes at the end are of a batch being written, or torn", rest))
+		}
+	})
+}
