@@ -129,7 +129,7 @@ func (s *Slots) Prepare(policy *pcrpolicy.Policy) error {
 
 // satisfy makes a session ready to authorize one command.
 func (s *Slots) satisfy(enc tpm.Encrypt) error {
-	if s.encrypt != enc {
+	if s.session != nil && s.encrypt != enc {
 		s.drop()
 	}
 	if s.satisfied {
@@ -153,20 +153,21 @@ func (s *Slots) satisfy(enc tpm.Encrypt) error {
 	return nil
 }
 
-// drop ends the session: after a failed command its policy digest is of no use.
+// drop ends the session, whose policy digest is of no use after a failed
+// command, and leaves nothing of ours loaded in the TPM.
 func (s *Slots) drop() {
 	if s.session != nil {
 		s.session.Close()
 	}
+	if s.approval != nil {
+		s.approval.Release()
+	}
 	s.session, s.satisfied = nil, false
 }
 
-// Close drops session and policy key from the TPM. Prepare may follow.
+// Close leaves nothing of ours loaded in the TPM. Prepare may follow.
 func (s *Slots) Close() {
 	s.drop()
-	if s.approval != nil {
-		s.approval.Close()
-	}
 	s.approval, s.policy = nil, nil
 }
 

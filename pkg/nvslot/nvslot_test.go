@@ -206,6 +206,9 @@ func TestOtherPCRs(t *testing.T) {
 		if err := s.Write(record(t, 1)); !errors.Is(err, tpm.ErrPolicy) {
 			t.Errorf("PCR %d changed: Write gives %v, want ErrPolicy", pcr, err)
 		}
+		if n := openHandles(t, r.TPM()); n != 0 {
+			t.Errorf("PCR %d changed: %d handles left open", pcr, n)
+		}
 	}
 }
 

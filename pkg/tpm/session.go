@@ -87,9 +87,15 @@ func (t *TPM) Approve(keyArea []byte, p *pcrpolicy.Policy) (*Approval, error) {
 	return &Approval{t, loaded.ObjectHandle, loaded.Name.Buffer, p.Digest, rsp.Validation}, nil
 }
 
-// Close flushes the policy key. The ticket needs it no more, but flushing is a
-// command that can wait until the disks are open.
-func (a *Approval) Close() { a.t.flush(a.key) }
+// Release flushes the policy key. The approval itself goes on: its ticket does
+// not need the key. Flushing is a command that can wait until the disks are
+// open; a TPM has room for three keys.
+func (a *Approval) Release() {
+	if a.key != tpm2.TPMRHNull {
+		a.t.flush(a.key)
+		a.key = tpm2.TPMRHNull
+	}
+}
 
 // PolicySession authorizes NV commands by PCR values. The TPM forgets what was
 // satisfied with each command it authorized: run Satisfy before each.
@@ -98,13 +104,17 @@ type PolicySession struct {
 	s tpm2.Session
 }
 
-// StartPolicy opens a policy session salted to the SRK, whose TPMT_PUBLIC comes
-// from the slice: EncryptResponse for reading, EncryptCommand for writing,
-// EncryptNone for locking.
+// StartPolicy opens a policy session: EncryptResponse for reading and
+// EncryptCommand for writing are salted to the SRK, whose TPMT_PUBLIC comes from
+// the slice; EncryptNone, for locking, has no secret to keep and spares the TPM
+// the salt.
 func (t *TPM) StartPolicy(srk []byte, enc Encrypt) (*PolicySession, error) {
-	opts, err := t.salted(srk, enc)
-	if err != nil {
-		return nil, err
+	var opts []tpm2.AuthOption
+	if enc != EncryptNone {
+		var err error
+		if opts, err = t.salted(srk, enc); err != nil {
+			return nil, err
+		}
 	}
 	s, _, err := tpm2.PolicySession(t.wire, tpm2.TPMAlgSHA256, nonceSize, opts...)
 	if err != nil {
