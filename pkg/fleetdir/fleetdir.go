@@ -99,6 +99,12 @@ func (o *Options) validate() error {
 			errs = append(errs, err)
 		}
 	}
+	switch {
+	case o.EKPolicy != string(kekserver.EKRequired) && o.EKPolicy != string(kekserver.EKRecord):
+		errs = append(errs, fmt.Errorf("EK certificates %q: want required or record", o.EKPolicy))
+	case o.EKPolicy == string(kekserver.EKRequired) && o.EKRoots == "":
+		errs = append(errs, errors.New("EK certificates are required, but no file with roots is given"))
+	}
 	signers := 0
 	for _, a := range o.Agents {
 		if !kekproto.ValidDeviceID(a.Name) {

@@ -3,8 +3,12 @@ package kekserver_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -326,4 +330,29 @@ func TestResetCountGoesBack(t *testing.T) {
 	f.start()
 	_, err = f.client().Release(ctx, copied, 1)
 	wantCode(t, "an older copy of the TPM, after a restart of the member", err, report.KeyQuote)
+}
+
+type quoterFunc = kekclient.QuoterFunc
+
+// roots writes the CA of the TPM emulator into one PEM file.
+func (m *machine) roots() string {
+	m.t.Helper()
+	var text []byte
+	for _, name := range []string{"swtpm-localca-rootca-cert.pem", "issuercert.pem"} {
+		data, err := os.ReadFile(filepath.Join(m.sim.StateDir(), "..", "ca", name))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		text = append(text, data...)
+	}
+	path := filepath.Join(m.t.TempDir(), "roots.pem")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	return path
+}
+
+// encodings are how a secret could have got into a text.
+func encodings(b []byte) []string {
+	return []string{string(b), hex.EncodeToString(b), base64.StdEncoding.EncodeToString(b)[:40], base64.RawURLEncoding.EncodeToString(b)[:40]}
 }

@@ -259,6 +259,13 @@ func (f *fleet) addSlice(generation uint64) (digest []byte) {
 // addImage accepts these PCR values as an image of a role.
 func (f *fleet) addImage(role measure.Role, form measure.Form, pcrs map[int][]byte) {
 	f.t.Helper()
+	if status, body := f.tryImage(role, form, pcrs); status != http.StatusOK {
+		f.t.Fatalf("manifest of %s: %d %s", role, status, body)
+	}
+}
+
+func (f *fleet) tryImage(role measure.Role, form measure.Form, pcrs map[int][]byte) (int, string) {
+	f.t.Helper()
 	m := &measure.Manifest{Type: measure.ManifestType, Image: "landfall-" + string(role), Version: "1", Role: role, Form: form, PCRs: map[int]measure.Hex{}}
 	for _, n := range measure.ImagePCRs() {
 		m.PCRs[n] = pcrs[n]
@@ -267,7 +274,7 @@ func (f *fleet) addImage(role measure.Role, form measure.Form, pcrs map[int][]by
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.must("POST", "/v1/manifests", &kekproto.Document{Note: msg}, nil)
+	return f.as("alice", "POST", "/v1/manifests", &kekproto.Document{Note: msg}, nil)
 }
 
 // receive submits statements of these agents about a shipment.
