@@ -141,6 +141,7 @@ func (s *Slots) satisfy(enc tpm.Encrypt) error {
 	if s.session == nil {
 		session, err := s.TPM.StartPolicy(s.SRKPublic, enc)
 		if err != nil {
+			s.drop()
 			return err
 		}
 		s.session, s.encrypt = session, enc

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -32,7 +33,7 @@ type rig struct {
 
 // boot plays the firmware: it measures the image, so that the image PCRs hold
 // what the policy wants.
-func (r *rig) boot(t *testing.T) *nvslot.Slots {
+func (r *rig) boot(t testing.TB) *nvslot.Slots {
 	t.Helper()
 	x := r.Restart()
 	if err := x.Extend(4, imageDigest); err != nil {
@@ -46,7 +47,7 @@ func (r *rig) slots() *nvslot.Slots {
 }
 
 // policyFor signs a policy for a TPM's current PCRs.
-func policyFor(t *testing.T, x *tpm.TPM, key *rsa.PrivateKey) *pcrpolicy.Policy {
+func policyFor(t testing.TB, x *tpm.TPM, key *rsa.PrivateKey) *pcrpolicy.Policy {
 	t.Helper()
 	pcrs, err := x.ReadPCRs()
 	if err != nil {
@@ -79,7 +80,7 @@ func auth() *secret.Bytes {
 	return s
 }
 
-func provisioned(t *testing.T) *rig {
+func provisioned(t testing.TB) *rig {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -100,7 +101,7 @@ func provisioned(t *testing.T) *rig {
 	return r
 }
 
-func record(t *testing.T, generation uint32) []byte {
+func record(t testing.TB, generation uint32) []byte {
 	t.Helper()
 	kek, dek := secret.Random(keyblob.KeySize), secret.Random(keyblob.KeySize)
 	defer kek.Wipe()
@@ -112,7 +113,7 @@ func record(t *testing.T, generation uint32) []byte {
 	return b
 }
 
-func write(t *testing.T, s *nvslot.Slots, p *pcrpolicy.Policy, rec []byte) {
+func write(t testing.TB, s *nvslot.Slots, p *pcrpolicy.Policy, rec []byte) {
 	t.Helper()
 	if err := s.Prepare(p); err != nil {
 		t.Fatal(err)
@@ -151,6 +152,30 @@ func openHandles(t *testing.T, x *tpm.TPM) (n int) {
 		t.Fatal(err)
 	}
 	return x.Commands() - before - 2 // two GetCapability, the rest are flushes
+}
+
+// TestPublic pins what docs/spec/tpm.md says; devices in the field have it.
+func TestPublic(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := pcrpolicy.AuthorizePolicy(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for slot, index := range []uint32{0x01804C30, 0x01804C31} {
+		pub, err := (&nvslot.Slots{PolicyKey: &key.PublicKey}).Public(slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := binary.BigEndian.AppendUint32(nil, index)
+		want = append(want, 0x00, 0x0B, 0x82, 0x08, 0x00, 0x08, 0x00, 0x20)
+		want = append(append(want, policy...), 0x00, 0x80)
+		if got := tpm2.Marshal(pub); !bytes.Equal(got, want) {
+			t.Errorf("slot %d: got %x, want %x", slot, got, want)
+		}
+	}
 }
 
 // TestBootSequence is all that uinit asks of the TPM until its disks are open.
@@ -346,5 +371,29 @@ func TestRereadAfterSessionLoss(t *testing.T) {
 		if err := s.Prepare(r.policy); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkBoot is the TPM's and the driver's part of a boot, with swtpm.
+func BenchmarkBoot(b *testing.B) {
+	r := provisioned(b)
+	s := r.boot(b)
+	write(b, s, r.policy, record(b, 1))
+	s.Close()
+	pcrs, err := r.TPM().ReadPCRs()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := s.Prepare(r.policy); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := r.TPM().Quote(make([]byte, 32), pcrs); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Read(1); err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
 	}
 }
