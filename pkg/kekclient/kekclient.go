@@ -44,6 +44,7 @@ type Client struct {
 	Members []snapshot.Member
 	CA      []byte // DER certificate of the fleet CA
 	Device  string // device ID
+	Slice   uint64 // generation of the slice in use, for the fleet's refusals; 0 before there is one
 
 	// Dial opens a TCP connection; nil takes a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -229,6 +229,9 @@ func (c *Client) attested(ctx context.Context, q Quoter, r kekproto.Request) (*a
 		return nil, report.Errorf(report.KeyUnreachable, "%w", err)
 	}
 	r.Protocol, r.Device = kekproto.Version, c.Device
+	if r.Slice == 0 {
+		r.Slice = c.Slice
+	}
 	if r.Op.Secret() {
 		r.HPKEPublic = pair.Public()
 	}

@@ -1,0 +1,50 @@
+// Command seal makes a device ready for transit, in the factory image.
+//
+// Synopsis:
+//
+//	seal provision
+//	seal [--dry-run] [--reseal]
+//	seal --status
+//
+// Description:
+//
+//	`seal provision` makes the keys of the TPM, enrols the device at the
+//	fleet with its one-use token, sets the TPM's authorizations and defines
+//	the two NV slots.
+//
+//	`seal` encrypts the disks that the device's slice names. It has the fleet
+//	make a KEK durable, makes a DEK, wraps it, writes it into the TPM, reads
+//	it back and opens it, and only then writes to a disk. A volume's token
+//	with the MAC of its key comes last.
+//
+//	Whom to trust is in the image (/etc/landfall), what to do on the LANDFALL
+//	partition: station document and token before, slice and PCR policies
+//	after enrolment. Both commands may be cut off at any moment and run
+//	again: they go on where they stopped.
+//
+//	Exit status: 0 passed, 10 try again, 20 reject this hardware, 2 usage.
+//
+// Options:
+//
+//	--dry-run: print the plan, write nothing
+//	--reseal: write the tokens of sealed volumes anew
+//	--status: print what is done so far, without TPM keys or network
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "seal: %v\n", err)
+		os.Exit(exitCode(err))
+	}
+}
