@@ -117,6 +117,7 @@ func (d *device) statement(t *testing.T) kekproto.Quote {
 }
 
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	if err := d.TPM().Extend(measure.SlicePCR, bytes.Repeat([]byte{9}, 32)); err != nil {
 		t.Fatal(err)
@@ -150,6 +151,7 @@ func TestVerify(t *testing.T) {
 // TestVerifyRefuses holds what a verifier must never believe, made by a real
 // TPM wherever a TPM would make it.
 func TestVerifyRefuses(t *testing.T) {
+	t.Parallel()
 	d, other := newDevice(t), newDevice(t)
 	exporter, request := bytes.Repeat([]byte{1}, 32), []byte(`{"op":"release"}`)
 	label := kekproto.OpRelease.Label()
@@ -247,6 +249,7 @@ func softSign(t *testing.T, key *ecdsa.PrivateKey, statement []byte) []byte {
 }
 
 func TestVerifySoftwareStatements(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	key, ak := softKey(t, d.akPublic)
 	good := d.quote(t, d.qualifying)
@@ -279,6 +282,7 @@ func TestVerifySoftwareStatements(t *testing.T) {
 }
 
 func TestParseAKRefuses(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	with := func(i int, v ...byte) []byte {
 		b := bytes.Clone(d.akPublic)
@@ -322,6 +326,7 @@ func TestParseAKRefuses(t *testing.T) {
 }
 
 func TestCredential(t *testing.T) {
+	t.Parallel()
 	d, other := newDevice(t), newDevice(t)
 	want := bytes.Repeat([]byte{5}, attest.CredentialSize)
 	credential, encrypted, err := attest.MakeCredential(d.ekPublic, d.ak.Name(), want)
@@ -350,6 +355,7 @@ func TestCredential(t *testing.T) {
 }
 
 func TestCheckEKCert(t *testing.T) {
+	t.Parallel()
 	d, other := newDevice(t), newDevice(t)
 	cert, err := d.TPM().EKCertificate()
 	if err != nil {

@@ -124,6 +124,7 @@ func write(t testing.TB, s *nvslot.Slots, p *pcrpolicy.Policy, rec []byte) {
 }
 
 func TestWriteReadBothSlots(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	s := r.boot(t)
 	odd, even := record(t, 1), record(t, 2)
@@ -156,6 +157,7 @@ func openHandles(t *testing.T, x *tpm.TPM) (n int) {
 
 // TestPublic pins what docs/spec/tpm.md says; devices in the field have it.
 func TestPublic(t *testing.T) {
+	t.Parallel()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +182,7 @@ func TestPublic(t *testing.T) {
 
 // TestBootSequence is all that uinit asks of the TPM until its disks are open.
 func TestBootSequence(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	want := record(t, 1)
 	write(t, r.boot(t), r.policy, want)
@@ -215,6 +218,7 @@ func TestBootSequence(t *testing.T) {
 }
 
 func TestOtherPCRs(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	write(t, r.boot(t), r.policy, record(t, 1))
 	for _, pcr := range measure.ImagePCRs() {
@@ -238,6 +242,7 @@ func TestOtherPCRs(t *testing.T) {
 }
 
 func TestSlicePCRIsNotInThePolicy(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	want := record(t, 1)
 	s := r.boot(t)
@@ -255,6 +260,7 @@ func TestSlicePCRIsNotInThePolicy(t *testing.T) {
 }
 
 func TestOtherPolicyKey(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	s := r.boot(t)
 	write(t, s, r.policy, record(t, 1))
@@ -279,6 +285,7 @@ func TestOtherPolicyKey(t *testing.T) {
 }
 
 func TestAfterLockAndCap(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	want := record(t, 1)
 	write(t, r.boot(t), r.policy, want) // slot 0 stays unwritten: it must lock as well
@@ -321,6 +328,7 @@ func TestAfterLockAndCap(t *testing.T) {
 // TestProductionRoot: nobody without the owner authorization can undefine a
 // slot, nor read or write it with the owner's or its own password.
 func TestProductionRoot(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	s := r.boot(t)
 	write(t, s, r.policy, record(t, 1))
@@ -358,6 +366,7 @@ func TestProductionRoot(t *testing.T) {
 }
 
 func TestRereadAfterSessionLoss(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	write(t, r.boot(t), r.policy, record(t, 1))
 	s := r.boot(t)

@@ -40,6 +40,7 @@ func platformClear(t *testing.T, bus *tpmtest.Bus) {
 }
 
 func TestClearedTPM(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	write(t, r.boot(t), r.policy, record(t, 1))
 	platformClear(t, r.Bus())
@@ -65,6 +66,7 @@ func TestClearedTPM(t *testing.T) {
 }
 
 func TestOtherTPM(t *testing.T) {
+	t.Parallel()
 	mine, other := provisioned(t), provisioned(t)
 	rec := record(t, 1)
 	write(t, mine.boot(t), mine.policy, rec)
@@ -118,6 +120,7 @@ func TestOtherTPM(t *testing.T) {
 }
 
 func TestNVFull(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	x := s.TPM()
 	keys, err := x.CreateKeys()
@@ -162,6 +165,7 @@ func TestNVFull(t *testing.T) {
 // TestLockoutStillBoots: whoever locks the TPM out by wrong authorizations does
 // not keep the device from booting.
 func TestLockoutStillBoots(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	want := record(t, 1)
 	write(t, r.boot(t), r.policy, want)
@@ -186,6 +190,7 @@ func TestLockoutStillBoots(t *testing.T) {
 }
 
 func TestBlankSlot(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	s := r.boot(t)
 	if err := s.Prepare(r.policy); err != nil {
@@ -205,6 +210,7 @@ func TestBlankSlot(t *testing.T) {
 // TestWeakenedSlot: an index at our place whose guards are weaker is not
 // written to, and not believed.
 func TestWeakenedSlot(t *testing.T) {
+	t.Parallel()
 	r := provisioned(t)
 	index := tpm2.TPMHandle(nvslot.Index(1))
 	pub, err := tpm2.NVReadPublic{NVIndex: index}.Execute(r.Bus())

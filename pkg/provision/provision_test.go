@@ -214,6 +214,7 @@ func (f *factory) record(t *testing.T) []byte {
 }
 
 func TestProvisionAndSeal(t *testing.T) {
+	t.Parallel()
 	f := newFactory(t)
 	first, err := f.run(t.Context(), f.boot(t), false)
 	if err != nil {
@@ -239,6 +240,7 @@ func TestProvisionAndSeal(t *testing.T) {
 }
 
 func TestSealKeysRefuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		inUse bool
@@ -324,6 +326,7 @@ func damage(t *testing.T, f *factory) {
 // TestPowerCuts cuts the power between any two commands, before and after the
 // TPM executed the next one, then runs the whole factory step again.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	whole := newFactory(t)
 	d := whole.boot(t)
 	if _, err := whole.run(t.Context(), d, false); err != nil {
@@ -331,39 +334,49 @@ func TestPowerCuts(t *testing.T) {
 	}
 	total := len(whole.Bus().Commands()) - 1 // the firmware's extend
 	base := newFactory(t)
+	base.PowerOff()
+	t.Logf("%d commands", total)
 	for after := range total {
 		for _, executed := range []bool{false, true} {
-			f := *base
-			f.Sim = base.Clone(t)
-			f.fleet = newFleet(base.Sim)
-			d := f.boot(t)
-			d.Logf = nil
-			f.Bus().Cut(tpmtest.Cut{After: after, Executed: executed})
-			if _, err := f.run(t.Context(), d, false); !errors.Is(err, tpmtest.ErrCut) {
-				// The last commands only flush: their failure hides no key.
-				if err != nil || after < total-4 {
-					t.Fatalf("cut after %d of %d commands: got %v, want ErrCut", after, total, err)
-				}
-			}
-			before := f.record(t)
-			d = f.boot(t)
-			d.Logf = nil
-			key, err := f.run(t.Context(), d, false)
-			if err != nil {
-				t.Fatalf("cut after %d of %d commands (executed: %v): rerun: %v", after, total, executed, err)
-			}
-			if after := f.record(t); before != nil && !bytes.Equal(before, after) {
-				t.Errorf("cut after %d commands: the rerun replaced a key that was safe in NV", after)
-			}
-			key.DEK.Wipe()
-			f.PowerOff()
+			t.Run(fmt.Sprintf("%d executed=%v", after, executed), func(t *testing.T) {
+				t.Parallel()
+				cutAndRerun(t, base, tpmtest.Cut{After: after, Executed: executed}, total)
+			})
 		}
 	}
-	t.Logf("%d commands", total)
+}
+
+// cutAndRerun works on a copy of base, which is switched off.
+func cutAndRerun(t *testing.T, base *factory, cut tpmtest.Cut, total int) {
+	t.Helper()
+	f := *base
+	f.Sim = base.Clone(t)
+	f.fleet = newFleet(base.Sim)
+	d := f.boot(t)
+	d.Logf = nil
+	f.Bus().Cut(cut)
+	if _, err := f.run(t.Context(), d, false); !errors.Is(err, tpmtest.ErrCut) {
+		// The last commands only flush: their failure hides no key.
+		if err != nil || cut.After < total-4 {
+			t.Fatalf("got %v, want ErrCut", err)
+		}
+	}
+	before := f.record(t)
+	d = f.boot(t)
+	d.Logf = nil
+	key, err := f.run(t.Context(), d, false)
+	if err != nil {
+		t.Fatalf("rerun: %v", err)
+	}
+	key.DEK.Wipe()
+	if after := f.record(t); before != nil && !bytes.Equal(before, after) {
+		t.Error("the rerun replaced a key that was safe in NV")
+	}
 }
 
 // TestLostAnswers: the fleet did its part, but the device never heard of it.
 func TestLostAnswers(t *testing.T) {
+	t.Parallel()
 	for lost := 1; lost <= 3; lost++ {
 		f := newFactory(t)
 		f.fleet.lost = lost

@@ -162,6 +162,7 @@ func currentPolicy(t *testing.T, x *tpm.TPM, key *rsa.PrivateKey) *pcrpolicy.Pol
 // TestBusCapture listens to everything between provisioning and an open disk.
 // Without session encryption the same ear hears four secrets: the test can fail.
 func TestBusCapture(t *testing.T) {
+	t.Parallel()
 	if found := heard(t, true); len(found) > 0 {
 		t.Errorf("in the clear on the bus: %q", found)
 	}

@@ -19,6 +19,7 @@ import (
 )
 
 func TestCreateKeys(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	if _, err := s.TPM().Keys(); err == nil {
 		t.Error("a new TPM has keys")
@@ -47,6 +48,7 @@ func TestCreateKeys(t *testing.T) {
 
 // TestForeignKey: another maker's key at our handle is not taken for ours.
 func TestForeignKey(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.RSASRKTemplate)}.Execute(s.Bus())
 	if err != nil {
@@ -66,6 +68,7 @@ func TestForeignKey(t *testing.T) {
 }
 
 func TestOwnedByAnother(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	_, err := tpm2.HierarchyChangeAuth{
 		AuthHandle: tpm2.TPMRHOwner, NewAuth: tpm2.TPM2BAuth{Buffer: []byte("theirs")},
@@ -79,6 +82,7 @@ func TestOwnedByAnother(t *testing.T) {
 }
 
 func TestSetAuths(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	keys, err := s.TPM().CreateKeys()
 	if err != nil {
@@ -113,6 +117,7 @@ func TestSetAuths(t *testing.T) {
 }
 
 func TestSessionWantsOurSRK(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	keys, err := s.TPM().CreateKeys()
 	if err != nil {
@@ -126,6 +131,7 @@ func TestSessionWantsOurSRK(t *testing.T) {
 }
 
 func TestPCRs(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	x := s.TPM()
 	digest := bytes.Repeat([]byte{3}, 32)
@@ -151,6 +157,7 @@ func TestPCRs(t *testing.T) {
 }
 
 func TestNoEKCertificate(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	if cert, err := s.TPM().EKCertificate(); err != nil || len(cert) == 0 {
 		t.Fatalf("got %x, %v", cert, err)
@@ -172,6 +179,7 @@ func TestNoEKCertificate(t *testing.T) {
 }
 
 func TestOpenFails(t *testing.T) {
+	t.Parallel()
 	if _, err := tpm.Open(filepath.Join(t.TempDir(), "tpm0")); !errors.Is(err, tpm.ErrDevice) {
 		t.Errorf("got %v, want ErrDevice", err)
 	}
@@ -198,6 +206,7 @@ func (b *busy) Send(command []byte) ([]byte, error) {
 }
 
 func TestBusyTPM(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCRetry, tpm2.TPMRCTesting, tpm2.TPMRCYielded, tpm2.TPMRCNVRate} {
 		x := tpm.New(&busy{Bus: s.Bus(), n: 3, rc: rc})
@@ -213,6 +222,7 @@ func TestBusyTPM(t *testing.T) {
 // TestDevice drives the emulator through a descriptor that keeps message
 // boundaries, as /dev/tpm0 does.
 func TestDevice(t *testing.T) {
+	t.Parallel()
 	s := tpmtest.Start(t)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
