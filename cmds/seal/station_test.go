@@ -175,8 +175,10 @@ func (s *station) ext() []byte {
 func (s *station) boot(role measure.Role) *tpm.TPM {
 	s.t.Helper()
 	t := s.sim.Restart()
-	if err := t.Extend(4, bytes.Repeat([]byte{role[0]}, measure.Size)); err != nil {
-		s.t.Fatal(err)
+	for _, pcr := range []int{4, 9} {
+		if err := t.Extend(pcr, bytes.Repeat([]byte{role[0]}, measure.Size)); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 	return t
 }

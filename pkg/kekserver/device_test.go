@@ -45,6 +45,7 @@ func (m *machine) boot(image string, slice []byte) map[int][]byte {
 	x := m.sim.Restart()
 	if image != "" {
 		m.extend(4, bytes.Repeat([]byte{image[0]}, measure.Size))
+		m.extend(9, bytes.Repeat([]byte{image[0]}, measure.Size))
 	}
 	if slice != nil {
 		m.extend(measure.SlicePCR, slice)

@@ -41,6 +41,17 @@ const (
 	FormLab       Form = "lab-unmeasured" // SeaBIOS with -kernel
 )
 
+// measured returns the PCRs that cannot be zero after a boot in this form.
+func (f Form) measured() []int {
+	switch f {
+	case FormEFIKernel:
+		return []int{4, 9}
+	case FormUKI:
+		return []int{4, 11}
+	}
+	return nil
+}
+
 // Hex is a byte string that JSON shows as lower-case hexadecimal digits.
 type Hex []byte
 
@@ -98,6 +109,12 @@ func (m *Manifest) Validate() error {
 	for _, n := range ImagePCRs() {
 		if len(m.PCRs[n]) != Size {
 			bad("PCR %d has %d bytes, expected %d", n, len(m.PCRs[n]), Size)
+		}
+	}
+	for _, n := range m.Form.measured() {
+		// Nothing was measured there: every unmeasured boot would pass.
+		if subtle.ConstantTimeCompare(m.PCRs[n], make([]byte, Size)) == 1 {
+			bad("PCR %d is zero, which form %s never leaves it: the values are of an unmeasured boot", n, m.Form)
 		}
 	}
 	if len(m.PCRs) != len(ImagePCRs()) {

@@ -104,6 +104,12 @@ func TestValidate(t *testing.T) {
 		{"PCR 10 for 11", func(m *Manifest) { m.PCRs[10] = m.PCRs[11]; delete(m.PCRs, 11) }, "PCR 11 has 0 bytes"},
 		{"SHA-1 value", func(m *Manifest) { m.PCRs[4] = m.PCRs[4][:20] }, "PCR 4 has 20 bytes"},
 		{"capped value", func(m *Manifest) { m.PCRs[CapPCR] = Extend(make([]byte, Size), CapDigest()) }, "capped value"},
+		{"unmeasured kernel", func(m *Manifest) { m.PCRs[4] = make(Hex, Size) }, "PCR 4 is zero"},
+		{"unmeasured initrd", func(m *Manifest) { m.PCRs[9] = make(Hex, Size) }, "PCR 9 is zero"},
+		{"unmeasured UKI", func(m *Manifest) { m.Form, m.PCRs[11] = FormUKI, make(Hex, Size) }, "PCR 11 is zero"},
+		{"UKI without PCR 9", func(m *Manifest) { m.Form, m.PCRs[9] = FormUKI, make(Hex, Size) }, ""},
+		{"kernel form without PCR 11 and 12", func(m *Manifest) { m.PCRs[11], m.PCRs[12] = make(Hex, Size), make(Hex, Size) }, ""},
+		{"lab", func(m *Manifest) { m.Form, m.PCRs[4], m.PCRs[9] = FormLab, make(Hex, Size), make(Hex, Size) }, ""},
 		{"short file digest", func(m *Manifest) { m.Files["vmlinuz"] = Hex{1} }, "digest of"},
 		{"several at once", func(m *Manifest) { m.Role, m.Image = "", "" }, "no name"},
 	}
