@@ -21,24 +21,21 @@ const (
 // Release asks for the KEK that opens this device's slot. slice is the
 // generation of the slice in use.
 func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released, error) {
-	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice})
-	if err != nil {
-		return nil, err
-	}
-	r := &Released{Member: a.conn.member, device: c.Device, conn: a.conn}
-	kek, err := a.kek(a.KEK)
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	r.KEK = *kek
-	if a.Next != nil {
-		if r.Next, err = a.kek(a.Next); err != nil {
-			r.Close()
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice}, func(a *answer) (*Released, error) {
+		kek, err := a.kek(a.KEK)
+		if err != nil {
 			return nil, err
 		}
-	}
-	return r, nil
+		r := &Released{KEK: *kek, Member: a.conn.member, device: c.Device, conn: a.conn}
+		if a.Next == nil {
+			return r, nil
+		}
+		if r.Next, err = a.kek(a.Next); err != nil {
+			kek.Key.Wipe()
+			return nil, err
+		}
+		return r, nil
+	})
 }
 
 // Report posts a JSON document on the connection that released the key.
@@ -68,15 +65,13 @@ func (r *Released) Close() {
 // Auths returns the TPM's owner and lockout authorizations, 32 bytes each,
 // which are durable at the fleet by then. The same ones come back each time.
 func (c *Client) Auths(ctx context.Context, q Quoter) (owner, lockout *secret.Bytes, err error) {
-	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpAuths})
-	if err != nil {
-		return nil, nil, err
-	}
-	defer a.conn.close()
-	if a.Auths == nil {
-		return nil, nil, a.empty()
-	}
-	both, err := a.open(a.Auths.Sealed, 2*authSize)
+	both, err := attested(ctx, c, q, kekproto.Request{Op: kekproto.OpAuths}, func(a *answer) (*secret.Bytes, error) {
+		defer a.conn.close()
+		if a.Auths == nil {
+			return nil, a.empty()
+		}
+		return a.open(a.Auths.Sealed, 2*authSize)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,27 +85,24 @@ func (c *Client) Auths(ctx context.Context, q Quoter) (owner, lockout *secret.By
 // CreateKEK returns the KEK of a generation, which is durable at the fleet by
 // then. The same one comes back each time.
 func (c *Client) CreateKEK(ctx context.Context, q Quoter, generation uint32) (*KEK, error) {
-	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpKEK, Generation: generation})
-	if err != nil {
-		return nil, err
-	}
-	defer a.conn.close()
-	kek, err := a.kek(a.KEK)
-	if err == nil && kek.Generation != generation {
-		kek.Key.Wipe()
-		return nil, report.Errorf(report.KeyOpen, "key server %s sent generation %d instead of %d", a.conn.member, kek.Generation, generation)
-	}
-	return kek, err
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpKEK, Generation: generation}, func(a *answer) (*KEK, error) {
+		defer a.conn.close()
+		kek, err := a.kek(a.KEK)
+		if err == nil && kek.Generation != generation {
+			kek.Key.Wipe()
+			return nil, report.Errorf(report.KeyOpen, "key server %s sent generation %d instead of %d", a.conn.member, kek.Generation, generation)
+		}
+		return kek, err
+	})
 }
 
 // Sealed tells the fleet that the device is sealed under a generation.
 func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error {
-	a, err := c.attested(ctx, q, kekproto.Request{Op: kekproto.OpSealed, Generation: generation})
-	if err != nil {
-		return err
-	}
-	a.conn.close()
-	return nil
+	_, err := attested(ctx, c, q, kekproto.Request{Op: kekproto.OpSealed, Generation: generation}, func(a *answer) (struct{}, error) {
+		a.conn.close()
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // Enroll makes this device known to the fleet. Doing it again with the same
@@ -222,35 +214,37 @@ func (a *answer) kek(in *kekproto.KEK) (*KEK, error) {
 	return out, err
 }
 
-// attested makes one attested request in one round over the members.
-func (c *Client) attested(ctx context.Context, q Quoter, r kekproto.Request) (*answer, error) {
+// attested makes one attested request in one round over the members; take gets
+// what it wants out of an answer, or has the next member asked.
+func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Request, take func(*answer) (T, error)) (T, error) {
+	var none T
 	pair, err := kekproto.NewKeyPair()
 	if err != nil {
-		return nil, report.Errorf(report.KeyUnreachable, "%w", err)
+		return none, fmt.Errorf("prepare request: %w", err)
 	}
 	r.Protocol, r.Device = kekproto.Version, c.Device
-	if r.Slice == 0 {
-		r.Slice = c.Slice
-	}
 	if r.Op.Secret() {
 		r.HPKEPublic = pair.Public()
 	}
 	raw, err := json.Marshal(&r)
 	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
+		return none, fmt.Errorf("encode request: %w", err)
 	}
-	return round(ctx, c, func(ctx context.Context, conn *conn) (*answer, error) {
+	return round(ctx, c, func(ctx context.Context, conn *conn) (T, error) {
 		state := conn.tls.ConnectionState()
 		exporter, err := state.ExportKeyingMaterial(kekproto.ExporterLabel, nil, kekproto.ExporterLength)
 		if err != nil {
-			return nil, fmt.Errorf("export keying material: %w", err)
+			return none, fmt.Errorf("export keying material: %w", err)
 		}
 		quote, err := q.Quote(attest.Qualify(r.Op.Label(), exporter, raw))
 		if err != nil {
-			return nil, &localError{err}
+			return none, &localError{err}
 		}
 		a := &answer{conn: conn, pair: pair, info: kekproto.Info(r.Op, raw)}
-		return a, conn.exchange(ctx, r.Op.Path(), &kekproto.Attested{Request: raw, Quote: quote}, &a.Response)
+		if err := conn.exchange(ctx, r.Op.Path(), &kekproto.Attested{Request: raw, Quote: quote}, &a.Response); err != nil {
+			return none, err
+		}
+		return take(a)
 	})
 }
 
