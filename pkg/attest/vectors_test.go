@@ -138,3 +138,18 @@ func FuzzParseAK(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkVerify is what one attested request costs a key server here.
+func BenchmarkVerify(b *testing.B) {
+	v := readVectors(b)
+	ak, err := attest.ParseAK(v.AKPublic)
+	if err != nil {
+		b.Fatal(err)
+	}
+	qualifying := attest.Qualify(v.Label, v.Exporter, v.Request)
+	for b.Loop() {
+		if _, err := attest.Verify(v.Quote, ak, qualifying); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
