@@ -31,14 +31,7 @@ func (m *machine) boot(img *image) {
 
 	// TPM: it must be the slice's; the slice is measured, the slot's policy
 	// satisfied.
-	t := hold(m, "tpm", func() (*trust, error) {
-		t, err := tpm.wait()
-		if err != nil {
-			tpm = start(m, openTPM)
-			return nil, err
-		}
-		return t, t.prepare(m, c, img)
-	})
+	t := hold(m, "tpm", func() (*trust, error) { return m.prepareTPM(&tpm, c, img) })
 
 	// Lease: the slice's, or none.
 	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
@@ -49,25 +42,13 @@ func (m *machine) boot(img *image) {
 
 	// Unwrap: the DEK from the NV slot that the release named.
 	dek := hold(m, "unwrap", func() (*secret.Bytes, error) { return m.unwrap(t, c, &rel) })
-	m.guard(rel.KEK.Key, dek)
-	if rel.Next != nil {
-		m.guard(rel.Next.Key)
-	}
 
 	// Disks: only those that the factory sealed.
 	_, _ = crypto.wait() // loads what it can; a missing module shows below
 	vols := hold(m, "disks", func() (*volumes, error) { return m.openDisks(finder, dek, c) })
-	for _, v := range vols.handover {
-		m.guard(v.Passphrase)
-	}
 
 	// Root: read-only; and what to start from it.
-	entry := hold(m, "root", func() (*bootentry.Entry, error) {
-		if err := mountRoot(vols.root.Path); err != nil {
-			return nil, err
-		}
-		return m.findEntry(c.Boot.Entry)
-	})
+	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, c.Boot.Entry) })
 
 	// Kernel: measured, then loaded.
 	hold(m, "kernel", func() (struct{}, error) {
@@ -93,6 +74,16 @@ func (m *machine) startHardware() (*hardware, error) {
 	hw.hotplug()
 	hw.coldplug()
 	return hw, nil
+}
+
+// prepareTPM opens the TPM again where the first attempt failed.
+func (m *machine) prepareTPM(opened **later[*trust], c *carried, img *image) (*trust, error) {
+	t, err := (*opened).wait()
+	if err != nil {
+		*opened = start(m, openTPM)
+		return nil, err
+	}
+	return t, t.prepare(m, c, img)
 }
 
 // look starts reading the disks' headers early. Its error comes back when the

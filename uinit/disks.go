@@ -66,6 +66,9 @@ func (m *machine) openDisks(f *disk.Finder, dek *secret.Bytes, c *carried) (*vol
 	for _, w := range warnings {
 		m.warn(w)
 	}
+	for _, v := range out.handover {
+		m.guard(v.Passphrase)
+	}
 	return out, nil
 }
 

@@ -14,8 +14,11 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-// findEntry looks for what to boot on the mounted root.
-func (m *machine) findEntry(name string) (*bootentry.Entry, error) {
+// openRoot mounts the root and looks for what to boot on it.
+func (m *machine) openRoot(device, name string) (*bootentry.Entry, error) {
+	if err := mountRoot(device); err != nil {
+		return nil, err
+	}
 	root, err := bootentry.OpenRoot(rootDir)
 	if err != nil {
 		return nil, report.Errorf(report.BootNoEntry, "%w", err)

@@ -29,6 +29,10 @@ func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 		}
 		return nil, tpmProblem(err)
 	}
+	m.guard(rel.KEK.Key)
+	if rel.Next != nil {
+		m.guard(rel.Next.Key)
+	}
 	m.logf("key of generation %d released by %s", rel.KEK.Generation, rel.Member)
 	return rel, nil
 }
@@ -61,5 +65,6 @@ func (m *machine) unwrap(t *trust, c *carried, rel **kekclient.Released) (*secre
 		*rel = nil
 		return nil, err
 	}
+	m.guard(dek)
 	return dek, nil
 }
