@@ -57,11 +57,68 @@ func nonZero() *secret.Bytes {
 	return s
 }
 
+// wiretap is a device, its fleet and everything that crossed the TPM's bus.
+type wiretap struct {
+	*tpmtest.Sim
+	keeper    *keeper
+	key       *rsa.PrivateKey
+	encrypted bool
+	heard     []byte
+}
+
+// boot power-cycles the device and measures an image.
+func (w *wiretap) boot(t *testing.T) *provision.Device {
+	t.Helper()
+	w.heard = append(w.heard, w.Bus().Captured()...)
+	x := w.Restart()
+	for _, pcr := range []int{4, 9} {
+		if err := x.Extend(pcr, bytes.Repeat([]byte{0x5E}, measure.Size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !w.encrypted {
+		x.WithoutEncryption()
+	}
+	return &provision.Device{TPM: x, Fleet: w.keeper, PolicyKey: &w.key.PublicKey}
+}
+
+// life provisions, seals and boots the device; it returns the DEK, the wrapped
+// one and the AK's public key.
+func (w *wiretap) life(t *testing.T) (dek *secret.Bytes, record, akPoint []byte) {
+	t.Helper()
+	d := w.boot(t)
+	keys, err := d.Provision(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots := &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: d.PolicyKey}
+	policy := currentPolicy(t, d.TPM, w.key)
+	if err := slots.Prepare(policy); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := d.SealKeys(t.Context(), slots, "r07-u12", 1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = w.boot(t)
+	slots = &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: d.PolicyKey}
+	if err := slots.Prepare(policy); err != nil {
+		t.Fatal(err)
+	}
+	if record, err = slots.Read(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := slots.LockBoth(); err != nil {
+		t.Fatal(err)
+	}
+	w.heard = append(w.heard, w.Bus().Captured()...)
+	return sealed.DEK, record, keys.AK[len(keys.AK)-32:]
+}
+
 // heard runs provisioning, sealing and a boot, and tells which secrets crossed
 // the bus.
-func heard(t *testing.T, encrypted bool) []string {
+func heard(t *testing.T, encrypted bool) (found []string) {
 	t.Helper()
-	s := tpmtest.Start(t)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -70,62 +127,20 @@ func heard(t *testing.T, encrypted bool) []string {
 		credential: secret.Random(attest.CredentialSize), owner: nonZero(), lockout: nonZero(),
 		kek: kekclient.KEK{Key: secret.Random(keyblob.KeySize), ID: [16]byte{1}, Generation: 1},
 	}
-	device := func() *provision.Device {
-		x := s.Restart()
-		for _, pcr := range []int{4, 9} {
-			if err := x.Extend(pcr, bytes.Repeat([]byte{0x5E}, measure.Size)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !encrypted {
-			x.WithoutEncryption()
-		}
-		return &provision.Device{TPM: x, Fleet: k, PolicyKey: &key.PublicKey}
-	}
-	d := device()
-	keys, err := d.Provision(t.Context(), nil)
+	w := &wiretap{Sim: tpmtest.Start(t), keeper: k, key: key, encrypted: encrypted}
+	dek, record, akPoint := w.life(t)
+	passphrase, err := luks2.Passphrase(dek, "2f6a1c44-0c3b-5d0e-9c5a-3b1f0f1f7a11")
 	if err != nil {
 		t.Fatal(err)
 	}
-	slots := &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: &key.PublicKey}
-	policy := currentPolicy(t, d.TPM, key)
-	if err := slots.Prepare(policy); err != nil {
-		t.Fatal(err)
-	}
-	sealed, err := d.SealKeys(t.Context(), slots, "r07-u12", 1, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bus := s.Bus().Captured()
-
-	d = device() // the server's boot
-	slots = &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: &key.PublicKey}
-	if err := slots.Prepare(policy); err != nil {
-		t.Fatal(err)
-	}
-	record, err := slots.Read(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := slots.LockBoth(); err != nil {
-		t.Fatal(err)
-	}
-	bus = append(bus, s.Bus().Captured()...)
-
-	const uuid = "2f6a1c44-0c3b-5d0e-9c5a-3b1f0f1f7a11"
-	passphrase, err := luks2.Passphrase(sealed.DEK, uuid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Contains(bus, keys.AK[len(keys.AK)-32:]) {
+	if !bytes.Contains(w.heard, akPoint) {
 		t.Error("the capture does not even hold the AK's public key")
 	}
-	var found []string
 	for _, x := range []struct {
 		name  string
 		bytes []byte
 	}{
-		{"DEK", sealed.DEK.Expose()},
+		{"DEK", dek.Expose()},
 		{"KEK", k.kek.Key.Expose()},
 		{"passphrase", passphrase.Expose()},
 		{"owner authorization", k.owner.Expose()},
@@ -133,7 +148,7 @@ func heard(t *testing.T, encrypted bool) []string {
 		{"credential", k.credential.Expose()},
 		{"wrapped DEK", record[40:88]},
 	} {
-		if bytes.Contains(bus, x.bytes) {
+		if bytes.Contains(w.heard, x.bytes) {
 			found = append(found, x.name)
 		}
 	}
