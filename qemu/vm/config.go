@@ -71,7 +71,8 @@ type Config struct {
 	Firmware Firmware
 	VarsFile string // firmware variables kept across boots; a fresh copy if empty
 
-	Kernel, Initrd, Append string // Append without console=, which is added per Consoles
+	Kernel, Initrd string
+	Append         string // command line behind "console=ttyS0 panic=-1 reboot=t quiet"
 
 	MemoryMiB int // 512 if 0
 	CPUs      int // 1 if 0
@@ -79,7 +80,7 @@ type Config struct {
 	NICs      []NIC
 	TPM       *TPM
 	RTC       time.Time // the guest's clock at start; the host's if zero
-	Consoles  int       // serial ports ttyS0…; 1 if 0
+	Consoles  int       // serial ports ttyS0…, of which ttyS0 is the kernel's console; 1 if 0
 	// HotplugPorts is the number of empty PCIe root ports (hp0, hp1, …) for
 	// AddDisk. They are part of the geometry.
 	HotplugPorts int
@@ -161,18 +162,14 @@ func (c *Config) bootArgs() []string {
 	return a
 }
 
-// cmdline adds the consoles; the last one named becomes /dev/console, so that
-// is ttyS0.
+// cmdline adds the console. Linux makes one 8250 port a console, the first one
+// named, so further serial ports are for programs only.
 func (c *Config) cmdline() string {
-	words := []string{}
-	for i := c.Consoles - 1; i >= 0; i-- {
-		words = append(words, fmt.Sprintf("console=ttyS%d", i))
-	}
-	words = append(words, "panic=-1", "reboot=t", "quiet")
+	words := "console=ttyS0 panic=-1 reboot=t quiet"
 	if c.Append != "" {
-		words = append(words, c.Append)
+		words += " " + c.Append
 	}
-	return strings.Join(words, " ")
+	return words
 }
 
 func (c *Config) deviceArgs() []string {
