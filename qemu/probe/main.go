@@ -4,11 +4,13 @@
 // Synopsis: /init of a virtual machine; it takes no options.
 //
 // Lines it obeys: "reboot", "poweroff", "panic" (init exits), "echo TEXT",
-// "exists PATH".
+// "exists PATH", "read PATH" (its first 4 KiB), "modules" (loads what
+// /modules.list names, in order).
 package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,6 +77,14 @@ func obey(line string, out io.Writer) bool {
 		_, err = os.Stat(arg)
 		fmt.Fprintf(out, "probe: exists %s %v\n", arg, err == nil)
 		err = nil
+	case "read":
+		err = read(arg)
+		fmt.Fprintf(out, "probe: read %s: %v\n", arg, err)
+		err = nil
+	case "modules":
+		err = loadModules()
+		fmt.Fprintf(out, "probe: modules %v\n", err)
+		err = nil
 	default:
 		err = fmt.Errorf("unknown line %q", line)
 	}
@@ -82,4 +92,32 @@ func obey(line string, out io.Writer) bool {
 		fmt.Fprintln(out, "probe: failed:", err)
 	}
 	return false
+}
+
+func read(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.ReadFull(f, make([]byte, 4096))
+	return err
+}
+
+func loadModules() error {
+	list, err := os.ReadFile("/modules.list")
+	if err != nil {
+		return err
+	}
+	for path := range strings.FieldsSeq(string(list)) {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(unix.FinitModule(int(f.Fd()), "", 0), f.Close())
+		if err != nil {
+			return fmt.Errorf("load %s: %w", path, err)
+		}
+	}
+	return nil
 }

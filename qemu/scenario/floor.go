@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/image/modules"
-	"github.com/landfall-project/landfall/pkg/newc"
 	"github.com/landfall-project/landfall/qemu/netlab"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
@@ -130,6 +129,20 @@ func (l *Lab) floorDisk(pass []byte) vm.Disk {
 // configuration, packed as the server image is.
 func (l *Lab) floorInitrd(caDER []byte) string {
 	l.Helper()
+	files := l.moduleFiles()
+	files["ca.der"] = caDER
+	files["floor.conf"] = []byte(floorAddr + " /dev/vda\n")
+	raw := l.Initrd(l.GoBinary("./qemu/floor"), files)
+	if out, err := exec.CommandContext(l.Context(), "zstd", "-19", "--single-thread", "-q", "--rm", raw).CombinedOutput(); err != nil {
+		l.Fatalf("zstd: %v: %s", err, out)
+	}
+	return raw + ".zst"
+}
+
+// moduleFiles is the server image's modules, with their load order in
+// modules.list.
+func (l *Lab) moduleFiles() map[string][]byte {
+	l.Helper()
 	f, err := os.Open(filepath.Join(l.Repo, "image/config/server.modules"))
 	l.Check(err)
 	names, err := modules.ParseList(f)
@@ -137,27 +150,14 @@ func (l *Lab) floorInitrd(caDER []byte) string {
 	k := l.Kernel()
 	set, err := modules.Resolve(k.Modules, names)
 	l.Check(err)
-	init, err := os.ReadFile(l.GoBinary("./qemu/floor"))
-	l.Check(err)
-	var w newc.Writer
-	w.Dir("dev", 0o755)
-	w.Dir("modules", 0o755)
-	w.File("init", 0o755, init)
-	w.File("ca.der", 0o444, caDER)
-	w.File("floor.conf", 0o444, []byte(floorAddr+" /dev/vda\n"))
+	files := map[string][]byte{}
 	var list strings.Builder
 	for _, file := range set.Files {
 		b, err := os.ReadFile(filepath.Join(k.Modules, file))
 		l.Check(err)
-		name := "modules/" + path.Base(file)
-		w.File(name, 0o444, b)
-		list.WriteString("/" + name + "\n")
+		files[path.Base(file)] = b
+		list.WriteString("/" + path.Base(file) + "\n")
 	}
-	w.File("modules.list", 0o444, []byte(list.String()))
-	raw := l.Path("floor.cpio")
-	l.Check(os.WriteFile(raw, w.Bytes(), 0o644))
-	if out, err := exec.CommandContext(l.Context(), "zstd", "-19", "--single-thread", "-q", "--rm", raw).CombinedOutput(); err != nil {
-		l.Fatalf("zstd: %v: %s", err, out)
-	}
-	return raw + ".zst"
+	files["modules.list"] = []byte(list.String())
+	return files
 }

@@ -87,3 +87,13 @@ func (m *Machine) Off() error {
 	}
 	return err
 }
+
+// CutPowerAfter lets n more TPM commands pass; before the next one the machine
+// and its TPM lose their power.
+func (m *Machine) CutPowerAfter(n int) {
+	m.TPM.Proxy.CutAfter(n, func() {
+		if err := m.VM.Close(); err != nil {
+			m.lab.Logf("power cut: %v", err)
+		}
+	})
+}

@@ -8,6 +8,7 @@
 package vm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -49,6 +50,8 @@ type Disk struct {
 	Serial   string // up to 20 bytes; shown in /sys/block/*/serial
 	// Snapshot drops the guest's writes when the machine ends.
 	Snapshot bool
+	// Broken answers each read with an I/O error: a dead disk. Path must be raw.
+	Broken bool
 }
 
 // NIC is a virtio network card on a tap of the machine's namespace.
@@ -172,20 +175,26 @@ func (c *Config) cmdline() string {
 	return words
 }
 
+// driveArgs is the image's part of QEMU's -drive.
+func (d Disk) driveArgs() string {
+	if d.Broken {
+		return "driver=blkdebug,image.driver=file,image.filename=" + d.Path +
+			",inject-error.0.event=none,inject-error.0.iotype=read,inject-error.0.errno=5"
+	}
+	args := "cache=writeback,file=" + d.Path + ",format=" + cmp.Or(d.Format, "raw")
+	if d.ReadOnly {
+		args += ",readonly=on"
+	}
+	if d.Snapshot {
+		args += ",snapshot=on"
+	}
+	return args
+}
+
 func (c *Config) deviceArgs() []string {
 	var a []string
 	for i, d := range c.Disks {
-		format := d.Format
-		if format == "" {
-			format = "raw"
-		}
-		drive := fmt.Sprintf("if=none,id=disk%d,file=%s,format=%s,cache=writeback", i, d.Path, format)
-		if d.ReadOnly {
-			drive += ",readonly=on"
-		}
-		if d.Snapshot {
-			drive += ",snapshot=on"
-		}
+		drive := fmt.Sprintf("if=none,id=disk%d,%s", i, d.driveArgs())
 		dev := fmt.Sprintf("virtio-blk-pci,drive=disk%d,id=blk%d", i, i)
 		if d.Serial != "" {
 			dev += ",serial=" + d.Serial
@@ -198,10 +207,7 @@ func (c *Config) deviceArgs() []string {
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,id=nic%d,mac=%s,romfile=", i, i, n.MAC))
 	}
 	if c.TPM != nil {
-		model := c.TPM.Model
-		if model == "" {
-			model = TPMTIS
-		}
+		model := cmp.Or(c.TPM.Model, TPMTIS)
 		a = append(a, "-chardev", "socket,id=chrtpm,path="+c.TPM.Ctrl,
 			"-tpmdev", "emulator,id=tpm0,chardev=chrtpm", "-device", string(model)+",tpmdev=tpm0")
 	}

@@ -45,13 +45,6 @@ func (v *VM) SetLink(ctx context.Context, n int, up bool) error {
 	return err
 }
 
-// RemoveDisk takes disk n of the Config away from the running guest, without
-// the guest's consent: a dead disk. Its requests fail from then on.
-func (v *VM) RemoveDisk(ctx context.Context, n int) error {
-	_, err := v.Execute(ctx, "device_del", map[string]any{"id": fmt.Sprintf("blk%d", n)})
-	return err
-}
-
 // AddDisk plugs a disk into the empty root port (Config.HotplugPorts).
 func (v *VM) AddDisk(ctx context.Context, port int, d Disk) error {
 	format := d.Format

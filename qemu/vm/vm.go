@@ -178,6 +178,8 @@ func (v *VM) Wait(ctx context.Context, timeout time.Duration) (*Exit, error) {
 			return nil, fmt.Errorf("QMP SHUTDOWN event: %w", err)
 		}
 		exit.Reason = data.Reason
+	} else if !v.cmd.ProcessState.Exited() {
+		return exit, nil // by a signal; what it printed then is about the signal
 	} else if v.stderr.Len() > 0 {
 		return exit, fmt.Errorf("QEMU failed: %w: %s", v.waitErr, v.stderr.String())
 	}
