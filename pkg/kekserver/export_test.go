@@ -1,5 +1,14 @@
 package kekserver
 
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+)
+
 // Route is a route of the operator plane, for the test that tries each.
 type Route struct {
 	Method, Path string
@@ -13,4 +22,36 @@ func (s *Server) Routes() []Route {
 		out = append(out, Route{r.method, r.path, r.roles})
 	}
 	return out
+}
+
+// Seed writes a live region with sealed devices of one AK each, as if all of
+// them had gone through the factory.
+func Seed(ctx context.Context, store kekstore.Store, region string, manifest []byte, slice []byte, aks map[string][]byte) error {
+	s := newState(store, nil)
+	var old regionRecord
+	version, err := s.load(ctx, pathRegion, &old)
+	if err != nil {
+		return err
+	}
+	if err := s.save(ctx, pathRegion, version, &regionRecord{Region: region, State: kekproto.StateLive}); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(manifest)
+	if _, err := store.Swap(ctx, pathManifests+hex.EncodeToString(sum[:]), 0, manifest); err != nil {
+		return err
+	}
+	for id, ak := range aks {
+		if err := s.save(ctx, pathDevices+id, 0, &deviceRecord{AKPublic: ak, Approved: true, Sealed: 1}); err != nil {
+			return err
+		}
+		if err := s.save(ctx, pathSlices+id, 0, &sliceRecord{Generation: 1, Digest: slice}); err != nil {
+			return err
+		}
+		k, _, err := s.createKEK(ctx, id, 1)
+		if err != nil {
+			return err
+		}
+		k.key.Wipe()
+	}
+	return nil
 }

@@ -1,0 +1,203 @@
+package kekserver_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/kekclient"
+	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+const benchDevices = 64
+
+// load is a seeded region whose member runs as its own process.
+type load struct {
+	members []snapshot.Member
+	ca      []byte
+	aks     map[string]*softAK
+	pid     int
+}
+
+// BenchmarkRelease measures attested releases on new connections, each durable
+// in the audit log, by a kekd of its own process: releases per second of its
+// CPU time, and latencies. Clients share the machine.
+//
+//	go test -run '^$' -bench Release -benchtime 3000x ./pkg/kekserver
+func BenchmarkRelease(b *testing.B) {
+	l := startLoad(b)
+	for _, clients := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			before := cpuTime(b, l.pid)
+			b.ResetTimer()
+			took := l.run(b, clients, b.N)
+			b.StopTimer()
+			cpu := cpuTime(b, l.pid) - before
+			slices.Sort(took)
+			b.ReportMetric(float64(b.N)/max(cpu.Seconds(), 0.001), "releases/cpu-s")
+			b.ReportMetric(cpu.Seconds()*1e3/float64(b.N), "cpu-ms/release")
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1e3, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1e3, "p99-ms")
+		})
+	}
+}
+
+func (l *load) run(b *testing.B, clients, n int) []time.Duration {
+	took := make([]time.Duration, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				id := fmt.Sprintf("d%d", i%benchDevices)
+				c := &kekclient.Client{Members: l.members, CA: l.ca, Device: id}
+				start := time.Now()
+				r, err := c.Release(context.Background(), l.aks[id], 1)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				took[i] = time.Since(start)
+				r.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return took
+}
+
+func startLoad(b *testing.B) *load {
+	b.Helper()
+	dir := filepath.Join(b.TempDir(), "region")
+	port := benchPort(b)
+	l := &load{aks: map[string]*softAK{}, members: []snapshot.Member{{ID: testMember, URL: fmt.Sprintf("https://127.0.0.1:%d", port)}}}
+	o := fleetdir.Options{Region: testRegion, Members: l.members, Agents: []fleetdir.AgentOption{{Name: "alice", Role: "operator"}}, Threshold: 1, EKPolicy: "record"}
+	if err := fleetdir.Init(context.Background(), dir, o); err != nil {
+		b.Fatal(err)
+	}
+	f := &fleet{t: b, dir: dir}
+	l.ca = f.ca()
+	l.seed(b, f)
+	kekd := filepath.Join(b.TempDir(), "kekd")
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", kekd, "../../cmds/kekd").CombinedOutput(); err != nil {
+		b.Fatalf("build kekd: %v\n%s", err, out)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(kekd, "-config", filepath.Join(dir, "members", testMember, "kekd.json"))
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+		if err := cmd.Wait(); err != nil {
+			b.Errorf("kekd: %v\n%s", err, log.String())
+		}
+	})
+	l.pid = cmd.Process.Pid
+	awaitPort(b, port)
+	return l
+}
+
+func (l *load) seed(b *testing.B, f *fleet) {
+	b.Helper()
+	slice := bytes.Repeat([]byte{5}, 32)
+	pcrs := map[int][]byte{}
+	for _, n := range attest.Selection() {
+		pcrs[n] = bytes.Repeat([]byte{byte(n)}, measure.Size)
+	}
+	pcrs[measure.SlicePCR] = measure.SliceValue(slice)
+	m := &measure.Manifest{Type: measure.ManifestType, Image: "bench", Version: "1", Role: measure.RoleServer, Form: measure.FormEFIKernel, PCRs: map[int]measure.Hex{}}
+	for _, n := range measure.ImagePCRs() {
+		m.PCRs[n] = pcrs[n]
+	}
+	manifest, err := measure.SignManifest(m, f.signer("offline/manifest.key"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	aks := map[string][]byte{}
+	for i := range benchDevices {
+		id := fmt.Sprintf("d%d", i)
+		l.aks[id] = newSoftAK(b, pcrs)
+		aks[id] = l.aks[id].public(b)
+	}
+	member := filepath.Join(f.dir, "members", testMember)
+	key, err := kekstore.FileUnsealer{Path: filepath.Join(member, "barrier.key")}.BarrierKey(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer key.Wipe()
+	store, err := kekstore.OpenBolt(filepath.Join(member, "store.db"), key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := kekserver.Seed(context.Background(), store, testRegion, manifest, slice, aks); err != nil {
+		b.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// benchPort returns the first of three ports that nobody uses just now.
+func benchPort(b *testing.B) int {
+	b.Helper()
+	l := listen(b)
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return min(port, 65000)
+}
+
+func awaitPort(b *testing.B, port int) {
+	b.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = c.Close()
+			return
+		}
+	}
+	b.Fatal("kekd does not listen")
+}
+
+// cpuTime is user and system time of a process: fields 14 and 15 of
+// /proc/PID/stat, in hundredths of a second (proc(5)).
+func cpuTime(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	var sum time.Duration
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(n) * 10 * time.Millisecond
+	}
+	return sum
+}

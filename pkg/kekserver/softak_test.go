@@ -1,0 +1,68 @@
+package kekserver_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"math/big"
+	"testing"
+
+	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+)
+
+// softAK signs quotes in software, for load only: a TPM makes a few a second.
+// That quotes of real TPMs are accepted, and others are not, is tested with
+// swtpm.
+type softAK struct {
+	key  *ecdsa.PrivateKey
+	pcrs map[int][]byte
+}
+
+func newSoftAK(t testing.TB, pcrs map[int][]byte) *softAK {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &softAK{key: key, pcrs: pcrs}
+}
+
+func sized(b, v []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
+}
+
+// public is a TPMT_PUBLIC (TPM 2.0 Part 2, 12.2.4) of a restricted P-256 key.
+func (k *softAK) public(t testing.TB) []byte {
+	t.Helper()
+	point, err := k.key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := []byte{0, 0x23, 0, 0x0b, 0, 5, 0, 0x72, 0, 0} // ECC, SHA-256, attributes, no policy
+	b = append(b, 0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10)
+	return sized(sized(b, point[1:33]), point[33:])
+}
+
+// Quote implements kekclient.Quoter (TPMS_ATTEST, Part 2, 10.12.12).
+func (k *softAK) Quote(qualifying []byte) (kekproto.Quote, error) {
+	b := []byte{0xff, 'T', 'C', 'G', 0x80, 0x18}
+	b = sized(sized(b, []byte{0, 0x0b}), qualifying)
+	b = append(b, make([]byte, 8+4+4+1+8)...)
+	b = append(b, 0, 0, 0, 1, 0, 0x0b, 3, 0, 0, 0)
+	h := sha256.New()
+	for _, n := range attest.Selection() {
+		b[len(b)-3+n/8] |= 1 << (n % 8)
+		h.Write(k.pcrs[n])
+	}
+	b = sized(b, h.Sum(nil))
+	digest := sha256.Sum256(b)
+	r, s, err := ecdsa.Sign(rand.Reader, k.key, digest[:])
+	if err != nil {
+		return kekproto.Quote{}, err
+	}
+	pad := func(i *big.Int) []byte { return i.FillBytes(make([]byte, 32)) }
+	return kekproto.Quote{Attest: b, Signature: sized(sized([]byte{0, 0x18, 0, 0x0b}, pad(r)), pad(s)), PCRs: k.pcrs}, nil
+}
