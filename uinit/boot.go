@@ -17,9 +17,8 @@ import (
 // as soon as what they need is known.
 func (m *machine) boot(img *image) {
 	// Hardware: drivers for what is there, and later for what comes.
-	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
 	tpm := start(m, openTPM)
-	crypto := start(m, func() (struct{}, error) { hw.crypto(); return struct{}{}, nil })
+	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
 
 	// Slice: signed by the region root, whose key is in the image.
 	c := hold(m, "slice", func() (*carried, error) { return m.readSlice(img) })
@@ -29,9 +28,11 @@ func (m *machine) boot(img *image) {
 	finder := &disk.Finder{Volumes: c.Volumes}
 	m.look(finder)
 
-	// TPM: it must be the slice's; the slice is measured, the slot's policy
-	// satisfied.
-	t := hold(m, "tpm", func() (*trust, error) { return m.prepareTPM(&tpm, c, img) })
+	// TPM: it must be the slice's. The slice is measured; the slots are being
+	// prepared from here on.
+	t := hold(m, "tpm", func() (*trust, error) { return m.identifyTPM(&tpm, c, img) })
+
+	crypto := start(m, func() (struct{}, error) { hw.crypto(); return struct{}{}, nil })
 
 	// Lease: the slice's, or none.
 	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
@@ -76,14 +77,14 @@ func (m *machine) startHardware() (*hardware, error) {
 	return hw, nil
 }
 
-// prepareTPM opens the TPM again where the first attempt failed.
-func (m *machine) prepareTPM(opened **later[*trust], c *carried, img *image) (*trust, error) {
+// identifyTPM opens the TPM again where the first attempt failed.
+func (m *machine) identifyTPM(opened **later[*trust], c *carried, img *image) (*trust, error) {
 	t, err := (*opened).wait()
 	if err != nil {
 		*opened = start(m, openTPM)
 		return nil, err
 	}
-	return t, t.prepare(m, c, img)
+	return t, t.identify(m, c, img)
 }
 
 // look starts reading the disks' headers early. Its error comes back when the

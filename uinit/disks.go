@@ -107,8 +107,7 @@ func (v *volumes) open(f *disk.Finder, dek *secret.Bytes, device string, spec sn
 	}
 	root := spec.Use == "root"
 	if root {
-		// Read-only: nothing that uinit does may change the root.
-		if v.root, err = vol.Map(true); err != nil {
+		if v.root, err = dmcrypt.Create(mapping(vol)); err != nil {
 			pass.Wipe()
 			return report.Errorf(report.DiskMap, "%w", err)
 		}
@@ -117,6 +116,15 @@ func (v *volumes) open(f *disk.Finder, dek *secret.Bytes, device string, spec sn
 		Name: spec.Name, UUID: spec.UUID, Passphrase: pass, Root: root, Discards: spec.Discards,
 	})
 	return nil
+}
+
+// mapping is read-only: nothing that uinit does may change the root.
+func mapping(vol *disk.Volume) dmcrypt.Config {
+	k := vol.Key
+	return dmcrypt.Config{
+		Name: vol.Spec.Name, UUID: k.UUID, Device: vol.Device.Path, Cipher: k.Cipher, Key: k.Key,
+		SectorSize: k.SectorSize, Offset: k.Offset, Size: k.Size, IVOffset: k.IVOffset, ReadOnly: true,
+	}
 }
 
 // diskProblem gives an error of a volume its code, the gravest first.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -61,6 +62,8 @@ type hardware struct {
 	m       *machine
 	modules *modules
 
+	looked map[string]bool // files of fresh; the boot's own goroutine only
+
 	mu     sync.Mutex
 	seen   map[string]bool // modaliases
 	failed map[string]bool
@@ -74,7 +77,7 @@ func newHardware(m *machine) (*hardware, error) {
 	release := unix.ByteSliceToString(uts.Release[:])
 	return &hardware{
 		m: m, modules: readModules(filepath.Join(m.root, "lib/modules", release)),
-		seen: map[string]bool{}, failed: map[string]bool{},
+		looked: map[string]bool{}, seen: map[string]bool{}, failed: map[string]bool{},
 	}, nil
 }
 
@@ -85,20 +88,18 @@ func (h *hardware) coldplug() {
 	}
 }
 
-// pass looks at each device of each bus once, and says whether there was a new
-// one to load for.
+// pass looks at each device of each bus once, and says whether there was one to
+// load for.
 func (h *hardware) pass() bool {
-	// Glob's only error is a bad pattern.
-	files, _ := filepath.Glob(filepath.Join(h.m.root, "sys/bus/*/devices/*/modalias"))
 	var wg sync.WaitGroup
-	fresh := false
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			continue // gone again
-		}
-		for _, name := range h.wanted(strings.TrimSpace(string(b))) {
-			fresh = true
+	found := false
+	for _, modalias := range h.fresh() {
+		for _, name := range h.wanted(modalias) {
+			found = true
+			if runtime.NumCPU() == 1 {
+				h.load(name) // threads would only cost
+				continue
+			}
 			wg.Go(func() {
 				defer h.m.recoverPanic()
 				h.load(name)
@@ -106,7 +107,29 @@ func (h *hardware) pass() bool {
 		}
 	}
 	wg.Wait()
-	return fresh
+	return found
+}
+
+// fresh returns the modaliases of the devices that were not looked at before.
+// A bus or device that cannot be read is gone again, or has none.
+func (h *hardware) fresh() []string {
+	var all []string
+	buses, _ := os.ReadDir(filepath.Join(h.m.root, "sys/bus"))
+	for _, bus := range buses {
+		dir := filepath.Join(h.m.root, "sys/bus", bus.Name(), "devices")
+		devices, _ := os.ReadDir(dir)
+		for _, d := range devices {
+			file := filepath.Join(dir, d.Name(), "modalias")
+			if h.looked[file] {
+				continue
+			}
+			h.looked[file] = true
+			if b, err := os.ReadFile(file); err == nil {
+				all = append(all, strings.TrimSpace(string(b)))
+			}
+		}
+	}
+	return all
 }
 
 // wanted returns the modules of a modalias that was not seen before.

@@ -98,7 +98,7 @@ func TestColdplug(t *testing.T) {
 		}
 	}
 	r.fail["virtio-net.ko"] = unix.ENOMEM
-	h := &hardware{m: m, modules: ms, seen: map[string]bool{}, failed: map[string]bool{}}
+	h := &hardware{m: m, modules: ms, looked: map[string]bool{}, seen: map[string]bool{}, failed: map[string]bool{}}
 	h.coldplug()
 	if !slices.Contains(r.loaded, "virtio-net.ko") {
 		t.Errorf("loaded %v, want virtio-net.ko among them", r.loaded)

@@ -21,14 +21,13 @@ import (
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
-// trust is the machine's TPM and what was prepared on it. One goroutine at a
-// time uses it.
+// trust is the machine's TPM and what was prepared on it.
 type trust struct {
 	*tpm.TPM
-	pcrs     map[int][]byte // after the slice was measured
+	pcrs     map[int][]byte // what a quote says: as read, and the slice in SlicePCR
 	slots    *nvslot.Slots
-	policy   *pcrpolicy.Policy
-	noPolicy error // why there is none
+	noPolicy error            // why the slots stay closed
+	prepared *later[struct{}] // slots, ready for one read
 
 	sliceMeasured bool
 	capped        bool
@@ -40,63 +39,70 @@ const (
 	tpmLook = 10 * time.Millisecond
 )
 
-// openTPM opens the TPM and asks for its AK, which needs no slice. A driver may
-// take a moment.
+// openTPM opens the TPM and asks what needs no slice: the AK's name and the
+// PCRs. A driver may take a moment.
 func openTPM() (*trust, error) {
 	for end := time.Now().Add(tpmWait); ; time.Sleep(tpmLook) {
 		t, err := tpm.Open(tpm.Device)
-		if err == nil {
+		switch {
+		case err == nil:
 			// A missing AK is told later, when the slice can say whose TPM
-			// this is; the name is only fetched early here.
+			// this is; here its name is only fetched early.
 			_, _ = t.AKName()
-			return &trust{TPM: t}, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+			pcrs, err := t.ReadPCRs()
+			if err != nil {
+				return nil, errors.Join(tpmProblem(err), t.Close())
+			}
+			return &trust{TPM: t, pcrs: pcrs}, nil
+		case !errors.Is(err, fs.ErrNotExist):
 			return nil, tpmProblem(err)
-		}
-		if time.Now().After(end) {
+		case time.Now().After(end):
 			return nil, report.Errorf(report.TPMMissing, "%w", err)
 		}
 	}
 }
 
-// prepare measures the slice and does all on the TPM that needs no network. It
-// may be repeated: what is done is not done again.
-func (t *trust) prepare(m *machine, c *carried, img *image) error {
+// identify compares the TPM with the slice, measures the slice, and starts all
+// work on the slots that needs no network. It may be repeated: what is done is
+// not done again.
+func (t *trust) identify(m *machine, c *carried, img *image) error {
 	if err := t.CheckAK(c.Device.AKName); err != nil {
 		return m.whoseTPM(t, c, err)
 	}
-	if !t.sliceMeasured {
-		if err := t.Extend(measure.SlicePCR, c.digest[:]); err != nil {
-			return tpmProblem(err)
-		}
-		t.sliceMeasured = true
-	}
-	pcrs, err := t.ReadPCRs()
-	if err != nil {
-		return tpmProblem(err)
-	}
-	if t.pcrs == nil {
-		m.logf("%s", measured(pcrs))
-		if bytes.Equal(pcrs[9], make([]byte, measure.Size)) {
-			m.warn(report.Errorf(report.HWLab, "PCR 9 is zero: the firmware measured nothing of this image"))
-		}
-	}
-	t.pcrs = pcrs
-	if !bytes.Equal(pcrs[measure.SlicePCR], measure.SliceValue(c.digest[:])) {
-		p := report.Errorf(report.TPMFailed, "PCR %d was used before in this power-on", measure.SlicePCR)
-		p.Do = "power-cycle the machine: its TPM was not reset at the last reboot"
-		return p
+	if err := t.measureSlice(m, c); err != nil {
+		return err
 	}
 	t.slots = &nvslot.Slots{TPM: t.TPM, SRKPublic: c.Device.SRKPublic, PolicyKey: img.policy}
 	// Without a policy the slot stays closed, but the fleet is asked all the
 	// same: its refusal names the PCRs that differ, where operators look.
-	if t.policy, t.noPolicy = pcrpolicy.Select(c.policies, pcrs); t.noPolicy != nil {
+	var policy *pcrpolicy.Policy
+	if policy, t.noPolicy = pcrpolicy.Select(c.policies, t.pcrs); t.noPolicy == nil {
+		t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(policy) })
+	}
+	return nil
+}
+
+// measureSlice extends the slice's digest, once. The PCR was read before, which
+// must have shown it unused: then its new value is known without asking again.
+func (t *trust) measureSlice(m *machine, c *carried) error {
+	if t.sliceMeasured {
 		return nil
 	}
-	if err := t.slots.Prepare(t.policy); err != nil {
-		return nvProblem(err)
+	m.logf("%s", measured(t.pcrs))
+	zero := make([]byte, measure.Size)
+	if bytes.Equal(t.pcrs[9], zero) {
+		m.warn(report.Errorf(report.HWLab, "PCR 9 is zero: the firmware measured nothing of this image"))
 	}
+	if !bytes.Equal(t.pcrs[measure.SlicePCR], zero) {
+		p := report.Errorf(report.TPMFailed, "PCR %d was used before in this power-on", measure.SlicePCR)
+		p.Do = "power-cycle the machine: its TPM was not reset at the last reboot"
+		return p
+	}
+	if err := t.Extend(measure.SlicePCR, c.digest[:]); err != nil {
+		return tpmProblem(err)
+	}
+	t.pcrs[measure.SlicePCR] = measure.SliceValue(c.digest[:])
+	t.sliceMeasured = true
 	return nil
 }
 
@@ -157,9 +163,13 @@ func ekName(t *tpm.TPM) string {
 }
 
 // read returns the wrapped key of a generation.
-func (t *trust) read(generation uint32) ([]byte, error) {
+func (t *trust) read(m *machine, generation uint32) ([]byte, error) {
 	if t.noPolicy != nil {
 		return nil, report.Errorf(report.NVNoPolicy, "%w; %s", t.noPolicy, measured(t.pcrs))
+	}
+	if _, err := t.prepared.wait(); err != nil {
+		// Read tries once more by itself, and then says why not.
+		m.note("prepare NV slots: %v", err)
 	}
 	record, err := t.slots.Read(keyblob.Slot(generation))
 	if err != nil {
