@@ -41,7 +41,11 @@ func (m *Maker) makeFilesystem(ctx context.Context, dek *secret.Bytes, job *Job)
 		return err
 	}
 	defer key.Wipe()
-	mapping, err := mapVolume(&Volume{Spec: job.Spec, Device: job.Device, Key: key}, false)
+	mapping, err := dmcrypt.Create(dmcrypt.Config{
+		Name: job.Spec.Name, UUID: key.UUID, Device: job.Device.Path,
+		Cipher: key.Cipher, Key: key.Key, SectorSize: key.SectorSize,
+		Offset: key.Offset, Size: key.Size, IVOffset: key.IVOffset,
+	})
 	if err != nil {
 		return err
 	}
@@ -141,25 +145,4 @@ func isSealed(d Device) bool {
 	}
 	_, err = luks2.FindToken(h)
 	return err == nil
-}
-
-// mapVolume maps an opened volume. Its name is the volume's; what the mapping
-// may do comes from the slice.
-func mapVolume(v *Volume, readOnly bool) (*dmcrypt.Mapping, error) {
-	cfg := dmcrypt.Config{
-		Name: v.Spec.Name, UUID: v.Key.UUID, Device: v.Device.Path,
-		Cipher: v.Key.Cipher, Key: v.Key.Key, SectorSize: v.Key.SectorSize,
-		Offset: v.Key.Offset, Size: v.Key.Size, IVOffset: v.Key.IVOffset, ReadOnly: readOnly,
-	}
-	if v.Spec.Discards {
-		cfg.Options = []string{"allow_discards"}
-	}
-	return dmcrypt.Create(cfg)
-}
-
-// Map maps the volume as /dev/mapper/NAME, with the slice's volume name, and
-// wipes the key.
-func (v *Volume) Map(readOnly bool) (*dmcrypt.Mapping, error) {
-	defer v.Key.Wipe()
-	return mapVolume(v, readOnly)
 }

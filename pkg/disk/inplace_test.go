@@ -1,0 +1,231 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func TestInPlaceKeepsTheData(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	var said []string
+	m.Logf = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	if n := plaintextLeft(before, readFile(t, f.path("vda"))); n > 0 {
+		t.Errorf("%d blocks of plaintext are left on the disk", n)
+	}
+	all := strings.Join(said, "\n")
+	if !strings.Contains(all, "safe to power off") || !strings.Contains(all, "100 %") {
+		t.Errorf("no progress was told:\n%s", all)
+	}
+	// A second run finds it sealed and writes nothing.
+	after := readFile(t, f.path("vda"))
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(after, readFile(t, f.path("vda"))) {
+		t.Error("a run on a sealed volume wrote to it")
+	}
+	if err := seal(context.Background(), m, testDEK("other"), v); err == nil {
+		t.Error("a volume sealed under another DEK passed the check")
+	}
+	if entries, err := os.ReadDir(m.Dir); err != nil || len(entries) > 0 {
+		t.Errorf("left in the work folder: %v, %v", entries, err)
+	}
+}
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// plaintextLeft counts the 4 KiB blocks of after that were in before.
+func plaintextLeft(before, after []byte) int {
+	const block = 4096
+	seen := map[[32]byte]bool{}
+	for i := 0; i+block <= len(before); i += block {
+		seen[sha256.Sum256(before[i:i+block])] = true
+	}
+	delete(seen, sha256.Sum256(make([]byte, block)))
+	n := 0
+	for i := 0; i+block <= len(after); i += block {
+		if seen[sha256.Sum256(after[i:i+block])] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestInPlaceKilled kills whatever program runs at random moments, with
+// SIGKILL, and begins again.
+func TestInPlaceKilled(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	kills, limit := 0, 10*time.Millisecond
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), limit/2+time.Duration(r.Int64N(int64(limit))))
+		err := seal(ctx, m, dek, v)
+		cut := ctx.Err() != nil
+		cancel()
+		if err == nil {
+			break
+		}
+		if !cut {
+			t.Fatalf("after %d kills: %v", kills, err)
+		}
+		kills++
+		limit += limit / 10 // so that it ends on a slow machine too
+	}
+	t.Logf("killed %d times", kills)
+	if kills < 5 {
+		t.Errorf("killed only %d times: the test proves little", kills)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+}
+
+// TestInPlaceTornHeader cuts the power while cryptsetup writes the header over
+// the head of the filesystem, at many lengths.
+func TestInPlaceTornHeader(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 64, 128)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := testPassphrase(t, dek, v.UUID)
+	if err := m.begin(ctx, jobs[0], pass); err != nil {
+		t.Fatal(err)
+	}
+	begun := readFile(t, f.path("vda"))
+	for _, n := range []int{0, 512, 4096, 8192, 16384, 20480, 32768, 40000, 1 << 20, 16<<20 - 512, 16 << 20} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			torn := append(bytes.Clone(begun[:n]), before[n:shiftSize]...)
+			torn = append(torn, begun[shiftSize:]...)
+			f.write(f.path("vda"), string(torn))
+			if err := seal(ctx, m, dek, v); err != nil {
+				t.Fatal(err)
+			}
+			if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
+				t.Error("the decrypted volume differs from the original filesystem")
+			}
+		})
+	}
+}
+
+// TestInPlaceOtherDEK: an encryption begun under another DEK is not touched
+// once data was encrypted, and is undone when none was.
+func TestInPlaceOtherDEK(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.begin(ctx, jobs[0], testPassphrase(t, testDEK("lost"), v.UUID)); err != nil {
+		t.Fatal(err)
+	}
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal("a DEK that encrypted nothing yet is no reason to stop: ", err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	// Now one that is half-way.
+	f.write(f.path("vda"), string(before))
+	stopWhen(t, f, m, dek, v, before, func(meta *metadata) bool { return meta.begun() && !meta.all() })
+	image := readFile(t, f.path("vda"))
+	if err := seal(ctx, m, testDEK("other"), v); !errors.Is(err, ErrOtherKey) {
+		t.Errorf("seal with another DEK: %v, want ErrOtherKey", err)
+	}
+	if !bytes.Equal(image, readFile(t, f.path("vda"))) {
+		t.Error("the disk was changed")
+	}
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+}
+
+// TestInPlaceCutAtTheEnd is the moment after the last shift, at which
+// cryptsetup 2.6 leaves a header that it cannot resume itself.
+func TestInPlaceCutAtTheEnd(t *testing.T) {
+	ctx := context.Background()
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 96, 160)
+	before := readFile(t, f.path("vda"))
+	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+	m := newMaker(t, f)
+	stopWhen(t, f, m, dek, v, before, (*metadata).all)
+	if err := seal(ctx, m, dek, v); err != nil {
+		t.Fatal(err)
+	}
+	after := readFile(t, f.path("vda"))
+	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+		t.Error("the decrypted volume differs from the original filesystem")
+	}
+	if n := plaintextLeft(before, after); n > 0 {
+		t.Errorf("%d blocks of plaintext are left on the disk", n)
+	}
+	if out := command0(t, "cryptsetup", "luksDump", f.path("vda")); strings.Contains(out, "reencrypt") {
+		t.Errorf("traces are left:\n%s", out)
+	}
+}
+
+// stopWhen kills an encryption of vda again and again, a little earlier or
+// later, until it is met in the wanted state. An encryption that ended begins
+// anew with the disk as it was before.
+func stopWhen(t *testing.T, f *fakeTree, m *Maker, dek *secret.Bytes, v snapshot.Volume, before []byte, wanted func(*metadata) bool) {
+	t.Helper()
+	for tries := range 400 {
+		cut, cancel := context.WithTimeout(context.Background(), time.Duration(1+tries%40)*5*time.Millisecond)
+		err := seal(cut, m, dek, v)
+		cancel()
+		meta, _, ok, derr := m.tools().dump(context.Background(), f.path("vda"))
+		if derr == nil && ok && meta.inProgress() && wanted(meta) {
+			return
+		}
+		if err == nil {
+			f.write(f.path("vda"), string(before))
+		}
+	}
+	t.Fatal("never met that moment")
+}
