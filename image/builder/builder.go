@@ -89,13 +89,15 @@ func (o Options) compile(ctx context.Context) (string, error) {
 		return "", err
 	}
 	dir, err := o.Cache.Make(ctx, "uroot-"+string(o.Flavour), key, func(ctx context.Context, dir string) error {
-		cmd := o.goCommand(ctx, "tool", "mkuimage", "-base=/dev/null", "-config-file", o.configFile("mkuimage.yaml"),
+		// mkuimage keeps its folder when a build fails; in dir it goes with dir.
+		tmp := filepath.Join(dir, "tmp")
+		cmd := o.goCommand(ctx, "tool", "mkuimage", "-tmp-dir", tmp, "-base=/dev/null", "-config-file", o.configFile("mkuimage.yaml"),
 			"-config", string(o.Flavour), "-o", filepath.Join(dir, "base.cpio"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("mkuimage: %w\n%s", err, out)
 		}
-		return nil
+		return os.RemoveAll(tmp)
 	})
 	if err != nil {
 		return "", err
