@@ -116,6 +116,9 @@ func (h *hardware) fresh() []string {
 	var all []string
 	buses, _ := os.ReadDir(filepath.Join(h.m.root, "sys/bus"))
 	for _, bus := range buses {
+		if !h.modules.drives(bus.Name()) {
+			continue
+		}
 		dir := filepath.Join(h.m.root, "sys/bus", bus.Name(), "devices")
 		devices, _ := os.ReadDir(dir)
 		for _, d := range devices {
@@ -162,9 +165,15 @@ func (h *hardware) load(name string) {
 // crypto loads what opens and mounts the disks. In some kernels they are built
 // in, so a missing module is no error here; dm-crypt will say what it lacks.
 func (h *hardware) crypto() {
-	for _, name := range []string{"dm_crypt", "ecb", "xts", "aesni_intel", "crc32c_intel", "ext4"} {
-		h.load(name)
+	h.load("dm_crypt")
+	// The processor's AES brings its own xts(aes); the generic one is for
+	// processors without.
+	if h.modules.load("aesni_intel") != nil {
+		h.load("ecb")
+		h.load("xts")
 	}
+	h.load("crc32c_intel")
+	h.load("ext4")
 }
 
 // hotplug loads drivers for devices that appear late: slow controllers, a disk

@@ -23,6 +23,7 @@ kernel/crypto/xts.ko:
 const testAlias = `# Aliases extracted from modules themselves.
 alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
 alias virtio:d00000001v* virtio_net
+alias acpi*:PNP0C31:* tpm_tis
 alias fs-ext4 ext4
 `
 
@@ -106,6 +107,44 @@ func TestColdplug(t *testing.T) {
 	h.load("virtio_net") // its failure is shown once
 	if text := printed(); strings.Count(text, "LF-HW-03") != 1 || !strings.Contains(text, "virtio-net.ko: cannot allocate memory") {
 		t.Errorf("consoles:\n%s", text)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	ms, _ := testModules(t)
+	tests := []struct{ modalias, want string }{
+		{"virtio:d00000001v00001AF4", "virtio_net"},
+		{"virtio:d00000002v00001AF4", ""},
+		{"acpi:PNP0C31:", "tpm_tis"},
+		{"acpi:PNP0C32:", ""},
+		{"nonsense", ""},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		if got := strings.Join(ms.match(tt.modalias), " "); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.modalias, got, tt.want)
+		}
+	}
+	for bus, want := range map[string]bool{"pci": true, "virtio": true, "platform": true, "acpi": true, "usb": false, "memory": false} {
+		if ms.drives(bus) != want {
+			t.Errorf("drives(%s) = %v", bus, !want)
+		}
+	}
+}
+
+// TestCrypto: the generic xts is loaded only where the processor has none.
+func TestCrypto(t *testing.T) {
+	for _, aesni := range []bool{true, false} {
+		m, _ := testMachine(t, t.TempDir())
+		ms, r := testModules(t)
+		if aesni {
+			ms.deps["aesni_intel"] = []string{"aesni-intel.ko"}
+		}
+		h := &hardware{m: m, modules: ms, looked: map[string]bool{}, seen: map[string]bool{}, failed: map[string]bool{}}
+		h.crypto()
+		if slices.Contains(r.loaded, "xts.ko") == aesni {
+			t.Errorf("with AES in the processor %v: loaded %v", aesni, r.loaded)
+		}
 	}
 }
 

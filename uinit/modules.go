@@ -20,7 +20,7 @@ type modules struct {
 	dir     string
 	init    func(path string) error
 	deps    map[string][]string // module to files, itself first
-	aliases map[string][]alias  // by what stands before the first ':'
+	aliases map[string][]alias  // by kind: what stands before the first ':'
 
 	mu    sync.Mutex
 	state map[string]*moduleState // by file
@@ -49,8 +49,9 @@ func readModules(dir string) *modules {
 	eachLine(filepath.Join(dir, "modules.alias"), func(line string) {
 		f := strings.Fields(line)
 		if len(f) == 3 && f[0] == "alias" {
-			bus, _, _ := strings.Cut(f[1], ":")
-			ms.aliases[bus] = append(ms.aliases[bus], alias{f[1], moduleName(f[2])})
+			kind, _, _ := strings.Cut(f[1], ":")
+			kind = strings.TrimSuffix(kind, "*") // "acpi*:PNP0C31:*"
+			ms.aliases[kind] = append(ms.aliases[kind], alias{f[1], moduleName(f[2])})
 		}
 	})
 	return ms
@@ -115,12 +116,30 @@ func initModule(file string) error {
 
 // match returns the modules that drive a device (its modalias as in sysfs).
 func (ms *modules) match(modalias string) []string {
-	bus, _, _ := strings.Cut(modalias, ":")
+	kind, _, _ := strings.Cut(modalias, ":")
 	var names []string
-	for _, a := range ms.aliases[bus] {
+	for _, a := range ms.aliases[kind] {
 		if ok, err := path.Match(a.pattern, modalias); ok && err == nil {
 			names = append(names, a.module)
 		}
 	}
 	return names
+}
+
+// drives says whether the image has any driver for devices of a bus, as sysfs
+// names it. Most machines have buses full of devices that need none.
+func (ms *modules) drives(bus string) bool {
+	kinds := []string{bus}
+	switch bus {
+	case "platform":
+		kinds = append(kinds, "of", "acpi") // devices from firmware tables
+	case "pnp":
+		kinds = append(kinds, "acpi")
+	}
+	for _, kind := range kinds {
+		if len(ms.aliases[kind]) > 0 {
+			return true
+		}
+	}
+	return false
 }
