@@ -49,7 +49,7 @@ func (m *machine) boot(img *image) {
 	vols := hold(m, "disks", func() (*volumes, error) { return m.openDisks(finder, dek, c) })
 
 	// Root: read-only; and what to start from it.
-	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, c.Boot.Entry) })
+	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, c) })
 
 	// Kernel: measured, then loaded.
 	hold(m, "kernel", func() (struct{}, error) {

@@ -15,7 +15,12 @@ import (
 )
 
 // openRoot mounts the root and looks for what to boot on it.
-func (m *machine) openRoot(device, name string) (*bootentry.Entry, error) {
+func (m *machine) openRoot(device string, c *carried) (*bootentry.Entry, error) {
+	if c.Policy.KernelSignature {
+		p := report.Errorf(report.BootKernel, "the slice demands a signed boot entry, which this image cannot check")
+		p.Do = "boot an image that checks signatures, or amend the slice's policy"
+		return nil, p
+	}
 	if err := mountRoot(device); err != nil {
 		return nil, err
 	}
@@ -24,7 +29,7 @@ func (m *machine) openRoot(device, name string) (*bootentry.Entry, error) {
 		return nil, report.Errorf(report.BootNoEntry, "%w", err)
 	}
 	defer root.Close()
-	entry, err := bootentry.Find(root, name)
+	entry, err := bootentry.Find(root, c.Boot.Entry)
 	if err != nil {
 		return nil, report.Errorf(report.BootNoEntry, "%w", err)
 	}

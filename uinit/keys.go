@@ -50,7 +50,7 @@ func (m *machine) unwrap(t *trust, c *carried, rel **kekclient.Released) (*secre
 	}
 	kek := (*rel).KEK
 	dek, err := func() (*secret.Bytes, error) {
-		record, err := t.read(m, kek.Generation)
+		record, err := t.read(kek.Generation)
 		if err != nil {
 			return nil, err
 		}

@@ -107,6 +107,17 @@ func TestRootFirst(t *testing.T) {
 	}
 }
 
+// TestUncheckedKernelSignature: a demand that this program cannot meet stops
+// the boot instead of being passed over.
+func TestUncheckedKernelSignature(t *testing.T) {
+	m, _ := testMachine(t, "/")
+	c := &carried{Slice: testSlice(t)}
+	c.Policy.KernelSignature = true
+	if _, err := m.openRoot("/dev/null", c); code(err) != report.BootKernel || !strings.Contains(err.Error(), "signed boot entry") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestFilesystem(t *testing.T) {
 	dir := t.TempDir()
 	ext4 := filepath.Join(dir, "ext4")

@@ -26,7 +26,8 @@ type trust struct {
 	*tpm.TPM
 	pcrs     map[int][]byte // what a quote says: as read, and the slice in SlicePCR
 	slots    *nvslot.Slots
-	noPolicy error            // why the slots stay closed
+	policy   *pcrpolicy.Policy
+	noPolicy error            // why there is none, and the slots stay closed
 	prepared *later[struct{}] // slots, ready for one read
 
 	sliceMeasured bool
@@ -75,9 +76,8 @@ func (t *trust) identify(m *machine, c *carried, img *image) error {
 	t.slots = &nvslot.Slots{TPM: t.TPM, SRKPublic: c.Device.SRKPublic, PolicyKey: img.policy}
 	// Without a policy the slot stays closed, but the fleet is asked all the
 	// same: its refusal names the PCRs that differ, where operators look.
-	var policy *pcrpolicy.Policy
-	if policy, t.noPolicy = pcrpolicy.Select(c.policies, t.pcrs); t.noPolicy == nil {
-		t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(policy) })
+	if t.policy, t.noPolicy = pcrpolicy.Select(c.policies, t.pcrs); t.noPolicy == nil {
+		t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(t.policy) })
 	}
 	return nil
 }
@@ -163,13 +163,14 @@ func ekName(t *tpm.TPM) string {
 }
 
 // read returns the wrapped key of a generation.
-func (t *trust) read(m *machine, generation uint32) ([]byte, error) {
+func (t *trust) read(generation uint32) ([]byte, error) {
 	if t.noPolicy != nil {
 		return nil, report.Errorf(report.NVNoPolicy, "%w; %s", t.noPolicy, measured(t.pcrs))
 	}
 	if _, err := t.prepared.wait(); err != nil {
-		// Read tries once more by itself, and then says why not.
-		m.note("prepare NV slots: %v", err)
+		if err := t.slots.Prepare(t.policy); err != nil {
+			return nil, nvProblem(err)
+		}
 	}
 	record, err := t.slots.Read(keyblob.Slot(generation))
 	if err != nil {
