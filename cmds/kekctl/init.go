@@ -30,19 +30,8 @@ health check on the one after that, on loopback. Nothing is ever overwritten.`,
   kekd -config r7/members/ks1/kekd.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, m := range members {
-				id, url, ok := strings.Cut(m, "=")
-				if !ok {
-					return fmt.Errorf("--member %q: want ID=URL", m)
-				}
-				o.Members = append(o.Members, snapshot.Member{ID: id, URL: url})
-			}
-			for _, g := range agents {
-				name, role, ok := strings.Cut(g, "=")
-				if !ok {
-					role = "operator"
-				}
-				o.Agents = append(o.Agents, fleetdir.AgentOption{Name: name, Role: role})
+			if err := parse(&o, members, agents); err != nil {
+				return err
 			}
 			if err := fleetdir.Init(cmd.Context(), args[0], o); err != nil {
 				return err
@@ -70,4 +59,23 @@ health check on the one after that, on loopback. Nothing is ever overwritten.`,
 		}
 	}
 	return c
+}
+
+// parse reads ID=URL and NAME=ROLE; a role that is left out is operator.
+func parse(o *fleetdir.Options, members, agents []string) error {
+	for _, m := range members {
+		id, url, ok := strings.Cut(m, "=")
+		if !ok {
+			return fmt.Errorf("--member %q: want ID=URL", m)
+		}
+		o.Members = append(o.Members, snapshot.Member{ID: id, URL: url})
+	}
+	for _, g := range agents {
+		name, role, ok := strings.Cut(g, "=")
+		if !ok {
+			role = "operator"
+		}
+		o.Agents = append(o.Agents, fleetdir.AgentOption{Name: name, Role: role})
+	}
+	return nil
 }

@@ -35,7 +35,7 @@ func LoadAgent(dir string) (*Agent, error) {
 		return nil, fmt.Errorf("agent's folder: %w", err)
 	}
 	a := new(Agent)
-	if err := signed.Unmarshal(text, agentType, a); err != nil {
+	if err := decode(text, agentType, a, &a.Type); err != nil {
 		return nil, fmt.Errorf("agent's folder %s: %w", dir, err)
 	}
 	a.dir = dir

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
-	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 const memberType = "landfall.dev/kekd/v1"
@@ -63,10 +63,24 @@ func LoadMember(path string) (*Member, error) {
 		return nil, fmt.Errorf("member configuration: %w", err)
 	}
 	m := &Member{dir: filepath.Dir(path)}
-	if err := signed.Unmarshal(text, memberType, &m.file); err != nil {
+	if err := decode(text, memberType, &m.file, &m.file.Type); err != nil {
 		return nil, fmt.Errorf("member configuration %s: %w", path, err)
 	}
 	return m, nil
+}
+
+// maxFile bounds a configuration file, in bytes.
+const maxFile = 1 << 20
+
+// decode reads a file that people may edit: strict about fields, not about form.
+func decode(text []byte, want string, v any, typ *string) error {
+	if err := kekproto.Decode(text, maxFile, v); err != nil {
+		return err
+	}
+	if *typ != want {
+		return fmt.Errorf("type is %q, want %q", *typ, want)
+	}
+	return nil
 }
 
 // Addresses returns where to listen: devices, operators, health.

@@ -69,6 +69,9 @@ func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
 		}
 		resp.Protocol = req.Protocol
 		if op == kekproto.OpRelease {
+			if req.jump > 0 {
+				s.metrics.resetJumps.Inc()
+			}
 			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 				c.attest(id)
 			}

@@ -1,6 +1,7 @@
 package kekserver_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +44,7 @@ type fleet struct {
 	stop   func()
 
 	devices, operators string // addresses
+	log                lockedBuffer
 }
 
 func newFleet(t testing.TB, o fleetdir.Options) *fleet {
@@ -74,7 +77,7 @@ func (f *fleet) start() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	server, store, err := f.member.Open(context.Background(), unsealer, slog.New(slog.DiscardHandler))
+	server, store, err := f.member.Open(context.Background(), unsealer, slog.New(slog.NewTextHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -102,6 +105,24 @@ func (f *fleet) start() {
 		}
 	}
 	f.t.Cleanup(f.stop)
+}
+
+// lockedBuffer is what the member logs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func listen(t testing.TB) net.Listener {

@@ -18,6 +18,7 @@ type metrics struct {
 	requests     *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	auditSeconds prometheus.Histogram
+	resetJumps   prometheus.Counter
 }
 
 func newMetrics(s *Server) *metrics {
@@ -35,10 +36,13 @@ func newMetrics(s *Server) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15),
 		}),
 	}
+	m.resetJumps = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "landfall_reset_jumps_total", Help: "Releases to a TPM that was reset more than once since its last one: power-ons without a release, or an interposer.",
+	})
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds,
+	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps,
 		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.cfg.Store.Epoch()) }),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
 			head, _ := s.audit.Head()
