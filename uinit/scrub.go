@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,7 +41,8 @@ func scrub(secrets []*secret.Bytes) (found int, err error) {
 		return 0, fmt.Errorf("search own memory: %w", err)
 	}
 	defer pages.Close()
-	s := &scrubber{mem: mem, pages: pages, secrets: secrets}
+	s := newScrubber(mem, pages, secrets)
+	defer s.wipe()
 	// The window lies outside the Go heap, and is not searched: it always holds
 	// what was just read.
 	window := secret.New(windowSize)
@@ -91,82 +92,112 @@ func writableMaps() ([]region, error) {
 	return out, nil
 }
 
+// scrubber looks at aligned words of 8 bytes only: whatever the alignment of a
+// copy of 16 bytes, one such word lies in it.
 type scrubber struct {
 	mem, pages *os.File
-	secrets    []*secret.Bytes
+	words      *secret.Bytes // 8 bytes per fragment
+	fragments  []fragment
+	likely     [1 << 16]bool // by a word's low 16 bits; most words end here
 	window     []byte
 	found      int
 }
 
-// region reads what is in memory of a mapping, window by window. Windows
-// overlap by a piece less one, so that none is missed at a border.
+// fragment says where a word comes from.
+type fragment struct {
+	piece  []byte // inside its secret
+	offset int    // of the word in the piece
+}
+
+func newScrubber(mem, pages *os.File, secrets []*secret.Bytes) *scrubber {
+	s := &scrubber{mem: mem, pages: pages}
+	for _, sec := range secrets {
+		b := sec.Expose()
+		for i := 0; i+piece <= len(b); i += piece {
+			for off := range 8 {
+				s.fragments = append(s.fragments, fragment{b[i : i+piece], off})
+			}
+		}
+	}
+	s.words = secret.New(8 * len(s.fragments))
+	words := s.words.Expose()
+	for i, f := range s.fragments {
+		copy(words[8*i:8*i+8], f.piece[f.offset:])
+		s.likely[binary.LittleEndian.Uint16(words[8*i:])] = true
+	}
+	return s
+}
+
+// wipe forgets the words: together they are the secrets.
+func (s *scrubber) wipe() {
+	s.words.Wipe()
+	clear(s.likely[:])
+}
+
+// region reads what is in memory of a mapping, window by window. Reading other
+// pages would only make them.
 func (s *scrubber) region(r region) error {
 	page := uint64(os.Getpagesize())
 	own := regionOf(s.window)
-	for at := r.start; at < r.end; {
-		present, err := s.present(at / page)
-		if err != nil {
+	entries := make([]byte, windowSize/page*8)
+	for at := r.start; at < r.end; at += windowSize {
+		n := min(windowSize, r.end-at) / page
+		if _, err := s.pages.ReadAt(entries[:n*8], int64(at/page*8)); err != nil {
 			return err
 		}
-		if !present || own.overlaps(at, int(page)) {
-			at += page
+		for i := uint64(0); i < n; {
+			run := uint64(0)
+			for i+run < n && present(entries[(i+run)*8:]) && !own.overlaps(at+(i+run)*page, int(page)) {
+				run++
+			}
+			if err := s.search(at+i*page, int(run*page)); err != nil {
+				return err
+			}
+			i += run + 1
+		}
+	}
+	return nil
+}
+
+// present: bit 63 of a page's entry (Linux Documentation/admin-guide/mm/
+// pagemap.rst).
+func present(entry []byte) bool { return binary.LittleEndian.Uint64(entry)>>63 == 1 }
+
+// search looks through n bytes at an address, whole pages.
+func (s *scrubber) search(at uint64, n int) error {
+	w, words := s.window[:n], s.words.Expose()
+	if _, err := s.mem.ReadAt(w, int64(at)); err != nil {
+		return nil // unmapped meanwhile, or not readable: none of ours
+	}
+	for i := 0; i+8 <= len(w); i += 8 {
+		word := binary.LittleEndian.Uint64(w[i:])
+		if !s.likely[uint16(word)] {
 			continue
 		}
-		n := page
-		for at+n < r.end && n+page <= uint64(len(s.window)) {
-			if ok, err := s.present((at + n) / page); err != nil || !ok || own.overlaps(at+n, int(page)) {
-				break
+		for k, f := range s.fragments {
+			if binary.LittleEndian.Uint64(words[8*k:]) != word {
+				continue
 			}
-			n += page
-		}
-		if err := s.clear(at, int(n)); err != nil {
-			return err
-		}
-		if at+n >= r.end || n <= page {
-			at += n
-		} else {
-			at += n - page // overlap by a page: borders are searched twice
+			if err := s.clear(at+uint64(i)-uint64(f.offset), f.piece); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// present says whether a page is in memory (bit 63 of its entry, Linux
-// Documentation/admin-guide/mm/pagemap.rst). Reading others would only make
-// them.
-func (s *scrubber) present(number uint64) (bool, error) {
-	var b [8]byte
-	if _, err := s.pages.ReadAt(b[:], int64(number)*8); err != nil {
-		return false, err
+// clear overwrites the piece at an address, if all of it is there and it is not
+// the secret itself.
+func (s *scrubber) clear(at uint64, want []byte) error {
+	if regionOf(want).overlaps(at, piece) || regionOf(s.words.Expose()).overlaps(at, piece) {
+		return nil
 	}
-	return binary.LittleEndian.Uint64(b[:])>>63 == 1, nil
-}
-
-// clear overwrites every piece of a secret between at and at+n.
-func (s *scrubber) clear(at uint64, n int) error {
-	w := s.window[:n]
-	if _, err := s.mem.ReadAt(w, int64(at)); err != nil {
-		return nil // unmapped meanwhile
+	var got [piece]byte
+	if _, err := s.mem.ReadAt(got[:], int64(at)); err != nil || subtle.ConstantTimeCompare(got[:], want) == 0 {
+		return nil
 	}
-	for _, sec := range s.secrets {
-		b := sec.Expose()
-		home := regionOf(b)
-		for i := 0; i+piece <= len(b); i += piece {
-			for off := 0; ; {
-				j := bytes.Index(w[off:], b[i:i+piece])
-				if j < 0 {
-					break
-				}
-				off += j
-				if !home.overlaps(at+uint64(off), piece) {
-					s.found++
-					if _, err := s.mem.WriteAt(make([]byte, piece), int64(at)+int64(off)); err != nil {
-						return err
-					}
-				}
-				off += piece
-			}
-		}
-	}
-	return nil
+	s.found++
+	_, err := s.mem.WriteAt(make([]byte, piece), int64(at))
+	clear(got[:])
+	return err
 }
