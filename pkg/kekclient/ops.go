@@ -223,6 +223,9 @@ func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Reques
 		return none, fmt.Errorf("prepare request: %w", err)
 	}
 	r.Protocol, r.Device = kekproto.Version, c.Device
+	if r.Slice == 0 {
+		r.Slice = c.Slice
+	}
 	if r.Op.Secret() {
 		r.HPKEPublic = pair.Public()
 	}
