@@ -16,6 +16,7 @@ import (
 // Work that waits for nothing runs beside: drivers, TPM, ports and disks start
 // as soon as what they need is known.
 func (m *machine) boot(img *image) {
+	m.counts = true
 	// Hardware: drivers for what is there, and later for what comes.
 	tpm := start(m, openTPM)
 	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })

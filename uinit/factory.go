@@ -37,7 +37,7 @@ func (m *machine) factory(img *image) {
 	m.logf("factory: seal has finished; power off at %s", seconds(uptime()))
 	m.consoles.Flush()
 	unix.Sync()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	err := m.reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	panic(fmt.Sprintf("power off returned: %v", err))
 }
 

@@ -65,7 +65,7 @@ func (m *machine) post(c *carried, rel *kekclient.Released, kernel string) {
 func (m *machine) kexec() {
 	m.logf("kexec at %s", seconds(uptime()))
 	m.consoles.Flush()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_KEXEC)
+	err := m.reboot(unix.LINUX_REBOOT_CMD_KEXEC)
 	panic(fmt.Sprintf("kexec returned: %v", err))
 }
 

@@ -20,6 +20,11 @@ type machine struct {
 	root     string // "/", or a folder in tests
 	consoles *consoles
 	wake     chan struct{} // a value: look again now
+	// reboot is reboot(2). Tests have none: they run as root on somebody's
+	// machine.
+	reboot     func(command int) error
+	crashPause time.Duration
+	counts     bool // the steps are the server's, and numbered
 
 	mu       sync.Mutex
 	name     string // device ID, once known
@@ -78,7 +83,7 @@ func (m *machine) done(step string) {
 	m.last = now
 	m.steps = append(m.steps, stepTime{step, took.Seconds()})
 	count := ""
-	if n := slices.Index(serverSteps(), step); n >= 0 {
+	if n := slices.Index(serverSteps(), step); m.counts && n >= 0 {
 		count = fmt.Sprintf(" (%d/%d)", n+1, len(serverSteps()))
 	}
 	m.consoles.Print(fmt.Sprintf("landfall: step %s%s: done, %s at %s", step, count, seconds(took), seconds(now)))

@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
 )
 
 // testMachine prints to files that stand for two consoles below root.
@@ -49,7 +52,7 @@ func write(t *testing.T, root, name, content string) {
 
 func TestHoldGoesOnWhenTheCauseIsGone(t *testing.T) {
 	m, printed := testMachine(t, "/")
-	m.name, m.serial = "r07-u12", "CZ2342K7"
+	m.name, m.serial, m.counts = "r07-u12", "CZ2342K7", true
 	attempts := 0
 	got := hold(m, "lease", func() (string, error) {
 		attempts++
@@ -120,6 +123,29 @@ func TestAConsoleThatBlocksHoldsUpNothing(t *testing.T) {
 	case <-done:
 	case <-time.After(5 * time.Second):
 		t.Error("printing waits for a console")
+	}
+}
+
+// TestPanicWipesShowsAndReboots also covers a crash beside the boot.
+func TestPanicWipesShowsAndReboots(t *testing.T) {
+	m, printed := testMachine(t, "/")
+	m.crashPause = time.Millisecond
+	kek := secret.Random(32)
+	m.guard(kek)
+	rebooted := make(chan int, 1)
+	m.reboot = func(command int) error {
+		rebooted <- command
+		select {} // as the real one
+	}
+	start(m, func() (struct{}, error) { panic("what nobody thought of") })
+	if got := <-rebooted; got != unix.LINUX_REBOOT_CMD_RESTART {
+		t.Errorf("reboot(%#x)", got)
+	}
+	if kek.Len() != 0 {
+		t.Error("a secret was left")
+	}
+	if text := printed(); !strings.Contains(text, "LF-HW-01") || !strings.Contains(text, "uinit crashed: what nobody thought of") {
+		t.Errorf("consoles:\n%s", text)
 	}
 }
 

@@ -28,6 +28,11 @@ import (
 )
 
 func main() {
+	// It reconfigures the kernel it runs on: nothing to try out in a shell.
+	if os.Getpid() != 1 && os.Getppid() != 1 {
+		fmt.Fprintln(os.Stderr, "uinit: runs only as the first program of a boot image, or as the child of its init")
+		os.Exit(1)
+	}
 	// No key at the console, no parent, no hang-up ends this program, and no
 	// SIGQUIT dumps its stacks.
 	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGHUP, unix.SIGTERM, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU)
@@ -37,7 +42,7 @@ func main() {
 // run returns in a debug image only.
 func run() {
 	mountErr := mounts()
-	m := &machine{root: "/", consoles: openConsoles("/sys", "/dev"), wake: make(chan struct{}, 1)}
+	m := &machine{root: "/", consoles: openConsoles("/sys", "/dev"), wake: make(chan struct{}, 1), reboot: unix.Reboot, crashPause: crashPause}
 	defer m.recoverPanic()
 	harden()
 	// The machine has more memory than time.
@@ -104,11 +109,14 @@ func (m *machine) recoverPanic() {
 	for _, s := range m.guarded() {
 		s.Wipe()
 	}
-	wait := jitter(crashPause)
+	if m.reboot == nil {
+		panic(cause)
+	}
+	wait := jitter(m.crashPause)
 	m.show(problem(fmt.Errorf("uinit crashed: %v\n%s", cause, debug.Stack())), 0, wait)
 	time.Sleep(wait)
 	m.consoles.Flush()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	err := m.reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	// As PID 1 this panics the kernel, which restarts too.
 	fmt.Fprintln(os.Stderr, "landfall: reboot failed:", err)
 	os.Exit(1)
