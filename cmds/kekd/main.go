@@ -37,6 +37,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 )
@@ -77,6 +79,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	if fs.NArg() > 0 || o.config == "" {
 		return errors.New("want -config FILE and nothing else; see kekd -help")
+	}
+	if err := noCoreDumps(); err != nil {
+		return err
 	}
 	level := slog.LevelInfo
 	if o.debug {
@@ -131,6 +136,16 @@ func serve(ctx context.Context, member *fleetdir.Member, server *kekserver.Serve
 		return err
 	}
 	return server.Serve(ctx, l)
+}
+
+// noCoreDumps keeps the keys that kekd holds out of core dumps, and out of the
+// hands of other processes of the same user (prctl(2), PR_SET_DUMPABLE). Root
+// still reads everything.
+func noCoreDumps() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	return nil
 }
 
 // notify tells systemd about a state (sd_notify(3)); no socket, nothing to do.

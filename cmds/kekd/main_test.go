@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // The documentation above and the flags say the same.
@@ -49,6 +51,15 @@ func TestArguments(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(context.Background(), []string{"-help"}, none, &out); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-help: %v", err)
+	}
+}
+
+func TestNoCoreDumps(t *testing.T) {
+	if err := noCoreDumps(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || got != 0 {
+		t.Errorf("dumpable is %d, %v", got, err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 )
 
 // refusalPause is how long an equal refusal of one device is not recorded
-// again: devices that hold ask every few seconds.
-const refusalPause = time.Minute
+// again: a region that holds asks every few seconds, by the thousands.
+const refusalPause = time.Hour
 
 // sightings is what this member has seen of the devices. It lives in memory and
 // is rebuilt from the audit log at start, so that a release writes no store.
