@@ -20,6 +20,9 @@ const (
 	maxFrame   = 1500
 )
 
+// minLease is the shortest time between two leases of a port.
+const minLease = 2 * time.Minute
+
 var errNotOurs = errors.New("not a DHCP answer")
 
 // frame wraps a DHCP message from 0.0.0.0:68 to 255.255.255.255:67 into UDP
@@ -113,7 +116,8 @@ func parseAnswer(b []byte, mac net.HardwareAddr, xid dhcpv4.TransactionID) (*ans
 		return nil, errNotOurs
 	}
 	a.lease = Lease{Address: netip.PrefixFrom(ip, ones), Server: a.server,
-		Duration: m.IPAddressLeaseTime(time.Hour)}
+		// A server that lends for a moment must not make a machine ask for ever.
+		Duration: max(m.IPAddressLeaseTime(time.Hour), minLease)}
 	if routers := m.Router(); len(routers) > 0 {
 		if r := toAddr(routers[0]); usable(r) {
 			a.lease.Router = r

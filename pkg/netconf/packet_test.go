@@ -3,6 +3,7 @@ package netconf
 import (
 	"net"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -73,6 +74,21 @@ func TestParseAnswer(t *testing.T) {
 				t.Errorf("got %+v", a.lease)
 			}
 		})
+	}
+}
+
+func TestLeaseTime(t *testing.T) {
+	for offered, want := range map[time.Duration]time.Duration{
+		0: minLease, time.Second: minLease, time.Hour: time.Hour, 0xffffffff * time.Second: 0xffffffff * time.Second,
+	} {
+		b, xid := packetFrom(t, dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(offered)))
+		a, err := parseAnswer(b, testMAC, xid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.lease.Duration != want {
+			t.Errorf("lent for %s: got %s, want %s", offered, a.lease.Duration, want)
+		}
 	}
 }
 
