@@ -18,7 +18,7 @@ import (
 func (m *machine) boot(img *image) {
 	m.counts = true
 	// Hardware: drivers for what is there, and later for what comes.
-	tpm := start(m, openTPM)
+	tpm := start(m, m.openTPM)
 	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
 
 	// Slice: signed by the region root, whose key is in the image.
@@ -82,7 +82,7 @@ func (m *machine) startHardware() (*hardware, error) {
 func (m *machine) identifyTPM(opened **later[*trust], c *carried, img *image) (*trust, error) {
 	t, err := (*opened).wait()
 	if err != nil {
-		*opened = start(m, openTPM)
+		*opened = start(m, m.openTPM)
 		return nil, err
 	}
 	return t, t.identify(m, c, img)

@@ -27,6 +27,7 @@ const (
 func (m *machine) factory(img *image) {
 	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
 	hw.crypto()
+	m.lookAtTPM()
 	if err := netconf.Loopback(); err != nil {
 		m.logf("%v", err)
 	}
@@ -39,6 +40,18 @@ func (m *machine) factory(img *image) {
 	unix.Sync()
 	err := m.reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	panic(fmt.Sprintf("power off returned: %v", err))
+}
+
+// lookAtTPM shows what this boot measured and leaves the TPM to others. What is
+// wrong with it, they say.
+func (m *machine) lookAtTPM() {
+	t, err := m.openTPM()
+	if err == nil {
+		err = t.Close()
+	}
+	if err != nil {
+		m.logf("%v", err)
+	}
 }
 
 // job is what the LANDFALL partition asks for.

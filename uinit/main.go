@@ -59,6 +59,7 @@ func run() {
 	case measure.RoleFactory:
 		m.factory(img)
 	default:
+		m.lookAtTPM()
 		m.consoles.Print(debugBanner)
 		m.consoles.Flush()
 	}

@@ -42,7 +42,7 @@ const (
 
 // openTPM opens the TPM and asks what needs no slice: the AK's name and the
 // PCRs. A driver may take a moment.
-func openTPM() (*trust, error) {
+func (m *machine) openTPM() (*trust, error) {
 	for end := time.Now().Add(tpmWait); ; time.Sleep(tpmLook) {
 		t, err := tpm.Open(tpm.Device)
 		switch {
@@ -54,6 +54,7 @@ func openTPM() (*trust, error) {
 			if err != nil {
 				return nil, errors.Join(tpmProblem(err), t.Close())
 			}
+			m.showMeasured(pcrs)
 			return &trust{TPM: t, pcrs: pcrs}, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, tpmProblem(err)
@@ -70,7 +71,7 @@ func (t *trust) identify(m *machine, c *carried, img *image) error {
 	if err := t.CheckAK(c.Device.AKName); err != nil {
 		return m.whoseTPM(t, c, err)
 	}
-	if err := t.measureSlice(m, c); err != nil {
+	if err := t.measureSlice(c); err != nil {
 		return err
 	}
 	t.slots = &nvslot.Slots{TPM: t.TPM, SRKPublic: c.Device.SRKPublic, PolicyKey: img.policy}
@@ -84,16 +85,11 @@ func (t *trust) identify(m *machine, c *carried, img *image) error {
 
 // measureSlice extends the slice's digest, once. The PCR was read before, which
 // must have shown it unused: then its new value is known without asking again.
-func (t *trust) measureSlice(m *machine, c *carried) error {
+func (t *trust) measureSlice(c *carried) error {
 	if t.sliceMeasured {
 		return nil
 	}
-	m.logf("%s", measured(t.pcrs))
-	zero := make([]byte, measure.Size)
-	if bytes.Equal(t.pcrs[9], zero) {
-		m.warn(report.Errorf(report.HWLab, "PCR 9 is zero: the firmware measured nothing of this image"))
-	}
-	if !bytes.Equal(t.pcrs[measure.SlicePCR], zero) {
+	if !bytes.Equal(t.pcrs[measure.SlicePCR], make([]byte, measure.Size)) {
 		p := report.Errorf(report.TPMFailed, "PCR %d was used before in this power-on", measure.SlicePCR)
 		p.Do = "power-cycle the machine: its TPM was not reset at the last reboot"
 		return p
@@ -104,6 +100,15 @@ func (t *trust) measureSlice(m *machine, c *carried) error {
 	t.pcrs[measure.SlicePCR] = measure.SliceValue(c.digest[:])
 	t.sliceMeasured = true
 	return nil
+}
+
+// showMeasured tells what this boot measured, on a machine without a slice too:
+// that is how a new image's values are learnt.
+func (m *machine) showMeasured(pcrs map[int][]byte) {
+	m.logf("%s", measured(pcrs))
+	if bytes.Equal(pcrs[9], make([]byte, measure.Size)) {
+		m.warn(report.Errorf(report.HWLab, "PCR 9 is zero: the firmware measured nothing of this image"))
+	}
 }
 
 // measured is the line from which PCR values of a new image are learnt; the
