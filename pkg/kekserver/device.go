@@ -165,7 +165,7 @@ func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error
 	if err != nil {
 		return nil, err
 	}
-	k.key.Wipe()
+	k.wipe()
 	event := "kek"
 	if fresh {
 		event = "kek-created"
@@ -184,7 +184,7 @@ func (s *Server) giveKEK(ctx context.Context, r *request, generation uint32, eve
 	if err != nil {
 		return nil, err
 	}
-	defer k.key.Wipe()
+	defer k.wipe()
 	sealed, err := sealTo(r, k.key)
 	if err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func (s *Server) sealed(ctx context.Context, r *request) (*kekproto.Response, er
 	if err != nil {
 		return nil, err
 	}
-	k.key.Wipe()
+	k.wipe()
 	if r.device.Sealed != r.Generation {
 		rec := r.device.deviceRecord
 		rec.Sealed = r.Generation

@@ -203,7 +203,7 @@ func (s *Server) info(ctx context.Context, v *view, id string) (*kekproto.Device
 		if err != nil {
 			return nil, err
 		}
-		k.key.Wipe()
+		k.wipe()
 		info.Generation = generation
 	}
 	s.seen.put(info)

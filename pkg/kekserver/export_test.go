@@ -51,7 +51,7 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 		if err != nil {
 			return err
 		}
-		k.key.Wipe()
+		k.wipe()
 	}
 	return nil
 }
