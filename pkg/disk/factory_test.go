@@ -287,8 +287,8 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 		said.WriteString(text)
 	}
-	if programs < 3 {
-		t.Errorf("saw %d runs of cryptsetup: the test looks in the wrong place", programs)
+	if programs == 0 {
+		t.Error("saw no run of cryptsetup: the test looks in the wrong place")
 	}
 	said.Write(readFile(t, f.path("vda")))
 	for _, s := range []*secret.Bytes{dek, pass} {
