@@ -88,7 +88,7 @@ func boots() []Info {
 			"The boot entry's initrd does not exist or is no archive.",
 			"run update-initramfs on the root", Fixed},
 		{BootKexec, "BootKexec", "kernel refused by kexec",
-			"Lockdown, a signature policy of the image's kernel, or too little memory.",
+			"Lockdown, a signature policy of the image's kernel, or (\"invalid argument\") too little memory: Linux lets kernel and initrd take half of it at most.",
 			"give the machine more memory, or an image whose kernel allows kexec_file_load", Fixed},
 		{BootLock, "BootLock", "TPM cannot be locked",
 			"The slots could not be read-locked or the PCR not capped, so the production system could have read them.",
