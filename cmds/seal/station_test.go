@@ -32,10 +32,11 @@ import (
 	"github.com/landfall-project/landfall/pkg/tpm/tpmtest"
 )
 
-const (
-	testDevice = "r01-u01"
-	testMember = "ks1"
-)
+const testMember = "ks1"
+
+// testDevice differs from run to run: cryptsetup's lock goes by UUID, for the
+// whole host.
+var testDevice = fmt.Sprintf("r01-u%d", os.Getpid())
 
 // station is a factory with one device: a real member of the fleet on
 // loopback, a real TPM emulator, and disks that are files.

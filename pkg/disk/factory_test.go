@@ -20,7 +20,9 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-const testDevice = "r07-u12"
+// testDevice differs from run to run: cryptsetup's lock goes by UUID, for the
+// whole host.
+var testDevice = fmt.Sprintf("r07-u%d", os.Getpid())
 
 func testDEK(seed string) *secret.Bytes {
 	sum := sha256.Sum256([]byte(seed))
