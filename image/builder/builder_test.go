@@ -67,7 +67,7 @@ func TestServerFiles(t *testing.T) {
 	o := options(t, Server)
 	img, names := build(t, o)
 	want := []string{
-		"bbin", "bbin/bb", "bbin/init", "bbin/uinit", "bin", "bin/uinit", "dev", "dev/console", "dev/null",
+		"bbin", "bbin/bb", "bbin/uinit", "dev", "dev/console", "dev/null",
 		"etc", "etc/landfall", "etc/landfall/policy.pub", "etc/landfall/region.pub", "etc/landfall/role",
 		"init", "lib", "lib/modules", "proc", "run", "sys", "tmp",
 	}

@@ -48,10 +48,12 @@ func (o Options) sourceKey(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("go version: %w", err)
 	}
-	inputs := []string{"1", string(version), fmt.Sprintf("%+v", config), fmt.Sprint(buildEnv())}
-	if config.Init != nil && config.Uinit != nil && config.Shell != nil {
-		inputs = append(inputs, *config.Init, *config.Uinit, *config.Shell)
+	// As text: printed as a Go value, its pointers would differ from run to run.
+	text, err := json.Marshal(config)
+	if err != nil {
+		return "", fmt.Errorf("mkuimage.yaml: %w", err)
 	}
+	inputs := []string{"2", string(version), string(text), fmt.Sprint(buildEnv())}
 	args := []string{"list", "-deps", "-tags=" + strings.Join(config.BuildTags, ","), "-json=ImportPath,Dir,Standard,Module,GoFiles,SFiles,HFiles,EmbedFiles"}
 	for _, c := range config.Commands {
 		args = append(args, c.Commands...)
