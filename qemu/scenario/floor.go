@@ -25,8 +25,8 @@ import (
 // Floor is the yardstick's surroundings: a network with DHCP and a key server,
 // and a LUKS2 disk. Boot it as often as needed.
 type Floor struct {
+	Config vm.Config // with SeaBIOS, unless it is changed
 	lab    *Lab
-	config vm.Config
 }
 
 const (
@@ -50,20 +50,26 @@ func (l *Lab) NewFloor() *Floor {
 	l.Check(err)
 	ca := l.servePassphrase(nw, pass)
 	k := l.Kernel()
-	return &Floor{lab: l, config: vm.Config{
+	return &Floor{lab: l, Config: vm.Config{
 		Name: "floor", Firmware: vm.SeaBIOS, Kernel: k.Image, Initrd: l.floorInitrd(ca),
 		Disks: []vm.Disk{l.floorDisk(pass)}, NICs: []vm.NIC{{Tap: tap, MAC: floorMAC}}, Netns: nw.Name,
 	}}
 }
 
-// Boot boots the yardstick once and returns its steps and the host's seconds
-// from QEMU's start to each of them.
+// Boot boots the yardstick once and returns its steps and when, since QEMU's
+// start, it had mounted its disk.
 func (f *Floor) Boot() ([]Step, *vm.Match) {
 	f.lab.Helper()
-	m := f.lab.Boot(f.config, nil)
+	m := f.Start()
 	at := m.Expect(`step mounted .*\n`, time.Minute)
 	m.WaitEnd("guest-reset", time.Minute)
 	return Steps(m.Console(0).Output()), at
+}
+
+// Start powers the yardstick on.
+func (f *Floor) Start() *Machine {
+	f.lab.Helper()
+	return f.lab.Boot(f.Config, nil)
 }
 
 // servePassphrase gives the passphrase to whoever connects, over TLS 1.3.

@@ -1,10 +1,12 @@
 package scenario
 
 import (
+	"bytes"
 	"os"
 	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/qemu/netlab"
 	"github.com/landfall-project/landfall/qemu/swtpm"
 	"github.com/landfall-project/landfall/qemu/vm"
@@ -25,14 +27,29 @@ type Life struct {
 	Config vm.Config // of its machine, without image
 	TPM    *swtpm.State
 
+	// Watch is told of each machine that Start powered on, if it is not nil.
+	Watch func(*Machine)
+
 	images   map[builder.Flavour]string // files
 	policies []string                   // files: signed PCR policies of the approved images
+	// bus is what passed on the TPM's bus in each boot of the factory image, from
+	// provisioning to sealing.
+	bus []swtpm.Capture
 	// firmware is OVMF, or SeaBIOS for the profile that measures nothing.
 	firmware vm.Firmware
 }
 
 // NewLife makes a region, its images, and a machine that has never run.
 func (l *Lab) NewLife() *Life {
+	l.Helper()
+	life := l.NewServer()
+	life.BuildImages()
+	return life
+}
+
+// NewServer makes a region and a machine that has never run, for which
+// BuildImages must be called.
+func (l *Lab) NewServer() *Life {
 	l.Helper()
 	tpm := l.NewTPM("server")
 	life := &Life{Lab: l, TPM: tpm, Region: l.NewRegion()}
@@ -45,7 +62,6 @@ func (l *Lab) NewLife() *Life {
 		{Path: l.CopyImage(root, "root.raw"), Serial: rootSerial},
 		{Path: data, Serial: dataSerial},
 	})
-	life.buildImages()
 	return life
 }
 
@@ -60,12 +76,18 @@ func (l *Life) connect(disks []vm.Disk) {
 	}
 }
 
-func (l *Life) buildImages() {
+// BuildImages builds the boot images that trust the region's keys and returns
+// them.
+func (l *Life) BuildImages() []*builder.Image {
 	l.Helper()
 	l.images = map[builder.Flavour]string{}
+	var built []*builder.Image
 	for _, f := range builder.Flavours() {
-		l.images[f] = l.Image(f, l.Region.public("root.pub"), l.Region.public("policy.pub")).Path
+		img := l.Image(f, l.Region.public("root.pub"), l.Region.public("policy.pub"))
+		l.images[f] = img.Path
+		built = append(built, img)
 	}
+	return built
 }
 
 // ServeDHCP starts a DHCP server that knows the device.
@@ -94,7 +116,11 @@ func (l *Life) Start(f builder.Flavour, change ...func(*vm.Config)) *Machine {
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	return l.Boot(cfg, l.TPM)
+	m := l.Boot(cfg, l.TPM)
+	if l.Watch != nil {
+		l.Watch(m)
+	}
+	return m
 }
 
 // Measured is the console line with the values of the image PCRs.
@@ -119,6 +145,26 @@ func (l *Life) ApproveImages() {
 	}
 }
 
+// ApproveGeometry boots the server image once on the machine as it is
+// configured now, signs what was measured and adds the PCR policy to the
+// LANDFALL partition: the firmware measures a kernel whose header depends on
+// the memory size.
+func (l *Life) ApproveGeometry(version string) {
+	l.Helper()
+	m := l.Start(builder.Server)
+	m.Expect(Measured, 2*time.Minute)
+	l.Check(m.Off())
+	policy, err := os.ReadFile(l.Region.Approve(string(builder.Server), version, "efi-kernel", m.Console(0).Output()))
+	l.Check(err)
+	disk := l.Config.Disks[0].Path
+	part, err := snapshot.ReadPart(bytes.NewReader(l.ReadPartition(disk, landfallSize)), landfallSize)
+	l.Check(err)
+	part.Policies = append(part.Policies, policy)
+	b, err := part.Bytes()
+	l.Check(err)
+	l.WritePartition(disk, b)
+}
+
 // Provision enrols the machine: the fleet's one-use token travels on the
 // LANDFALL partition.
 func (l *Life) Provision() {
@@ -128,6 +174,10 @@ func (l *Life) Provision() {
 	l.writePart("--region", l.Region.Dir, "--station", Device, "--token", token)
 	l.factory()
 }
+
+// WriteDefaultSlice is WriteSlice for the machine as it is: an address, a
+// system disk whose content is kept, a fresh data disk.
+func (l *Life) WriteDefaultSlice() { l.Helper(); l.WriteSlice(describe()) }
 
 // WriteSlice signs a slice after a description and writes it, with the PCR
 // policies, to the LANDFALL partition.
@@ -159,4 +209,5 @@ func (l *Life) factory() {
 	m := l.Start(builder.Factory)
 	m.Expect(`factory: seal has finished|HOLD`, 5*time.Minute)
 	m.WaitEnd("guest-shutdown", time.Minute)
+	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 }

@@ -27,6 +27,9 @@ const (
 // Region is a region with one key server in a network of its own, handled
 // through the same commands that an operator types.
 type Region struct {
+	// Echo is told of each command before it runs, if it is not nil.
+	Echo func(name string, args []string)
+
 	lab  *Lab
 	Dir  string // what kekctl init made
 	Net  *netlab.Net
@@ -78,6 +81,9 @@ func (r *Region) Stop() {
 // printed.
 func (r *Region) command(name string, args ...string) string {
 	r.lab.Helper()
+	if r.Echo != nil {
+		r.Echo(name, args)
+	}
 	out, err := r.try(name, args...)
 	r.lab.Check(err)
 	return out

@@ -148,6 +148,9 @@ func (v *VM) Started() time.Time { return v.started }
 // Pid is QEMU's process.
 func (v *VM) Pid() int { return v.cmd.Process.Pid }
 
+// Ended is closed when the machine has ended, by itself or not.
+func (v *VM) Ended() <-chan struct{} { return v.done }
+
 // Exit says how a machine ended.
 type Exit struct {
 	// Reason is QEMU's ShutdownCause (guest-reset, guest-shutdown,
