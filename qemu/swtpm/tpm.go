@@ -82,6 +82,27 @@ func (p *process) waitSocket(ctx context.Context, direct bool) error {
 	}
 }
 
+// connect connects to the data socket. The socket's file is there a moment
+// before swtpm listens on it.
+func (p *process) connect(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", p.data())
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return conn, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-p.done:
+			return nil, fmt.Errorf("swtpm ended at start: %s", p.stderr.String())
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // Close kills swtpm. Its permanent state on disk is complete after every
 // command, so this is also what a power cut does to it.
 func (p *process) Close() error {
@@ -114,8 +135,7 @@ func Start(ctx context.Context, s *State) (*TPM, error) {
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", p.data())
+	conn, err := p.connect(ctx)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to swtpm: %w", err), p.Close())
 	}
