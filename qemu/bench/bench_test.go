@@ -1,0 +1,79 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/landfall-project/landfall/qemu/scenario"
+)
+
+const benchOutput = `goos: linux
+BenchmarkRelease/clients=8-2         	    2000	   1200000 ns/op	         0.5000 cpu-ms/release	         7.500 p50-ms	        20.00 p99-ms	      2000 releases/cpu-s
+BenchmarkTang/clients=8-2            	     200	   9000000 ns/op	         4.000 cpu-ms/release	        40.00 p50-ms	       200.0 p99-ms	       250.0 releases/cpu-s
+PASS
+`
+
+func TestParseLoads(t *testing.T) {
+	loads, err := parseLoads(benchOutput)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (&figures{fleet: loads}).perCPU(); got != 8 {
+		t.Errorf("releases per CPU second are %v × tangd's, want 8", got)
+	}
+	if got := metric(loads, "Tang", 8, "p99-ms"); got != 200 {
+		t.Errorf("p99 of tangd = %v", got)
+	}
+	if _, err := parseLoads("BenchmarkRelease/clients=8-2 1 2\n"); err == nil {
+		t.Error("a value without a unit was read")
+	}
+}
+
+// step makes a step that ended at so many seconds of uptime.
+func step(name string, at float64) scenario.Step {
+	return scenario.Step{Name: name, At: time.Duration(at * float64(time.Second))}
+}
+
+func TestMedians(t *testing.T) {
+	var samples []sample
+	for _, at := range []float64{5, 3, 9} {
+		samples = append(samples, sample{start: 2 * time.Second, steps: []scenario.Step{step("disks", at)}, kexec: 10 * time.Second})
+	}
+	b := medians(samples)
+	b.exec = time.Second / 2
+	if diff := cmp.Diff(3500*time.Millisecond, b.at("disks")); diff != "" {
+		t.Errorf("PID 1 to disks (-want +got):\n%s", diff)
+	}
+	if b.kexec != 8*time.Second {
+		t.Errorf("first line to kexec = %v", b.kexec)
+	}
+}
+
+// TestPage shows that a missed target is called missed and carries its reason.
+func TestPage(t *testing.T) {
+	loads, err := parseLoads(benchOutput)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &figures{
+		ours:  boots{steps: []scenario.Step{step("disks", 2)}},
+		floor: boots{steps: []scenario.Step{step("dm", 1)}},
+		tpm:   []string{"Quote", "NV_Read"},
+		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
+		fleet: loads,
+	}
+	page := f.page(5)
+	for _, want := range []string{
+		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
+		"| TPM commands, PID 1 → unlocked | 2 | ≤ 12 | met |",
+		"| 8.0 × | ≥ 8 × | met |",
+		"| smallest memory | more than 256 MiB | ≤ 160 MiB | **missed**",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+}

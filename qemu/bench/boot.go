@@ -1,0 +1,144 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/qemu/scenario"
+	"github.com/landfall-project/landfall/qemu/vm"
+)
+
+// boots are the medians of one kind of boot.
+type boots struct {
+	// exec is from the kernel's start of PID 1 to its program's first line.
+	exec time.Duration
+	// steps end so long after that first line.
+	steps []scenario.Step
+	// unlocked is from QEMU's start, firmware included.
+	unlocked time.Duration
+	kexec    time.Duration // from the first line; 0 for the yardstick
+}
+
+// at is from PID 1 to the end of a step.
+func (b *boots) at(step string) time.Duration {
+	for _, s := range b.steps {
+		if s.Name == step {
+			return b.exec + s.At
+		}
+	}
+	return 0
+}
+
+// sample is one boot.
+type sample struct {
+	start    time.Duration // uptime at the program's first line
+	steps    []scenario.Step
+	unlocked time.Duration
+	kexec    time.Duration
+}
+
+const (
+	wait      = 3 * time.Minute
+	firstLine = `landfall: \w+ starts at ([0-9.]+)s\r?\n`
+)
+
+// measureBoots boots ours and the yardstick in turns, on the same firmware.
+func (f *figures) measureBoots(l *scenario.Life, runs int) {
+	yard := l.NewFloor()
+	yard.Config.Firmware = vm.OVMF
+	var ours, floor []sample
+	for i := range runs {
+		floor = append(floor, floorBoot(l, yard))
+		s, commands := serverBoot(l)
+		ours, f.tpm = append(ours, s), commands
+		l.Logf("boot %d of %d: PID 1's first line to unlocked: floor %.2f s, ours %.2f s", i+1, runs,
+			(floor[i].steps[4].At - floor[i].start).Seconds(), (find(s.steps, "disks") - s.start).Seconds())
+	}
+	f.ours, f.floor = medians(ours), medians(floor)
+	// Not in the same boots: the kernel's messages cost time and change PCR 9.
+	var a, b []time.Duration
+	loud := func(cfg *vm.Config) { cfg.Append = "loglevel=7" }
+	loud(&yard.Config)
+	for range runs {
+		a = append(a, execTime(l, yard.Start()))
+		b = append(b, execTime(l, l.Start(builder.Server, loud)))
+	}
+	f.floor.exec, f.ours.exec = median(a), median(b)
+}
+
+// find is when a step ended.
+func find(steps []scenario.Step, name string) time.Duration {
+	for _, s := range steps {
+		if s.Name == name {
+			return s.At
+		}
+	}
+	return 0
+}
+
+// execTime is from the kernel's line about PID 1 to PID 1's own, by the host's
+// clock, of a machine that prints the kernel's messages.
+func execTime(l *scenario.Life, m *scenario.Machine) time.Duration {
+	kernel := m.Expect(`Run /init as init process`, wait).At
+	first := m.Expect(firstLine, wait).At
+	l.Check(m.Off())
+	return first - kernel
+}
+
+func floorBoot(l *scenario.Life, yard *scenario.Floor) sample {
+	m := yard.Start()
+	first := m.Expect(firstLine, wait)
+	s := sample{start: seconds(l, first.Groups[1]), unlocked: m.Expect(`step dm .*\n`, wait).At}
+	m.WaitEnd("guest-reset", wait)
+	s.steps = scenario.Steps(m.Console(0).Output())
+	return s
+}
+
+// serverBoot boots ours until it jumps, and returns the commands on the TPM's
+// bus between PID 1 and the unlocked disks too.
+func serverBoot(l *scenario.Life) (sample, []string) {
+	m := l.Start(builder.Server)
+	first := m.Expect(firstLine, wait)
+	from := time.Now()
+	s := sample{start: seconds(l, first.Groups[1]), unlocked: m.Expect(`step disks .*\n`, wait).At}
+	commands := m.TPM.Proxy.Capture().Between(from, m.Started().Add(s.unlocked)).Names()
+	s.kexec = seconds(l, m.Expect(`landfall: kexec at ([0-9.]+)s\r?\n`, wait).Groups[1])
+	l.Check(m.Off())
+	s.steps = scenario.Steps(m.Console(0).Output())
+	return s, commands
+}
+
+func seconds(l *scenario.Life, text string) time.Duration {
+	d, err := time.ParseDuration(text + "s")
+	l.Check(err)
+	return d
+}
+
+// medians takes each figure's median on its own.
+func medians(samples []sample) boots {
+	over := func(of func(sample) time.Duration) time.Duration {
+		var all []time.Duration
+		for _, s := range samples {
+			all = append(all, of(s))
+		}
+		return median(all)
+	}
+	b := boots{unlocked: over(func(s sample) time.Duration { return s.unlocked })}
+	if samples[0].kexec > 0 {
+		b.kexec = over(func(s sample) time.Duration { return s.kexec - s.start })
+	}
+	for i, step := range samples[0].steps {
+		b.steps = append(b.steps, scenario.Step{
+			Name: step.Name,
+			Took: over(func(s sample) time.Duration { return s.steps[i].Took }),
+			At:   over(func(s sample) time.Duration { return s.steps[i].At - s.start }),
+		})
+	}
+	return b
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}

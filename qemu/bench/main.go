@@ -1,0 +1,131 @@
+// Bench measures what docs/performance.md reports and writes that page.
+//
+// Synopsis:
+//
+//	bench [-o FILE] [-runs N] [-sealed DIR]
+//
+// Description:
+//
+//	It seals a server as the demo does, boots it and the yardstick of qemu/floor
+//	in turns, counts TPM commands on the bus, looks for the smallest memory, and
+//	runs the key server's benchmarks beside Debian's tangd. It needs root and a
+//	machine that does nothing else, and takes about ten minutes.
+//
+// Options:
+//
+//	-o FILE      where the page goes (docs/performance.md)
+//	-runs N      boots of each kind; medians are reported (5)
+//	-sealed DIR  a sealed server kept by an earlier run; sealed and kept there
+//	             if the folder does not exist
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/qemu/scenario"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// figures is all that was measured.
+type figures struct {
+	ours, floor boots
+	tpm         []string // commands from PID 1 to the unlocked root, in order
+	sizes       []size
+	memory      int // smallest, MiB; 0 if none was enough
+	fleet       []load
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	out := flags.String("o", "docs/performance.md", "where the page goes")
+	runs := flags.Int("runs", 5, "boots of each kind")
+	sealed := flags.String("sealed", "", "a sealed server of an earlier run")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if os.Getuid() != 0 {
+		return errors.New("it makes network namespaces, disks and a Debian root, and so must be root: sudo make bench")
+	}
+	if flags.NArg() > 0 || *runs < 1 {
+		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR]")
+	}
+	f := new(figures)
+	// The key server first: it shares the machine with nothing then.
+	var err error
+	if f.fleet, err = measureFleet(ctx); err != nil {
+		return err
+	}
+	err = scenario.Run(ctx, os.Stdout, "bench", func(t scenario.T) {
+		l := server(scenario.New(t), *sealed)
+		f.sizes = measureSizes(l)
+		f.measureBoots(l, *runs)
+		f.memory = measureMemory(l)
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*out, []byte(f.page(*runs)), 0o644)
+}
+
+// server is a sealed server in a live region.
+func server(l *scenario.Lab, dir string) *scenario.Life {
+	if dir != "" {
+		if _, err := os.Stat(dir); err == nil {
+			life := l.Thaw(scenario.Sealed{Dir: dir})
+			life.ServeDHCP()
+			life.Region.Deliver()
+			return life
+		}
+	}
+	l.Logf("sealing a server")
+	life := l.NewLife()
+	life.ServeDHCP()
+	life.ApproveImages()
+	life.Provision()
+	life.WriteDefaultSlice()
+	life.Seal()
+	if dir != "" {
+		life.Freeze(dir)
+		life.Region.Start()
+	}
+	life.Region.Deliver()
+	return life
+}
+
+// size is an image's, in bytes.
+type size struct {
+	name              string
+	with, without     int64 // compressed, with and without kernel modules
+	unpacked, modules int64 // of the image with modules
+}
+
+// measureSizes builds the images once more without modules.
+func measureSizes(l *scenario.Life) []size {
+	var sizes []size
+	for _, f := range []builder.Flavour{builder.Server, builder.Factory} {
+		o := builder.Options{Repo: l.Repo, Cache: l.Cache, Flavour: f, Kernel: l.Kernel()}
+		with, err := builder.Build(l.Context(), o)
+		l.Check(err)
+		o.Kernel = nil
+		without, err := builder.Build(l.Context(), o)
+		l.Check(err)
+		sizes = append(sizes, size{string(f), with.Size, without.Size, with.Raw, with.Raw - without.Raw})
+	}
+	return sizes
+}
