@@ -188,12 +188,16 @@ func (n *network) success(port string, lease *netconf.Lease, differs string) {
 	n.mu.Lock()
 	renewed := n.leases[port] != nil && n.leases[port].Address == lease.Address
 	n.leases[port] = lease
+	before := n.problems[port]
 	delete(n.problems, port)
 	n.mu.Unlock()
 	if !renewed {
 		n.m.logf("lease %s on %s (%s) from %s", lease.Address, lease.Link.Name, port, lease.Server)
-		if differs != "" {
+		switch {
+		case differs != "":
 			n.m.warn(report.Errorf(report.NetWrongLease, "DHCP server %s gave %s on %s, taken since the slice's policy is \"warn\"", lease.Server, differs, port))
+		case before != nil && before.Code == report.NetWrongLease:
+			n.m.warn(before) // somebody else's DHCP server: the next boot may meet it alone
 		}
 	}
 	n.signal()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,6 +172,24 @@ func TestLeasePolicies(t *testing.T) {
 		t.Errorf("warn: %v", err)
 	}
 	if text := printed(); !strings.Contains(text, "warning LF-NET-04") {
+		t.Errorf("consoles:\n%s", text)
+	}
+}
+
+// TestWrongServerIsNamed: a right lease came, but somebody else's server had
+// offered another one.
+func TestWrongServerIsNamed(t *testing.T) {
+	m, printed := testMachine(t, t.TempDir())
+	n := startNetwork(m, nil, leaseStrict)
+	defer n.stop()
+	n.trouble("eth0", report.Errorf(report.NetWrongLease, "DHCP server 10.9.0.2 offers 10.9.0.99/24"))
+	lease := &netconf.Lease{Address: netip.MustParsePrefix("10.9.0.12/24")}
+	n.success("eth0", lease, "")
+	n.success("eth0", lease, "") // renewed
+	n.trouble("eth1", report.Errorf(report.NetNoLease, "no answer"))
+	n.success("eth1", lease, "")
+	n.settled()
+	if text := printed(); strings.Count(text, "warning") != 1 || !strings.Contains(text, "warning LF-NET-04") || !strings.Contains(text, "server 10.9.0.2 offers 10.9.0.99/24") {
 		t.Errorf("consoles:\n%s", text)
 	}
 }
