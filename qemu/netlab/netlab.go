@@ -169,6 +169,21 @@ func (n *Net) RemoveAddress(ctx context.Context, cidr string) error {
 	return n.ip(ctx, "address", "delete", cidr, "dev", bridge)
 }
 
+// Join runs a cable to the bridge of another network, whose hosts are then in
+// the same segment but have addresses and ports of their own.
+func (n *Net) Join(ctx context.Context, other *Net) error {
+	n.mu.Lock()
+	name := fmt.Sprintf("cable%d", n.taps)
+	n.taps++
+	n.mu.Unlock()
+	if err := n.ip(ctx, "link", "add", name, "type", "veth", "peer", "name", name, "netns", other.Name); err != nil {
+		return err
+	}
+	return errors.Join(
+		n.ip(ctx, "link", "set", name, "master", bridge, "up"),
+		other.ip(ctx, "link", "set", name, "master", bridge, "up"))
+}
+
 // SetBridge turns the bridge on or off: the switch of the rack.
 func (n *Net) SetBridge(ctx context.Context, up bool) error {
 	state := "down"

@@ -100,3 +100,37 @@ func TestNamespaceIsolates(t *testing.T) {
 		t.Errorf("the address leaked to the host: %s (%v)", out, err)
 	}
 }
+
+// TestJoin: two networks with a cable between them are one segment.
+func TestJoin(t *testing.T) {
+	var nets [2]*Net
+	for i, address := range []string{"10.81.0.1/24", "10.81.0.2/24"} {
+		n, err := New(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		nets[i] = n
+	}
+	l, err := nets[1].Listen(t.Context(), "10.81.0.2:7777")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if c, err := nets[0].Dial(t.Context(), "tcp", "10.81.0.2:7777"); err == nil {
+		c.Close()
+		t.Fatal("connected before there was a cable")
+	}
+	if err := nets[0].Join(t.Context(), nets[1]); err != nil {
+		t.Fatal(err)
+	}
+	c, err := nets[0].Dial(t.Context(), "tcp", "10.81.0.2:7777")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
