@@ -24,6 +24,7 @@ const (
 	frozenRoot     = "root.raw"
 	frozenData     = "data.raw"
 	frozenPolicies = "policies.json"
+	frozenBus      = "bus.json"
 )
 
 func frozenImage(f builder.Flavour) string { return string(f) + ".cpio.zst" }
@@ -47,6 +48,9 @@ func (l *Life) Freeze(dir string) Sealed {
 	for f, img := range l.images {
 		l.Check(cache.CopyFile(filepath.Join(dir, frozenImage(f)), img))
 	}
+	bus, err := json.Marshal(l.bus)
+	l.Check(err)
+	l.Check(os.WriteFile(filepath.Join(dir, frozenBus), bus, 0o600))
 	var policies []string
 	for _, p := range l.policies {
 		name := filepath.Base(p)
