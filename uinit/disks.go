@@ -50,6 +50,9 @@ func (m *machine) openDisks(f *disk.Finder, dek *secret.Bytes, c *carried) (*vol
 	for _, spec := range rootFirst(c.Volumes) {
 		err := out.open(f, dek, c.Device.ID, spec, &warnings)
 		if err == nil {
+			if spec.Use == "root" {
+				m.logf("root unlocked at %s", seconds(uptime()))
+			}
 			continue
 		}
 		if spec.Need != "optional" {
@@ -113,7 +116,7 @@ func (v *volumes) open(f *disk.Finder, dek *secret.Bytes, device string, spec sn
 		}
 	}
 	v.handover = append(v.handover, handover.Volume{
-		Name: spec.Name, UUID: spec.UUID, Passphrase: pass, Root: root, Discards: spec.Discards,
+		Name: spec.Name, UUID: spec.UUID, Passphrase: pass, Header: vol.Header, Root: root, Discards: spec.Discards,
 	})
 	return nil
 }

@@ -160,7 +160,7 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Errorf("digest %x is not the file's", digest)
 	}
 	plain := f.size
-	vols := []handover.Volume{{Name: "root", UUID: snapshot.VolumeUUID("a", "root"), Passphrase: secret.Take([]byte("correct horse")), Root: true}}
+	vols := []handover.Volume{{Name: "root", UUID: snapshot.VolumeUUID("a", "root"), Passphrase: secret.Take([]byte("correct horse")), Header: []byte("LUKS"), Root: true}}
 	if err := appendHandover(f, vols); err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,8 @@ type Volume struct {
 	Spec   snapshot.Volume
 	Device Device
 	Key    *luks2.VolumeKey // the caller wipes it
+	// Header is a detached header for whoever opens the volume next.
+	Header []byte
 
 	// Ignored names other devices with the same UUID and why they were left
 	// out: worth a line on the console.
@@ -57,7 +59,7 @@ func (f *Finder) Open(ctx context.Context, dek *secret.Bytes, device string, v s
 	var good *Volume
 	var bad []error
 	for _, c := range candidates {
-		key, err := openCandidate(ctx, c, dek, device, v)
+		key, header, err := openCandidate(ctx, c, dek, device, v)
 		switch {
 		case err != nil:
 			bad = append(bad, fmt.Errorf("%s: %w", c.dev.Path, err))
@@ -66,7 +68,7 @@ func (f *Finder) Open(ctx context.Context, dek *secret.Bytes, device string, v s
 			good.Key.Wipe()
 			return nil, fmt.Errorf("volume %s: %s and %s: %w", v.Name, good.Device.Path, c.dev.Path, ErrTwins)
 		default:
-			good = &Volume{Spec: v, Device: c.dev, Key: key}
+			good = &Volume{Spec: v, Device: c.dev, Key: key, Header: header}
 		}
 	}
 	if good == nil {
@@ -95,15 +97,15 @@ func (f *Finder) refusals() string {
 	return "; " + strings.Join(lines, "; ")
 }
 
-func openCandidate(ctx context.Context, c candidate, dek *secret.Bytes, device string, v snapshot.Volume) (*luks2.VolumeKey, error) {
+func openCandidate(ctx context.Context, c candidate, dek *secret.Bytes, device string, v snapshot.Volume) (*luks2.VolumeKey, []byte, error) {
 	file, err := os.Open(c.dev.Path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer file.Close()
 	key, err := unlock(ctx, file, c.header, dek)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	token, err := luks2.FindToken(c.header)
 	if err == nil {
@@ -112,11 +114,15 @@ func openCandidate(ctx context.Context, c candidate, dek *secret.Bytes, device s
 	if err == nil && (token.Device != device || token.Volume != v.Name) {
 		err = fmt.Errorf("%w: its token says volume %s of %s", luks2.ErrMAC, token.Volume, token.Device)
 	}
+	var header []byte
+	if err == nil {
+		header, err = c.header.Detached(file, key)
+	}
 	if err != nil {
 		key.Wipe()
-		return nil, err
+		return nil, nil, err
 	}
-	return key, nil
+	return key, header, nil
 }
 
 // unlock opens the volume with the passphrase that comes from the DEK.

@@ -129,7 +129,7 @@ func (m *Maker) check(ctx context.Context, dek *secret.Bytes, device string, job
 	if err != nil {
 		return err
 	}
-	key, err := openCandidate(ctx, candidate{job.Device, h}, dek, device, job.Spec)
+	key, _, err := openCandidate(ctx, candidate{job.Device, h}, dek, device, job.Spec)
 	if err != nil {
 		return fmt.Errorf("volume %s does not open as it will at the destination: %w", job.Spec.Name, err)
 	}

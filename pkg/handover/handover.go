@@ -24,15 +24,23 @@ type Volume struct {
 	Name       string        // mapping name, [a-z0-9-]
 	UUID       string        // LUKS UUID, lower case
 	Passphrase *secret.Bytes // raw bytes, not text
-	Root       bool
-	Discards   bool
+	// Header is a detached LUKS2 header of what was validated and proved
+	// (luks2.Header.Detached). The next kernel opens the volume with it and
+	// never reads the disk's own header, which could differ by then, or be
+	// another disk's with the same UUID.
+	Header   []byte
+	Root     bool
+	Discards bool
 }
 
 // MaxCmdline is x86's COMMAND_LINE_SIZE less the terminator.
 const MaxCmdline = 2047
 
-// MaxPassphrase bounds a passphrase, in bytes.
-const MaxPassphrase = 512
+// MaxPassphrase and MaxHeader bound a volume's files, in bytes.
+const (
+	MaxPassphrase = 512
+	MaxHeader     = 1 << 20
+)
 
 // Errors that name what has to be corrected in the slice.
 var (
@@ -48,7 +56,7 @@ func Initrd(volumes []Volume) (*secret.Bytes, error) {
 	}
 	var table strings.Builder
 	for _, v := range volumes {
-		fmt.Fprintf(&table, "%s UUID=%s %s luks%s\n", v.Name, v.UUID, "/"+keyfile(v), discard(v))
+		fmt.Fprintf(&table, "%s UUID=%s /%s luks,header=/%s%s\n", v.Name, v.UUID, keyfile(v), header(v), discard(v))
 	}
 	w := new(newc.Writer)
 	defer w.Wipe()
@@ -59,6 +67,10 @@ func Initrd(volumes []Volume) (*secret.Bytes, error) {
 	for _, v := range volumes {
 		w.File(keyfile(v), 0o400, v.Passphrase.Expose())
 	}
+	w.Dir("cryptroot/headers", 0o700)
+	for _, v := range volumes {
+		w.File(header(v), 0o400, v.Header)
+	}
 	w.Dir("etc", 0o755)
 	w.Dir("etc/cryptsetup-keys.d", 0o700)
 	for _, v := range volumes {
@@ -68,6 +80,7 @@ func Initrd(volumes []Volume) (*secret.Bytes, error) {
 }
 
 func keyfile(v Volume) string    { return "cryptroot/keyfiles/" + v.Name + ".key" }
+func header(v Volume) string     { return "cryptroot/headers/" + v.Name + ".hdr" }
 func systemdKey(v Volume) string { return "etc/cryptsetup-keys.d/" + v.Name + ".key" }
 
 func discard(v Volume) string {
@@ -80,9 +93,9 @@ func discard(v Volume) string {
 // size is an upper bound of the archive, so that its buffer never grows and
 // leaves no copy behind.
 func size(volumes []Volume, table int) int {
-	n := newc.Size("etc/cryptsetup-keys.d", 0)*5 + newc.Size("cryptroot/crypttab", table)
+	n := newc.Size("etc/cryptsetup-keys.d", 0)*6 + newc.Size("cryptroot/crypttab", table)
 	for _, v := range volumes {
-		n += newc.Size(keyfile(v), v.Passphrase.Len()) + newc.Size(systemdKey(v), v.Passphrase.Len())
+		n += newc.Size(header(v), len(v.Header)) + newc.Size(keyfile(v), v.Passphrase.Len()) + newc.Size(systemdKey(v), v.Passphrase.Len())
 	}
 	return n
 }
@@ -99,6 +112,8 @@ func check(volumes []Volume) error {
 			return fmt.Errorf("%w: two are named %s", ErrVolume, v.Name)
 		case v.Passphrase.Len() == 0 || v.Passphrase.Len() > MaxPassphrase:
 			return fmt.Errorf("%w: %s: passphrase of %d bytes", ErrVolume, v.Name, v.Passphrase.Len())
+		case len(v.Header) == 0 || len(v.Header) > MaxHeader:
+			return fmt.Errorf("%w: %s: header of %d bytes", ErrVolume, v.Name, len(v.Header))
 		}
 		names[v.Name] = true
 		if v.Root {
@@ -128,8 +143,14 @@ func isUUID(s string) bool {
 	return len(s) == 36
 }
 
+// noShell keeps the next kernel's initrd from giving a shell beside the
+// passphrases when the root does not come up: initramfs-tools and the kernel
+// reboot after 10 s by panic=, dracut and systemd by the others.
+var noShell = []string{"panic=10", "rd.shell=0", "rd.emergency=reboot"}
+
 // Cmdline puts the next kernel's command line together: the boot entry's, less
-// what names another root or other LUKS volumes; the slice's; and what
+// what names another root or other LUKS volumes; what forbids a rescue shell;
+// the slice's, which is signed and may decide otherwise; and what
 // initramfs-tools, systemd and dracut need to find the volumes.
 func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 	if err := check(volumes); err != nil {
@@ -141,10 +162,11 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 			words = append(words, w)
 		}
 	}
+	words = append(words, noShell...)
 	words = append(words, strings.Fields(slice)...)
 	for _, v := range volumes {
 		words = append(words, fmt.Sprintf("rd.luks.name=%s=%s", v.UUID, v.Name),
-			fmt.Sprintf("rd.luks.options=%s=keyfile-erase%s", v.UUID, discard(v)))
+			fmt.Sprintf("rd.luks.options=%s=keyfile-erase,header=/%s%s", v.UUID, header(v), discard(v)))
 		if v.Root {
 			words = append(words, "root=/dev/mapper/"+v.Name)
 		}

@@ -21,8 +21,8 @@ const (
 
 func twoVolumes() []Volume {
 	return []Volume{
-		{Name: "root", UUID: rootUUID, Passphrase: secret.Take(bytes.Repeat([]byte{0xa5}, 32)), Root: true},
-		{Name: "data0", UUID: dataUUID, Passphrase: secret.Take([]byte("\x00\nbinary\xff")), Discards: true},
+		{Name: "root", UUID: rootUUID, Passphrase: secret.Take(bytes.Repeat([]byte{0xa5}, 32)), Header: []byte("LUKS root"), Root: true},
+		{Name: "data0", UUID: dataUUID, Passphrase: secret.Take([]byte("\x00\nbinary\xff")), Header: []byte("LUKS data"), Discards: true},
 	}
 }
 
@@ -48,8 +48,9 @@ func TestInitrd(t *testing.T) {
 	}
 	root, data := strings.Repeat("\xa5", 32), "\x00\nbinary\xff"
 	want := map[string]string{
-		"cryptroot/crypttab": "root UUID=" + rootUUID + " /cryptroot/keyfiles/root.key luks\n" +
-			"data0 UUID=" + dataUUID + " /cryptroot/keyfiles/data0.key luks,discard\n",
+		"cryptroot/crypttab": "root UUID=" + rootUUID + " /cryptroot/keyfiles/root.key luks,header=/cryptroot/headers/root.hdr\n" +
+			"data0 UUID=" + dataUUID + " /cryptroot/keyfiles/data0.key luks,header=/cryptroot/headers/data0.hdr,discard\n",
+		"cryptroot/headers/root.hdr": "LUKS root", "cryptroot/headers/data0.hdr": "LUKS data",
 		"cryptroot/keyfiles/root.key": root, "cryptroot/keyfiles/data0.key": data,
 		"etc/cryptsetup-keys.d/root.key": root, "etc/cryptsetup-keys.d/data0.key": data,
 	}
@@ -98,6 +99,8 @@ func TestInitrdRefuses(t *testing.T) {
 		{"one name twice", func(v []Volume) []Volume { v[1].Name = "root"; return v }},
 		{"another's UUID format", func(v []Volume) []Volume { v[0].UUID = "x" + rootUUID[1:]; return v }},
 		{"an empty passphrase", func(v []Volume) []Volume { v[0].Passphrase.Wipe(); return v }},
+		{"no header", func(v []Volume) []Volume { v[1].Header = nil; return v }},
+		{"a long header", func(v []Volume) []Volume { v[0].Header = make([]byte, MaxHeader+1); return v }},
 		{"a long passphrase", func(v []Volume) []Volume { v[0].Passphrase = secret.New(MaxPassphrase + 1); return v }},
 	}
 	for _, tt := range tests {
@@ -114,15 +117,17 @@ func TestInitrdRefuses(t *testing.T) {
 }
 
 func TestCmdline(t *testing.T) {
-	own := "rd.luks.name=" + rootUUID + "=root rd.luks.options=" + rootUUID + "=keyfile-erase root=/dev/mapper/root " +
-		"rd.luks.name=" + dataUUID + "=data0 rd.luks.options=" + dataUUID + "=keyfile-erase,discard"
+	const safe = "panic=10 rd.shell=0 rd.emergency=reboot "
+	own := "rd.luks.name=" + rootUUID + "=root rd.luks.options=" + rootUUID + "=keyfile-erase,header=/cryptroot/headers/root.hdr root=/dev/mapper/root " +
+		"rd.luks.name=" + dataUUID + "=data0 rd.luks.options=" + dataUUID + "=keyfile-erase,header=/cryptroot/headers/data0.hdr,discard"
 	tests := []struct {
 		name, entry, slice, want string
 	}{
-		{"bare", "", "", own},
-		{"both", "ro quiet", "console=ttyS0", "ro quiet console=ttyS0 " + own},
-		{"the entry's own root goes", "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro rd.luks.uuid=x luks.name=y=z initrd=a cryptopts=b", "", "ro " + own},
-		{"names that only look alike stay", "rootflags=subvol=x rootdelay=3", "", "rootflags=subvol=x rootdelay=3 " + own},
+		{"bare", "", "", safe + own},
+		{"both", "ro quiet", "console=ttyS0", "ro quiet " + safe + "console=ttyS0 " + own},
+		{"the entry's own root goes", "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro rd.luks.uuid=x luks.name=y=z initrd=a cryptopts=b", "", "ro " + safe + own},
+		{"names that only look alike stay", "rootflags=subvol=x rootdelay=3", "", "rootflags=subvol=x rootdelay=3 " + safe + own},
+		{"a signed slice may want a shell", "rd.shell", "panic=0", "rd.shell " + safe + "panic=0 " + own},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,7 +146,7 @@ func TestCmdline(t *testing.T) {
 
 func TestPassphrasesAreWipedFromTheWriter(t *testing.T) {
 	vols := twoVolumes()
-	table := len("root UUID="+rootUUID+" /cryptroot/keyfiles/root.key luks\n") + len("data0 UUID="+dataUUID+" /cryptroot/keyfiles/data0.key luks,discard\n")
+	table := len("root UUID="+rootUUID+" /cryptroot/keyfiles/root.key luks,header=/cryptroot/headers/root.hdr\n") + len("data0 UUID="+dataUUID+" /cryptroot/keyfiles/data0.key luks,header=/cryptroot/headers/data0.hdr,discard\n")
 	archive, err := Initrd(vols)
 	if err != nil {
 		t.Fatal(err)
