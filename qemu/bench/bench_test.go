@@ -40,12 +40,15 @@ func step(name string, at float64) scenario.Step {
 func TestMedians(t *testing.T) {
 	var samples []sample
 	for _, at := range []float64{5, 3, 9} {
-		samples = append(samples, sample{start: 2 * time.Second, steps: []scenario.Step{step("disks", at)}, kexec: 10 * time.Second})
+		samples = append(samples, sample{start: 2 * time.Second, root: 4 * time.Second, steps: []scenario.Step{step("disks", at)}, kexec: 10 * time.Second})
 	}
 	b := medians(samples)
 	b.exec = time.Second / 2
 	if diff := cmp.Diff(3500*time.Millisecond, b.at("disks")); diff != "" {
 		t.Errorf("PID 1 to disks (-want +got):\n%s", diff)
+	}
+	if got := b.unlock(); got != 2500*time.Millisecond {
+		t.Errorf("PID 1 to root = %v", got)
 	}
 	if b.kexec != 8*time.Second {
 		t.Errorf("first line to kexec = %v", b.kexec)
@@ -59,8 +62,8 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &figures{
-		ours:  boots{steps: []scenario.Step{step("disks", 2)}},
-		floor: boots{steps: []scenario.Step{step("dm", 1)}},
+		ours:  boots{root: 2 * time.Second, steps: []scenario.Step{step("disks", 2.5)}},
+		floor: boots{root: time.Second},
 		tpm:   []string{"Quote", "NV_Read"},
 		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
 		fleet: loads,

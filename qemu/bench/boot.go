@@ -13,9 +13,10 @@ import (
 type boots struct {
 	// exec is from the kernel's start of PID 1 to its program's first line.
 	exec time.Duration
-	// steps end so long after that first line.
+	// steps end so long after that first line; root is mapped then.
 	steps []scenario.Step
-	// unlocked is from QEMU's start, firmware included.
+	root  time.Duration
+	// unlocked is from QEMU's start, firmware included, to the mapped root.
 	unlocked time.Duration
 	kexec    time.Duration // from the first line; 0 for the yardstick
 }
@@ -30,17 +31,21 @@ func (b *boots) at(step string) time.Duration {
 	return 0
 }
 
+// unlock is from PID 1 to the mapped root.
+func (b *boots) unlock() time.Duration { return b.exec + b.root }
+
 // sample is one boot.
 type sample struct {
 	start    time.Duration // uptime at the program's first line
 	steps    []scenario.Step
-	unlocked time.Duration
-	kexec    time.Duration
+	root     time.Duration // uptime when the root was mapped
+	unlocked time.Duration // the same since QEMU's start
+	kexec    time.Duration // uptime
 }
 
 const (
 	wait      = 3 * time.Minute
-	firstLine = `landfall: \w+ starts at ([0-9.]+)s\r?\n`
+	firstLine = `landfall: \w+ starts at ([0-9.]+)s\s`
 )
 
 // measureBoots boots ours and the yardstick in turns, on the same firmware.
@@ -53,7 +58,7 @@ func (f *figures) measureBoots(l *scenario.Life, runs int) {
 		s, commands := serverBoot(l)
 		ours, f.tpm = append(ours, s), commands
 		l.Logf("boot %d of %d: PID 1's first line to unlocked: floor %.2f s, ours %.2f s", i+1, runs,
-			(floor[i].steps[4].At - floor[i].start).Seconds(), (find(s.steps, "disks") - s.start).Seconds())
+			(floor[i].root - floor[i].start).Seconds(), (s.root - s.start).Seconds())
 	}
 	f.ours, f.floor = medians(ours), medians(floor)
 	// Not in the same boots: the kernel's messages cost time and change PCR 9.
@@ -65,16 +70,6 @@ func (f *figures) measureBoots(l *scenario.Life, runs int) {
 		b = append(b, execTime(l, l.Start(builder.Server, loud)))
 	}
 	f.floor.exec, f.ours.exec = median(a), median(b)
-}
-
-// find is when a step ended.
-func find(steps []scenario.Step, name string) time.Duration {
-	for _, s := range steps {
-		if s.Name == name {
-			return s.At
-		}
-	}
-	return 0
 }
 
 // execTime is from the kernel's line about PID 1 to PID 1's own, by the host's
@@ -89,21 +84,23 @@ func execTime(l *scenario.Life, m *scenario.Machine) time.Duration {
 func floorBoot(l *scenario.Life, yard *scenario.Floor) sample {
 	m := yard.Start()
 	first := m.Expect(firstLine, wait)
-	s := sample{start: seconds(l, first.Groups[1]), unlocked: m.Expect(`step dm .*\n`, wait).At}
+	dm := m.Expect(`step dm .* at ([0-9.]+)s\s`, wait)
+	s := sample{start: seconds(l, first.Groups[1]), root: seconds(l, dm.Groups[1]), unlocked: dm.At}
 	m.WaitEnd("guest-reset", wait)
 	s.steps = scenario.Steps(m.Console(0).Output())
 	return s
 }
 
 // serverBoot boots ours until it jumps, and returns the commands on the TPM's
-// bus between PID 1 and the unlocked disks too.
+// bus between PID 1 and the unlocked root too.
 func serverBoot(l *scenario.Life) (sample, []string) {
 	m := l.Start(builder.Server)
 	first := m.Expect(firstLine, wait)
 	from := time.Now()
-	s := sample{start: seconds(l, first.Groups[1]), unlocked: m.Expect(`step disks .*\n`, wait).At}
+	root := m.Expect(`landfall: root unlocked at ([0-9.]+)s\s`, wait)
+	s := sample{start: seconds(l, first.Groups[1]), root: seconds(l, root.Groups[1]), unlocked: root.At}
 	commands := m.TPM.Proxy.Capture().Between(from, m.Started().Add(s.unlocked)).Names()
-	s.kexec = seconds(l, m.Expect(`landfall: kexec at ([0-9.]+)s\r?\n`, wait).Groups[1])
+	s.kexec = seconds(l, m.Expect(`landfall: kexec at ([0-9.]+)s\s`, wait).Groups[1])
 	l.Check(m.Off())
 	s.steps = scenario.Steps(m.Console(0).Output())
 	return s, commands
@@ -125,6 +122,7 @@ func medians(samples []sample) boots {
 		return median(all)
 	}
 	b := boots{unlocked: over(func(s sample) time.Duration { return s.unlocked })}
+	b.root = over(func(s sample) time.Duration { return s.root - s.start })
 	if samples[0].kexec > 0 {
 		b.kexec = over(func(s sample) time.Duration { return s.kexec - s.start })
 	}
