@@ -3,10 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,7 +20,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/luks2"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/nvslot"
-	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
@@ -125,21 +121,8 @@ func untilRead(boot swtpm.Capture) swtpm.Capture {
 // is the TPM's refusal.
 func (l *Life) slots(x *tpm.TPM) (*nvslot.Slots, error) {
 	l.Helper()
-	block, _ := pem.Decode(l.Region.public("policy.pub"))
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	l.Check(err)
-	for _, file := range l.policies {
-		text, err := os.ReadFile(file)
-		l.Check(err)
-		p, err := pcrpolicy.Parse(text)
-		l.Check(err)
-		if p.Role == measure.RoleServer {
-			s := &nvslot.Slots{TPM: x, SRKPublic: l.device().SRKPublic, PolicyKey: key.(*rsa.PublicKey)}
-			return s, s.Prepare(p)
-		}
-	}
-	l.Fatalf("no policy of the server image")
-	return nil, nil
+	s := l.slotsOf(x)
+	return s, s.Prepare(l.policy(measure.RoleServer))
 }
 
 // secrets are what nobody may hear or find. The test has them from both sides:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -15,11 +14,9 @@ import (
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/pkg/kekclient"
-	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/report"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
@@ -196,17 +193,7 @@ func (l *Life) quoteRefused(t *testing.T, m *Machine) {
 // release asks the key server for the KEK with quotes of x.
 func (l *Life) release(x *tpm.TPM) (*kekclient.Released, error) {
 	l.Helper()
-	ca, _ := pem.Decode(l.Region.public("ca.pem"))
-	c := &kekclient.Client{
-		Members: []snapshot.Member{{ID: memberID, URL: "https://" + memberAddr}}, CA: ca.Bytes, Device: Device, Dial: l.Region.Net.Dial,
-	}
-	quoter := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
-		pcrs, err := x.ReadPCRs()
-		if err != nil {
-			return kekproto.Quote{}, err
-		}
-		return x.Quote(qualifying, pcrs)
-	})
+	c, quoter := l.client(x)
 	ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
 	defer cancel()
 	return c.Release(ctx, quoter, l.device().Slice)
