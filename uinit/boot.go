@@ -106,7 +106,7 @@ func (m *machine) leave(t *trust, net *network, rel *kekclient.Released) error {
 	if err := closeRoot(); err != nil {
 		return err
 	}
-	if err := wipeAll(m.guarded()...); err != nil {
+	if err := wipeAll(scrub, m.guarded()...); err != nil {
 		return report.Errorf(report.BootWipe, "%w", err)
 	}
 	rel.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,19 +70,32 @@ func (m *machine) kexec() {
 	panic(fmt.Sprintf("kexec returned: %v", err))
 }
 
-// wipeAll overwrites all secrets of the boot, and the copies of them that
-// libraries have left in this program's memory. Deferred calls do not run once
+// errNoPattern: there is nothing to search for, so that finding nothing means
+// nothing.
+var errNoPattern = errors.New("no secret of this boot is left to search for")
+
+// wipeAll overwrites the copies of secrets that libraries have left in this
+// program's memory, then the secrets themselves. Deferred calls do not run once
 // the next kernel has started.
-func wipeAll(secrets ...*secret.Bytes) error {
+//
+// search is scrub. When it fails the secrets stay: they are what the next
+// attempt searches for. Secrets that are wiped already are passed over, but one
+// at least must be left.
+func wipeAll(search func([]*secret.Bytes) (int, error), secrets ...*secret.Bytes) error {
 	patterns := make([]*secret.Bytes, 0, len(secrets))
 	for _, s := range secrets {
 		if s.Len() > 0 {
 			patterns = append(patterns, s)
 		}
 	}
-	_, err := scrub(patterns)
-	for _, s := range secrets {
+	if len(patterns) == 0 {
+		return errNoPattern
+	}
+	if _, err := search(patterns); err != nil {
+		return err
+	}
+	for _, s := range patterns {
 		s.Wipe()
 	}
-	return err
+	return nil
 }

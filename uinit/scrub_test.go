@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/aes"
+	"errors"
 	"runtime"
 	"testing"
 
@@ -62,10 +63,45 @@ func TestWipeAllWipesSecretsAndCopies(t *testing.T) {
 	a, b := secret.Random(32), secret.Random(32)
 	copyOfA := bytes.Clone(a.Expose())
 	b.Wipe()
-	if err := wipeAll(a, nil, b); err != nil {
+	if err := wipeAll(scrub, a, nil, b); err != nil {
 		t.Fatal(err)
 	}
 	if a.Len() != 0 || !bytes.Equal(copyOfA, make([]byte, 32)) {
 		t.Errorf("left: secret of %d bytes, copy %x", a.Len(), copyOfA)
+	}
+}
+
+// TestWipeAllSearchesAgainAfterAFailure: the attempt after a failed search must
+// find what that one did not, as the step that holds repeats it.
+func TestWipeAllSearchesAgainAfterAFailure(t *testing.T) {
+	key := secret.Random(32)
+	defer key.Wipe()
+	left := bytes.Clone(key.Expose())
+	broken := errors.New("no /proc")
+	fails := func([]*secret.Bytes) (int, error) { return 0, broken }
+	for range 2 {
+		if err := wipeAll(fails, key); !errors.Is(err, broken) {
+			t.Fatalf("got %v, want the search's own error", err)
+		}
+	}
+	if key.Len() != 32 {
+		t.Fatal("the secret is gone though its copies were not searched for")
+	}
+	if err := wipeAll(scrub, key); err != nil {
+		t.Fatal(err)
+	}
+	if key.Len() != 0 || !bytes.Equal(left, make([]byte, 32)) {
+		t.Errorf("left after the repair: secret of %d bytes, copy %x", key.Len(), left)
+	}
+}
+
+// TestWipeAllRefusesToSearchForNothing: no pattern is no proof.
+func TestWipeAllRefusesToSearchForNothing(t *testing.T) {
+	gone := secret.Random(32)
+	gone.Wipe()
+	for name, secrets := range map[string][]*secret.Bytes{"none": nil, "nil": {nil}, "wiped": {gone, nil}} {
+		if err := wipeAll(scrub, secrets...); !errors.Is(err, errNoPattern) {
+			t.Errorf("%s: got %v, want errNoPattern", name, err)
+		}
 	}
 }
