@@ -69,6 +69,9 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 	if st.RefusedOthers > 0 {
 		line(w, "strangers", fmt.Sprintf("%d requests named no known device", st.RefusedOthers))
 	}
+	for _, id := range st.Unproved {
+		line(w, "unproved "+id, "named by somebody whose quote is not by its attestation key; `kekctl explain "+id+"`")
+	}
 	for _, d := range st.Refused {
 		line(w, "refused "+d.Device, d.Refuse.Code, d.Refuse.Message)
 	}
@@ -92,6 +95,10 @@ func (a *app) explainCommand() *cobra.Command {
 
 func explain(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, d.Device, stateOf(d))
+	if u := d.Unproved; u != nil {
+		line(w, "UNPROVED", fmt.Sprintf("%s: somebody named this device, %d times, last for %s at %s: %s; "+
+			"another TPM is in it, or it was not this device", u.Code, u.Count, u.Op, when(u.Time), u.Message))
+	}
 	r := d.Refuse
 	if r == nil {
 		switch {

@@ -46,7 +46,10 @@ type DeviceInfo struct {
 
 	Seen   *Seen        `json:"seen,omitempty"`
 	Refuse *RefusalInfo `json:"last_refusal,omitempty"`
-	Report string       `json:"last_report,omitempty"` // as the device posted it
+	// Unproved is the last request that named the device without a quote by its
+	// AK: another TPM, or somebody else. It says nothing about the device.
+	Unproved *RefusalInfo `json:"last_unproved,omitempty"`
+	Report   string       `json:"last_report,omitempty"` // as the device posted it
 }
 
 // Seen is a device's last release at the member that is asked.
@@ -124,6 +127,7 @@ type Status struct {
 	Suspended     int            `json:"suspended"`
 	Released      int            `json:"released"` // devices released to since this state began, at this member
 	Manifests     []ManifestInfo `json:"manifests"`
-	Refused       []DeviceInfo   `json:"refused,omitempty"` // refused since their last release, newest first
-	RefusedOthers int            `json:"refused_unknown"`   // requests that named no known device
+	Refused       []DeviceInfo   `json:"refused,omitempty"`  // refused since their last release, newest first
+	RefusedOthers int            `json:"refused_unknown"`    // requests that named no known device
+	Unproved      []string       `json:"unproved,omitempty"` // devices named without a quote by their AK, newest first
 }

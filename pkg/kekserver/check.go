@@ -16,7 +16,7 @@ import (
 // check verifies an attested request, in this order: form and version, a device
 // that is known, its quote over this connection and these bytes, then what the
 // fleet decides by: TPM history, suspension, region state, image, slice. It
-// returns the device's ID as soon as the request is known to be about one.
+// returns the device's ID as soon as the request is known to come from it.
 func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, string, error) {
 	a, req, err := kekproto.ParseAttested(body, op)
 	if err != nil {
@@ -41,11 +41,19 @@ func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, 
 	}
 	evidence, err := attest.Verify(a.Quote, d.ak, attest.Qualify(op.Label(), exp, a.Request))
 	if err != nil {
-		// Anybody can name a device; the refusal still shows in explain.
-		return nil, req.Device, report.Errorf(report.KeyQuote, "%w", err)
+		return nil, "", &unproved{req.Device, report.Errorf(report.KeyQuote, "%w", err)}
 	}
 	return out, req.Device, s.decide(ctx, v, out, evidence)
 }
+
+// unproved is why a request was refused that named a device and did not show
+// that it comes from it. Anybody can send one, so it must cost nothing durable.
+type unproved struct {
+	device string
+	error
+}
+
+func (u *unproved) Unwrap() error { return u.error }
 
 // decide is what the fleet knows and wants; the device is genuine by now.
 func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Evidence) error {

@@ -101,9 +101,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(data) // the asker is gone if this fails
 }
 
-// refuse answers with a refusal, and keeps it for status and explain. What
-// cannot be laid at a known device's door is only counted, so that nobody fills
-// the audit log from outside.
+// refuse answers with a refusal, and keeps it for status and explain. Only that
+// of a device that proved who it is goes into the audit log and counts as the
+// device's own: nobody fills or blurs them from outside. id is empty otherwise.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, id string, err error) {
 	problem := &report.Problem{}
 	if !errors.As(err, &problem) {
@@ -112,13 +112,14 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, 
 	}
 	refusal := kekproto.Refusal{Code: string(problem.Code), Message: problem.What, Repair: problem.Repair()}
 	s.metrics.count(op, problem.Code)
-	known := id != ""
-	if known && s.seen.refused(id, op, refusal, time.Now()) {
-		rec := audit.Record{Event: "refuse", Op: string(op), Device: id, Code: refusal.Code, Detail: refusal.Message, Peer: r.RemoteAddr}
-		if err := s.record(r.Context(), rec); err != nil {
-			s.cfg.Log.Error("refusal not recorded", "device", id, "err", err)
-		}
-	} else if !known {
+	var claim *unproved
+	switch {
+	case id != "":
+		s.keepRefusal(r, op, id, refusal)
+	case errors.As(err, &claim):
+		s.metrics.unproved.Inc()
+		s.seen.impostor(claim.device, op, refusal, time.Now())
+	default:
 		s.seen.stranger()
 	}
 	s.cfg.Log.Debug("refused", "op", op, "device", id, "code", refusal.Code, "why", refusal.Message, "peer", r.RemoteAddr)
@@ -127,6 +128,16 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, 
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, refusal)
+}
+
+func (s *Server) keepRefusal(r *http.Request, op kekproto.Op, id string, refusal kekproto.Refusal) {
+	if !s.seen.refused(id, op, refusal, time.Now()) {
+		return
+	}
+	rec := audit.Record{Event: "refuse", Op: string(op), Device: id, Code: refusal.Code, Detail: refusal.Message, Peer: r.RemoteAddr}
+	if err := s.record(r.Context(), rec); err != nil {
+		s.cfg.Log.Error("refusal not recorded", "device", id, "err", err)
+	}
 }
 
 // publicCause names the kind of an internal fault without its paths.

@@ -19,6 +19,7 @@ type metrics struct {
 	seconds      *prometheus.HistogramVec
 	auditSeconds prometheus.Histogram
 	resetJumps   prometheus.Counter
+	unproved     prometheus.Counter
 }
 
 func newMetrics(s *Server) *metrics {
@@ -39,10 +40,13 @@ func newMetrics(s *Server) *metrics {
 	m.resetJumps = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "landfall_reset_jumps_total", Help: "Releases to a TPM that was reset more than once since its last one: power-ons without a release, or an interposer.",
 	})
+	m.unproved = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "landfall_unproved_total", Help: "Requests that named an enrolled device without a quote by its attestation key.",
+	})
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps,
+	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved,
 		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.cfg.Store.Epoch()) }),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
 			head, _ := s.audit.Head()
@@ -54,11 +58,11 @@ func newMetrics(s *Server) *metrics {
 		}),
 		gauge("landfall_lab_profile", "1 if unmeasured boots are accepted.", func() float64 { return boolGauge(s.cfg.AllowLab) }),
 		gauge("landfall_devices_released", "Devices released to since the region's state began.", func() float64 {
-			released, _, _ := s.seen.summary()
+			released, _, _, _ := s.seen.summary()
 			return float64(released)
 		}),
 		gauge("landfall_devices_refused", "Devices whose last request was refused.", func() float64 {
-			_, _, refused := s.seen.summary()
+			_, _, refused, _ := s.seen.summary()
 			return float64(len(refused))
 		}))
 	return m

@@ -11,8 +11,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-// refusalPause is how long an equal refusal of one device is not recorded
-// again: a region that holds asks every few seconds, by the thousands.
+// refusalPause is how long a refusal of one device for one operation and reason
+// is not recorded again: a region that holds asks every few seconds, by the
+// thousands.
 const refusalPause = time.Hour
 
 // sightings is what this member has seen of the devices. It lives in memory and
@@ -26,8 +27,15 @@ type sightings struct {
 type sighting struct {
 	seen     *kekproto.Seen
 	refusal  *kekproto.RefusalInfo
-	recorded time.Time // when that refusal was last put into the audit log
+	recorded map[reason]time.Time // when such a refusal was last put into the audit log
+	unproved *kekproto.RefusalInfo
 	report   string
+}
+
+// reason is what refusals are told apart by.
+type reason struct {
+	op   kekproto.Op
+	code string
 }
 
 func newSightings() *sightings { return &sightings{devices: map[string]*sighting{}} }
@@ -61,10 +69,10 @@ func (s *sightings) released(id, image string, reset uint32, at time.Time) {
 	defer s.mu.Unlock()
 	d := s.of(id)
 	d.seen = &kekproto.Seen{Time: at, Image: image, ResetCount: reset}
-	d.refusal, d.report = nil, ""
+	d.refusal, d.recorded, d.report = nil, nil, ""
 }
 
-// refused keeps a refusal and says whether it should go into the audit log.
+// refused keeps a refusal of a device that showed who it is, and says whether it should go into the audit log.
 func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,11 +82,27 @@ func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at ti
 	if old != nil {
 		d.refusal.Count += old.Count
 	}
-	if old != nil && old.Code == r.Code && old.Op == op && at.Sub(d.recorded).Abs() < refusalPause {
+	why := reason{op, r.Code}
+	if last, ok := d.recorded[why]; ok && at.Sub(last).Abs() < refusalPause {
 		return false
 	}
-	d.recorded = at
+	if d.recorded == nil {
+		d.recorded = map[reason]time.Time{}
+	}
+	d.recorded[why] = at
 	return true
+}
+
+// impostor keeps a request that named a device without a quote by its AK. It
+// stands beside the device's own refusal: anybody can send one.
+func (s *sightings) impostor(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, count := s.of(id), 1
+	if d.unproved != nil {
+		count += d.unproved.Count
+	}
+	d.unproved = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: count}
 }
 
 func (s *sightings) reported(id, text string) {
@@ -99,7 +123,7 @@ func (s *sightings) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
-		d.refusal, d.report = nil, ""
+		d.refusal, d.recorded, d.unproved, d.report = nil, nil, nil, ""
 		if d.seen != nil {
 			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount}
 		}
@@ -138,11 +162,12 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 	if d.seen != nil && !d.seen.Time.IsZero() {
 		info.Seen = d.seen
 	}
-	info.Refuse, info.Report = d.refusal, d.report
+	info.Refuse, info.Unproved, info.Report = d.refusal, d.unproved, d.report
 }
 
-// summary counts devices released to, and lists the refused, newest first.
-func (s *sightings) summary() (released, strangers int, refused []string) {
+// summary counts devices released to, and lists the refused and those that
+// somebody named without proof, newest first.
+func (s *sightings) summary() (released, strangers int, refused, unproved []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
@@ -150,9 +175,14 @@ func (s *sightings) summary() (released, strangers int, refused []string) {
 			released++
 		}
 	}
-	ids := slices.DeleteFunc(slices.Collect(maps.Keys(s.devices)), func(id string) bool { return s.devices[id].refusal == nil })
-	slices.SortFunc(ids, func(a, b string) int {
-		return s.devices[b].refusal.Time.Compare(s.devices[a].refusal.Time)
-	})
-	return released, s.strangers, ids
+	refused = s.newest(func(d *sighting) *kekproto.RefusalInfo { return d.refusal })
+	unproved = s.newest(func(d *sighting) *kekproto.RefusalInfo { return d.unproved })
+	return released, s.strangers, refused, unproved
+}
+
+// newest lists the devices that have a refusal of a kind, newest first.
+func (s *sightings) newest(of func(*sighting) *kekproto.RefusalInfo) []string {
+	ids := slices.DeleteFunc(slices.Collect(maps.Keys(s.devices)), func(id string) bool { return of(s.devices[id]) == nil })
+	slices.SortFunc(ids, func(a, b string) int { return of(s.devices[b]).Time.Compare(of(s.devices[a]).Time) })
+	return ids
 }

@@ -48,8 +48,9 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 		count(st, &all[i])
 		byID[all[i].Device] = &all[i]
 	}
-	released, strangers, refused := s.seen.summary()
+	released, strangers, refused, unproved := s.seen.summary()
 	st.Released, st.RefusedOthers = released, strangers
+	st.Unproved = unproved[:min(len(unproved), maxRefused)]
 	for _, id := range refused {
 		if info := byID[id]; info != nil && len(st.Refused) < maxRefused {
 			st.Refused = append(st.Refused, kekproto.DeviceInfo{Device: id, Suspended: info.Suspended, Refuse: info.Refuse})
