@@ -55,3 +55,10 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 	}
 	return nil
 }
+
+// WrapStore puts something between a server that does not serve yet and its
+// store.
+func (s *Server) WrapStore(wrap func(kekstore.Store) kekstore.Store) {
+	s.cfg.Store = wrap(s.cfg.Store)
+	s.state.store = s.cfg.Store
+}

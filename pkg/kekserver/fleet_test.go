@@ -23,6 +23,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -42,6 +43,7 @@ type fleet struct {
 	member *fleetdir.Member
 	server *kekserver.Server
 	stop   func()
+	wrap   func(kekstore.Store) kekstore.Store // what start puts between server and store; may be nil
 
 	devices, operators string // addresses
 	log                lockedBuffer
@@ -82,6 +84,9 @@ func (f *fleet) start() {
 		f.t.Fatal(err)
 	}
 	f.server = server
+	if f.wrap != nil {
+		server.WrapStore(f.wrap)
+	}
 	l := kekserver.Listeners{Devices: listen(f.t), Operators: listen(f.t)}
 	f.devices, f.operators = l.Devices.Addr().String(), l.Operators.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -88,11 +88,11 @@ type image struct {
 // when the store moves on, so nothing stale is ever used for a new request.
 type view struct {
 	epoch   uint64
-	devices sync.Map // string to *device
-	once    sync.Once
+	devices sync.Map   // string to *device
+	mu      sync.Mutex // held while region and images are read
+	ready   atomic.Bool
 	region  regionRecord
 	images  []image
-	err     error
 }
 
 // state reads and writes the store's records.
@@ -124,11 +124,23 @@ func (s *state) view(ctx context.Context) (*view, error) {
 		v = &view{epoch: epoch}
 		s.current.Store(v)
 	}
-	v.once.Do(func() { v.err = s.fill(context.WithoutCancel(ctx), v) })
-	return v, v.err
+	if v.ready.Load() {
+		return v, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ready.Load() {
+		return v, nil
+	}
+	if err := s.fill(ctx, v); err != nil {
+		return nil, err // the next request tries again
+	}
+	v.ready.Store(true)
+	return v, nil
 }
 
 func (s *state) fill(ctx context.Context, v *view) error {
+	v.region, v.images = regionRecord{}, nil
 	if _, err := s.load(ctx, pathRegion, &v.region); err != nil {
 		return err
 	}
