@@ -87,7 +87,7 @@ func TestNVAttacks(t *testing.T) {
 	l := sealed(New(t))
 	l.ServeDHCP()
 	m := l.Start(builder.Server)
-	m.Expect(`landfall: kexec at`, 3*time.Minute)
+	m.Expect(`landfall: step unwrap .*done`, 3*time.Minute)
 	l.Check(m.Off())
 	boot := untilRead(m.TPM.Proxy.Capture())
 
