@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
@@ -57,29 +58,53 @@ func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
 			s.refuse(w, r, op, "", report.Errorf(report.KeyQuote, "%w", err))
 			return
 		}
-		req, id, err := s.check(r, op, body)
-		if err != nil {
+		if id, err := s.decideAndAnswer(w, r, op, body, answer); err != nil {
 			s.refuse(w, r, op, id, err)
 			return
-		}
-		resp, err := answer(r.Context(), req)
-		if err != nil {
-			s.refuse(w, r, op, id, err)
-			return
-		}
-		resp.Protocol = req.Protocol
-		if op == kekproto.OpRelease {
-			if req.jump > 0 {
-				s.metrics.resetJumps.Inc()
-			}
-			if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-				c.attest(id)
-			}
-			s.seen.released(id, req.image.Image+" "+req.image.Version, req.reset, time.Now())
 		}
 		s.metrics.answered(op, "", start)
-		writeJSON(w, http.StatusOK, resp)
 	}
+}
+
+// answerTime bounds writing an answer, which nothing can change meanwhile. It
+// fits the socket's buffer, unless the peer asks and never reads.
+const answerTime = 2 * time.Second
+
+// decideAndAnswer checks a request, and answers it unless it is refused. No
+// record changes in between.
+func (s *Server) decideAndAnswer(w http.ResponseWriter, r *http.Request, op kekproto.Op, body []byte, answer answerFunc) (string, error) {
+	s.deciding.RLock()
+	defer s.deciding.RUnlock()
+	req, id, err := s.check(r, op, body)
+	if err != nil {
+		return id, err
+	}
+	resp, err := answer(r.Context(), req)
+	if err != nil {
+		return id, err
+	}
+	resp.Protocol = req.Protocol
+	if op == kekproto.OpRelease {
+		s.released(r, req)
+	}
+	out := http.NewResponseController(w)
+	if err := out.SetWriteDeadline(time.Now().Add(answerTime)); err != nil {
+		return id, fmt.Errorf("bound the answer's time: %w", err)
+	}
+	writeJSON(w, http.StatusOK, resp)
+	_ = out.Flush() // the asker is gone if this fails
+	return id, nil
+}
+
+// released notes a release that is about to be answered.
+func (s *Server) released(r *http.Request, req *request) {
+	if req.jump > 0 {
+		s.metrics.resetJumps.Inc()
+	}
+	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		c.attest(req.Device)
+	}
+	s.seen.released(req.Device, req.image.Image+" "+req.image.Version, req.reset, time.Now())
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -97,6 +122,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // the asker is gone if this fails
 }

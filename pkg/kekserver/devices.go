@@ -21,6 +21,8 @@ func auditBy(a *Agent, event string) audit.Record {
 
 // change edits a device's record and records who did it.
 func (s *Server) change(ctx context.Context, id string, rec audit.Record, edit func(*deviceRecord) error) error {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
 	v, err := s.state.view(ctx)
 	if err != nil {
 		return err
@@ -50,13 +52,24 @@ func (s *Server) addDevice(w http.ResponseWriter, r *http.Request, agent *Agent)
 	if !kekproto.ValidDeviceID(m.Device) {
 		return fmt.Errorf("%w: device ID %q: want 1 to 63 of [a-z0-9-]", errRequest, m.Device)
 	}
-	ctx := r.Context()
-	v, err := s.state.view(ctx)
+	token, err := s.expect(r.Context(), agent, &m)
 	if err != nil {
 		return err
 	}
+	writeJSON(w, http.StatusOK, &kekproto.NewToken{Device: m.Device, Token: token})
+	return nil
+}
+
+// expect stores a new token of a device and returns it.
+func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice) (string, error) {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return "", err
+	}
 	if v.region.State != kekproto.StateBuilding {
-		return fmt.Errorf("%w: devices are added while the region is building; it is %s", errConflict, v.region.State)
+		return "", fmt.Errorf("%w: devices are added while the region is building; it is %s", errConflict, v.region.State)
 	}
 	token := rand.Text()
 	sum := sha256.Sum256([]byte(token))
@@ -64,21 +77,20 @@ func (s *Server) addDevice(w http.ResponseWriter, r *http.Request, agent *Agent)
 	version, err := s.state.load(ctx, pathDevices+m.Device, &rec)
 	switch {
 	case err == nil && !m.Again:
-		return fmt.Errorf("%w: %s was added already; for a further token of the same machine use --again", errConflict, m.Device)
+		return "", fmt.Errorf("%w: %s was added already; for a further token of the same machine use --again", errConflict, m.Device)
 	case err != nil && !errors.Is(err, kekstore.ErrNotFound):
-		return err
+		return "", err
 	}
 	rec.TokenHash, rec.TokenUsed = sum[:], false
 	if err := s.state.save(ctx, pathDevices+m.Device, version, &rec); err != nil {
-		return err
+		return "", err
 	}
 	ev := auditBy(agent, "device-added")
 	ev.Device = m.Device
 	if err := s.record(ctx, ev); err != nil {
-		return err
+		return "", err
 	}
-	writeJSON(w, http.StatusOK, &kekproto.NewToken{Device: m.Device, Token: token})
-	return nil
+	return token, nil
 }
 
 func (s *Server) approveDevice(w http.ResponseWriter, r *http.Request, agent *Agent) error {

@@ -220,6 +220,8 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	if subtle.ConstantTimeCompare(n.proof.Expose(), m.Proof) != 1 {
 		return nil, n.device, refuseEnroll("the credential was not opened: EK and AK are not in one TPM")
 	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
 	v, err := s.state.view(ctx)
 	if err != nil {
 		return nil, n.device, err

@@ -3,10 +3,14 @@ package kekserver_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -56,5 +60,64 @@ func TestStoreErrorIsNotKept(t *testing.T) {
 			continue
 		}
 		r.Close()
+	}
+}
+
+// What was acknowledged holds: while a KEK is on its way, a suspension or a
+// shipment waits for it, and after the acknowledgement none leaves.
+func TestNoKeyLeavesAfterAcknowledgement(t *testing.T) {
+	ctx := context.Background()
+	f, m, slice := sealedDevice(t)
+	m.boot(serverImage, slice)
+	for _, c := range []struct {
+		path string
+		body any
+		then report.Code
+	}{
+		{"/v1/devices/" + testDevice + "/suspend", &kekproto.Reason{Reason: "crate was opened"}, report.KeySuspended},
+		{"/v1/region/ship", nil, report.KeyState},
+	} {
+		var once sync.Once
+		reached, proceed := make(chan struct{}), make(chan struct{})
+		f.restartHooked(func(path string) error {
+			if strings.HasPrefix(path, "kek/") {
+				once.Do(func() { // all checks are passed
+					close(reached)
+					<-proceed
+				})
+			}
+			return nil
+		})
+		released, acknowledged := make(chan error, 1), make(chan int, 1)
+		go func() {
+			r, err := f.client().Release(ctx, m, 1)
+			if err == nil {
+				r.Close()
+			}
+			released <- err
+		}()
+		<-reached
+		go func() {
+			status, _ := f.as("alice", "POST", c.path, c.body, nil)
+			acknowledged <- status
+		}()
+		select {
+		case status := <-acknowledged:
+			t.Errorf("%s: HTTP %d while a key was on its way", c.path, status)
+			acknowledged <- status
+		case <-time.After(time.Second):
+		}
+		close(proceed)
+		if err := <-released; err != nil {
+			t.Errorf("%s: the release before it: %v", c.path, err)
+		}
+		if status := <-acknowledged; status != http.StatusOK {
+			t.Errorf("%s: HTTP %d", c.path, status)
+		}
+		_, err := f.client().Release(ctx, m, 1)
+		wantCode(t, "after "+c.path, err, c.then)
+		if c.then == report.KeySuspended {
+			f.must("POST", "/v1/devices/"+testDevice+"/resume", nil, nil)
+		}
 	}
 }

@@ -83,6 +83,11 @@ type Server struct {
 	enrol   *enrolments
 	metrics *metrics
 	since   time.Time
+
+	// deciding is held for reading from the look at the records until the answer
+	// was written, and for writing while they change. So a suspension or a
+	// shipment that was acknowledged is one that no key leaves after.
+	deciding sync.RWMutex
 }
 
 // New verifies store and audit log against each other and makes a member of

@@ -25,6 +25,8 @@ const maxReceived = 16 << 10
 // move takes the region from one state to the next. There is no other order and
 // no way back.
 func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState, detail string) error {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
 	var rec regionRecord
 	version, err := s.state.load(ctx, pathRegion, &rec)
 	if err != nil {
@@ -152,6 +154,8 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRequest, err)
 	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
 	ctx, id := r.Context(), slice.Device.ID
 	v, err := s.state.view(ctx)
 	if err != nil {
@@ -250,6 +254,8 @@ func (s *Server) addManifest(w http.ResponseWriter, r *http.Request, agent *Agen
 	if manifest.Form == measure.FormLab && !s.cfg.AllowLab {
 		return fmt.Errorf("%w: image %s is of an unmeasured boot form, which proves nothing; only members with allow_lab take it", errConflict, manifest.Image)
 	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
 	sum := sha256.Sum256(m.Note)
 	path := pathManifests + hex.EncodeToString(sum[:])
 	if _, err := s.cfg.Store.Get(r.Context(), path); err == nil {
