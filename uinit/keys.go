@@ -29,13 +29,23 @@ func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 		}
 		return nil, tpmProblem(err)
 	}
-	m.guard(rel.KEK.Key)
-	if rel.Next != nil {
-		m.guard(rel.Next.Key)
-	}
+	m.guardReleased(rel)
 	m.logf("key of generation %d released by %s", rel.KEK.Generation, rel.Member)
 	return rel, nil
 }
+
+// guardReleased remembers the keys, and what they came out of: the key of the
+// request and the answer are the KEK for whoever finds both.
+func (m *machine) guardReleased(rel *kekclient.Released) {
+	m.guard(rel.KEK.Key, rel.Traces)
+	if rel.Next != nil {
+		m.guard(rel.Next.Key)
+	}
+}
+
+// maxGuarded bounds what attempts that failed leave for the search at the end: a
+// page each.
+const maxGuarded = 1024
 
 // unwrap opens the wrapped DEK that lies in the slot which the release named.
 // A failure may be the fleet's as well as the TPM's, so that the next attempt
@@ -48,23 +58,38 @@ func (m *machine) unwrap(t *trust, c *carried, rel **kekclient.Released) (*secre
 		}
 		*rel = again
 	}
-	kek := (*rel).KEK
-	dek, err := func() (*secret.Bytes, error) {
-		record, err := t.read(kek.Generation)
-		if err != nil {
-			return nil, err
-		}
-		dek, err := keyblob.Unwrap(kek.Key, record, keyblob.Ident{Device: c.Device.ID, KEKID: kek.ID, Generation: kek.Generation})
-		if err != nil {
-			return nil, nvProblem(err)
-		}
-		return dek, nil
-	}()
+	record, err := t.read((*rel).KEK.Generation)
+	var dek *secret.Bytes
+	if err == nil {
+		dek, err = m.openRecord(record, &(*rel).KEK, c.Device.ID)
+	}
 	if err != nil {
-		(*rel).Close()
+		m.giveUp(*rel)
 		*rel = nil
 		return nil, err
 	}
-	m.guard(dek)
 	return dek, nil
+}
+
+// openRecord opens the content of a slot and wipes it. What the TPM's libraries
+// hold of it is searched for at the end: with the KEK it is the DEK.
+func (m *machine) openRecord(record []byte, kek *kekclient.KEK, device string) (*secret.Bytes, error) {
+	defer secret.Wipe(record)
+	dek, err := keyblob.Unwrap(kek.Key, record, keyblob.Ident{Device: device, KEKID: kek.ID, Generation: kek.Generation})
+	if err != nil {
+		return nil, nvProblem(err)
+	}
+	m.guard(dek, secret.Take(keyblob.Sealed(record)))
+	return dek, nil
+}
+
+// giveUp drops a release whose key opened nothing. Its secrets stay guarded:
+// copies of them are searched for before the next kernel starts. A machine that
+// has held for hours wipes them without.
+func (m *machine) giveUp(rel *kekclient.Released) {
+	if len(m.guarded()) >= maxGuarded {
+		rel.Close()
+		return
+	}
+	rel.Hangup()
 }

@@ -61,11 +61,17 @@ type KEK struct {
 }
 
 // Released is the answer to a release. The receiver calls Close, which wipes
-// the keys.
+// the keys and traces.
 type Released struct {
 	KEK    KEK
 	Next   *KEK   // set when the device should re-wrap under this one
 	Member string // who released
+
+	// Traces is what the keys came out of: the request's private HPKE key, then
+	// for each key what was sealed to it, raw and the first 96 characters of its
+	// base64. Libraries leave copies of these; who must leave none searches its
+	// memory for each 16 bytes of it.
+	Traces *secret.Bytes
 
 	device string
 	conn   *conn // the attested connection, for Report

@@ -354,3 +354,47 @@ func TestLyingMember(t *testing.T) {
 		}
 	}
 }
+
+// aliased keeps the bytes that it is decoded from, not a copy.
+type aliased struct{ text []byte }
+
+func (a *aliased) UnmarshalJSON(b []byte) error { a.text = b; return nil }
+
+// What is sealed to a request's key is not left beside that key.
+func TestAnswersAreWiped(t *testing.T) {
+	ca := newAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{ca.leaf(func(*x509.Certificate) {})}}
+	url := serve(t, config, answers("HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"protocol\":1}"))
+	c := &Client{CA: ca.cert.Raw, Device: "r01-u01"}
+	conn, err := c.dial(context.Background(), snapshot.Member{ID: "ks1", URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.close()
+	var got aliased
+	if err := conn.exchange(context.Background(), "/", struct{}{}, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.text, make([]byte, 14)) {
+		t.Errorf("left: %q", got.text)
+	}
+
+	pair, err := kekproto.NewKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pair.Wipe()
+	sealed, err := kekproto.Seal(pair.Public(), nil, secret.Random(kekSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &answer{conn: conn, pair: pair}
+	kek, err := a.kek(&kekproto.KEK{ID: make([]byte, 16), Generation: 1, Sealed: sealed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kek.Key.Wipe()
+	if !bytes.Equal(sealed, make([]byte, len(sealed))) {
+		t.Errorf("left: %x", sealed)
+	}
+}

@@ -2,6 +2,7 @@ package kekclient
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,19 +19,28 @@ const (
 	authSize = 32
 )
 
+// Sizes in Traces, in bytes; whole multiples of 16.
+const (
+	sealedSize = kekSize + 32 + 16 // encapsulated key and tag
+	base64Size = 96                // of 108
+)
+
 // Release asks for the KEK that opens this device's slot. slice is the
 // generation of the slice in use.
 func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released, error) {
 	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice}, func(a *answer) (*Released, error) {
+		traces := a.traces()
 		kek, err := a.kek(a.KEK)
 		if err != nil {
+			traces.Wipe()
 			return nil, err
 		}
-		r := &Released{KEK: *kek, Member: a.conn.member, device: c.Device, conn: a.conn}
+		r := &Released{KEK: *kek, Member: a.conn.member, Traces: traces, device: c.Device, conn: a.conn}
 		if a.Next == nil {
 			return r, nil
 		}
 		if r.Next, err = a.kek(a.Next); err != nil {
+			traces.Wipe()
 			kek.Key.Wipe()
 			return nil, err
 		}
@@ -53,14 +63,20 @@ func (r *Released) Report(ctx context.Context, document []byte) error {
 	return r.conn.refusal(status, answer)
 }
 
-// Close wipes the keys and closes the connection. It may be called often.
+// Close wipes the keys and traces and closes the connection. It may be called
+// often.
 func (r *Released) Close() {
+	r.Hangup()
+	r.Traces.Wipe()
 	r.KEK.Key.Wipe()
 	if r.Next != nil {
 		r.Next.Key.Wipe()
 	}
-	r.conn.close()
 }
+
+// Hangup closes the connection only, for who still needs to search for the
+// secrets. It may be called often.
+func (r *Released) Hangup() { r.conn.close() }
 
 // Auths returns the TPM's owner and lockout authorizations, 32 bytes each,
 // which are durable at the fleet by then. The same ones come back each time.
@@ -140,6 +156,7 @@ func (c *conn) exchange(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
+	defer secret.Wipe(answer) // what is sealed in it opens with a key on this heap
 	if err := c.refusal(status, answer); err != nil {
 		return err
 	}
@@ -193,12 +210,35 @@ func (a *answer) empty() error {
 	return report.Errorf(report.KeyOpen, "key server %s answered without a key", a.conn.member)
 }
 
+// open wipes what it opens.
 func (a *answer) open(sealed []byte, n int) (*secret.Bytes, error) {
+	defer secret.Wipe(sealed)
 	s, err := a.pair.Open(a.info, sealed, n)
 	if err != nil {
 		return nil, report.Errorf(report.KeyOpen, "key server %s: %w", a.conn.member, err)
 	}
 	return s, nil
+}
+
+// traces copies what the keys of a release come out of, before they are opened,
+// into Released.Traces' form.
+func (a *answer) traces() *secret.Bytes {
+	var sealed [][]byte
+	for _, k := range []*kekproto.KEK{a.KEK, a.Next} {
+		if k != nil && len(k.Sealed) == sealedSize {
+			sealed = append(sealed, k.Sealed)
+		}
+	}
+	private := a.pair.Private().Expose()
+	s := secret.New(len(private) + len(sealed)*(sealedSize+base64Size))
+	at := copy(s.Expose(), private)
+	for _, b := range sealed {
+		at += copy(s.Expose()[at:], b)
+		text := base64.StdEncoding.AppendEncode(nil, b)
+		at += copy(s.Expose()[at:], text[:base64Size])
+		secret.Wipe(text)
+	}
+	return s
 }
 
 func (a *answer) kek(in *kekproto.KEK) (*KEK, error) {
@@ -222,6 +262,7 @@ func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Reques
 	if err != nil {
 		return none, fmt.Errorf("prepare request: %w", err)
 	}
+	defer pair.Wipe()
 	r.Protocol, r.Device = kekproto.Version, c.Device
 	if r.Slice == 0 {
 		r.Slice = c.Slice

@@ -42,28 +42,47 @@ func Seal(public, info []byte, s *secret.Bytes) ([]byte, error) {
 	return sealed, nil
 }
 
-// KeyPair is the receiver's side of one request. The private key is an
-// ephemeral one in the Go heap; it opens one answer and is dropped.
-type KeyPair struct{ private hpke.PrivateKey }
+// KeyPair is the receiver's side of one request: an ephemeral key that opens
+// one answer. The receiver calls Wipe. Not wiped: the copies that crypto/ecdh
+// and crypto/hpke make of it on the Go heap; who can search its memory for
+// Private's bytes finds them.
+type KeyPair struct {
+	private *secret.Bytes // 32 bytes, any (RFC 7748, 5)
+	public  []byte
+}
 
 // NewKeyPair makes the key of one request.
 func NewKeyPair() (*KeyPair, error) {
-	k, err := hpke.DHKEM(ecdh.X25519()).GenerateKey()
+	private := secret.Random(HPKEPublicSize)
+	k, err := ecdh.X25519().NewPrivateKey(private.Expose())
 	if err != nil {
+		private.Wipe()
 		return nil, fmt.Errorf("make the request's HPKE key: %w", err)
 	}
-	return &KeyPair{private: k}, nil
+	return &KeyPair{private: private, public: k.PublicKey().Bytes()}, nil
 }
 
 // Public returns the 32 bytes that go into Request.HPKEPublic.
-func (k *KeyPair) Public() []byte { return k.private.PublicKey().Bytes() }
+func (k *KeyPair) Public() []byte { return k.public }
+
+// Private returns the 32 bytes of the private key itself, not a copy: Wipe
+// wipes them.
+func (k *KeyPair) Private() *secret.Bytes { return k.private }
+
+// Wipe overwrites the private key; nothing opens with it any more. It may be
+// called often.
+func (k *KeyPair) Wipe() { k.private.Wipe() }
 
 // Open decrypts what Seal made into a secret of exactly n bytes.
 func (k *KeyPair) Open(info, sealed []byte, n int) (*secret.Bytes, error) {
 	if len(sealed) != n+hpkeOverhead {
 		return nil, fmt.Errorf("sealed answer of %d bytes, want %d: %w", len(sealed), n+hpkeOverhead, ErrOpen)
 	}
-	plain, err := hpke.Open(k.private, hpke.HKDFSHA256(), hpke.AES256GCM(), info, sealed)
+	private, err := hpke.DHKEM(ecdh.X25519()).NewPrivateKey(k.private.Expose())
+	if err != nil {
+		return nil, fmt.Errorf("%w: its private key is wiped", ErrOpen)
+	}
+	plain, err := hpke.Open(private, hpke.HKDFSHA256(), hpke.AES256GCM(), info, sealed)
 	if err != nil {
 		return nil, ErrOpen
 	}

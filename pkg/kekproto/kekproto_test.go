@@ -147,6 +147,10 @@ func TestSealOpen(t *testing.T) {
 			t.Errorf("%s: %v, want ErrOpen", name, err)
 		}
 	}
+	pair.Wipe()
+	if s, err := pair.Open(info, sealed, 32); !errors.Is(err, ErrOpen) || s != nil || pair.Private().Len() != 0 {
+		t.Errorf("a wiped key still opens: %v", err)
+	}
 	for _, bad := range [][]byte{nil, make([]byte, 31), make([]byte, 32)} { // the last is a point of low order
 		if _, err := Seal(bad, info, plain); err == nil {
 			t.Errorf("sealed to the public key %x", bad)

@@ -166,6 +166,11 @@ func Unwrap(kek *secret.Bytes, record []byte, id Ident) (*secret.Bytes, error) {
 	return dek, nil
 }
 
+// Sealed returns the part of a record of Size bytes that the DEK is in: nonce,
+// ciphertext and tag, 60 bytes, not a copy. Who leaves a memory behind looks for
+// it there: with the KEK it is the DEK.
+func Sealed(record []byte) []byte { return record[offNonce:offPadding] }
+
 // additional is the associated data: label ‖ length of the device ID (2 bytes)
 // ‖ device ID ‖ KEK ID ‖ generation (4 bytes) ‖ slot (1 byte).
 func (id Ident) additional() ([]byte, error) {
