@@ -2,8 +2,10 @@ package fleetdir
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -170,9 +172,26 @@ func (a *agentEntry) agent() (kekserver.Agent, error) {
 	}
 	copy(out.Certificate[:], sum)
 	if a.NoteKey != "" {
-		out.Key, err = note.NewVerifier(a.NoteKey)
+		if out.Key, err = note.NewVerifier(a.NoteKey); err != nil {
+			return out, err
+		}
+		out.PublicKey, err = publicKey(a.NoteKey)
 	}
 	return out, err
+}
+
+// publicKey is the Ed25519 key of a note verifier string, whatever it is named
+// there: name+hash+base64 of an algorithm byte and the key (C2SP signed-note).
+func publicKey(verifier string) ([]byte, error) {
+	parts := strings.SplitN(verifier, "+", 3)
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("note_key %q has no three parts", verifier)
+	}
+	key, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(key) != 1+ed25519.PublicKeySize {
+		return nil, fmt.Errorf("note_key %q holds no Ed25519 key", verifier)
+	}
+	return key[1:], nil
 }
 
 // loadRoots takes self-signed certificates as roots, others as intermediates.

@@ -10,6 +10,7 @@ package kekserver
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -44,6 +45,7 @@ type Agent struct {
 	Role        Role
 	Certificate [32]byte      // SHA-256 of the client certificate's DER
 	Key         note.Verifier // of received statements; nil if the agent signs none
+	PublicKey   []byte        // Key's Ed25519 key, 32 bytes; a note.Verifier does not tell it
 }
 
 // EKPolicy says what an EK certificate is needed for.
@@ -141,7 +143,7 @@ func (c *Config) validate() error {
 	need(len(c.Certificate.Certificate) > 0, "no TLS certificate")
 	need(c.EKPolicy == EKRequired || c.EKPolicy == EKRecord, "EK policy is neither required nor record")
 	need(c.EKPolicy != EKRequired || c.EKRoots != nil, "EK certificates are required, but no roots are given")
-	signers := map[string]bool{}
+	signers, keys := map[string]bool{}, map[string]string{}
 	for _, a := range c.Agents {
 		switch a.Role {
 		case RoleOperator, RoleAgent, RoleViewer, RoleMetrics:
@@ -151,6 +153,10 @@ func (c *Config) validate() error {
 		if a.Key != nil {
 			need(!signers[a.Key.Name()], fmt.Sprintf("two agents sign as %q", a.Key.Name()))
 			signers[a.Key.Name()] = true
+			other, taken := keys[string(a.PublicKey)]
+			need(len(a.PublicKey) == ed25519.PublicKeySize, fmt.Sprintf("agent %q has no public key of %d bytes", a.Name, ed25519.PublicKeySize))
+			need(!taken, fmt.Sprintf("agents %q and %q sign with the same key, so they count as one; make a key of its own for each", other, a.Name))
+			keys[string(a.PublicKey)] = a.Name
 		}
 	}
 	need(c.Threshold >= 1 && c.Threshold <= len(signers),
