@@ -198,6 +198,9 @@ func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error
 	if r.Generation == 0 {
 		return nil, report.Errorf(report.KeyProtocol, "KEK generations start at 1")
 	}
+	if next := uint64(r.device.Sealed) + 1; uint64(r.Generation) > next || uint64(r.Generation)+1 < next {
+		return nil, report.Errorf(report.KeyProtocol, "%s is sealed under KEK generation %d: it gets that one or the next, not %d", r.Device, r.device.Sealed, r.Generation)
+	}
 	k, fresh, err := s.state.createKEK(ctx, r.Device, r.Generation)
 	if err != nil {
 		return nil, err
