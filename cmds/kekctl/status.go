@@ -99,6 +99,11 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 		line(w, "UNPROVED", fmt.Sprintf("%s: somebody named this device, %d times, last for %s at %s: %s; "+
 			"another TPM is in it, or it was not this device", u.Code, u.Count, u.Op, when(u.Time), u.Message))
 	}
+	if f := d.Drift; f != nil {
+		line(w, "ALARM", fmt.Sprintf("PCR %s (firmware, option ROMs, Secure Boot) changed at the release of %s: an update of yours, or look at the machine", f.PCRs, when(f.Time)))
+		line(w, "", "from "+f.From)
+		line(w, "", "to   "+f.To)
+	}
 	r := d.Refuse
 	if r == nil {
 		switch {
@@ -178,6 +183,9 @@ func what(r *audit.Record) string {
 	}
 	if r.ResetJump > 0 {
 		out += fmt.Sprintf(" ALARM: its TPM was reset %d times since the last release", r.ResetJump)
+	}
+	if r.Changed != "" {
+		out += fmt.Sprintf(" ALARM: PCR %s is not that of the last release", r.Changed)
 	}
 	return out
 }

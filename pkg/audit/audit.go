@@ -45,9 +45,13 @@ type Record struct {
 	Generation uint64 `json:"generation,omitempty"`
 	Reset      uint32 `json:"reset,omitempty"`      // TPM resetCount
 	ResetJump  int64  `json:"reset_jump,omitempty"` // resets since the last release, if more than one
-	State      string `json:"state,omitempty"`
-	Digest     string `json:"sha256,omitempty"`
-	Detail     string `json:"detail,omitempty"`
+	// Firmware is PCR 0, 2 and 7, the first 16 bytes of each in hex, as in
+	// "0=… 2=… 7=…". Changed lists those that differ from the last release.
+	Firmware string `json:"firmware,omitempty"`
+	Changed  string `json:"firmware_changed,omitempty"`
+	State    string `json:"state,omitempty"`
+	Digest   string `json:"sha256,omitempty"`
+	Detail   string `json:"detail,omitempty"`
 
 	TornBytes int `json:"torn_bytes,omitempty"` // recovered: length of what a power cut left in front of this line
 }

@@ -49,7 +49,8 @@ type DeviceInfo struct {
 	// Unproved is the last request that named the device without a quote by its
 	// AK: another TPM, or somebody else. It says nothing about the device.
 	Unproved *RefusalInfo `json:"last_unproved,omitempty"`
-	Report   string       `json:"last_report,omitempty"` // as the device posted it
+	Drift    *Drift       `json:"firmware_drift,omitempty"` // the last one
+	Report   string       `json:"last_report,omitempty"`    // as the device posted it
 }
 
 // Seen is a device's last release at the member that is asked.
@@ -57,6 +58,16 @@ type Seen struct {
 	Time       time.Time `json:"time"`
 	Image      string    `json:"image"`
 	ResetCount uint32    `json:"reset_count"`
+	Firmware   string    `json:"firmware,omitempty"` // PCR 0, 2 and 7, the first 16 bytes of each
+}
+
+// Drift is a release at which a device's firmware PCRs were not those of the
+// release before.
+type Drift struct {
+	Time time.Time `json:"time"`
+	PCRs string    `json:"pcrs"` // which, as in "0,7"
+	From string    `json:"from"` // as Seen.Firmware
+	To   string    `json:"to"`
 }
 
 // RefusalInfo is a device's last refusal at the member that is asked.

@@ -62,6 +62,10 @@ func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Eviden
 	if r.jump, err = s.seen.reset(r.Device, e.ResetCount); err != nil {
 		return err
 	}
+	if r.Op == kekproto.OpRelease {
+		r.firmware = firmware(e.PCRs)
+		r.changed = s.seen.changed(r.Device, r.firmware)
+	}
 	if !r.device.Approved {
 		return report.Errorf(report.KeyEnroll, "%s waits for approval: its EK certificate proves nothing; compare EK name %s at the machine, then `kekctl device approve`", r.Device, r.device.EKName)
 	}

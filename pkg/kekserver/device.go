@@ -44,6 +44,9 @@ type request struct {
 	reset  uint32
 	jump   int64 // TPM resets since the last release, if more than one
 	peer   string
+
+	firmware string // of a release: PCR 0, 2 and 7
+	changed  string // which of them differ from the last release
 }
 
 // answerFunc makes the answer to a checked request. It records what it gives
@@ -101,10 +104,14 @@ func (s *Server) released(r *http.Request, req *request) {
 	if req.jump > 0 {
 		s.metrics.resetJumps.Inc()
 	}
+	if req.changed != "" {
+		s.metrics.drifts.Inc()
+	}
 	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 		c.attest(req.Device)
 	}
-	s.seen.released(req.Device, req.image.Image+" "+req.image.Version, req.reset, time.Now())
+	s.seen.released(req.Device, &kekproto.Seen{Time: time.Now(), Image: req.image.Image + " " + req.image.Version,
+		ResetCount: req.reset, Firmware: req.firmware})
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -247,7 +254,7 @@ func sealTo(r *request, plain *secret.Bytes) ([]byte, error) {
 
 func (r *request) event(name string) audit.Record {
 	return audit.Record{Event: name, Device: r.Device, Image: r.image.Image + " " + r.image.Version,
-		Reset: r.reset, ResetJump: r.jump, Peer: r.peer}
+		Reset: r.reset, ResetJump: r.jump, Firmware: r.firmware, Changed: r.changed, Peer: r.peer}
 }
 
 // auths hands out the TPM authorizations, durable here before the TPM has them.

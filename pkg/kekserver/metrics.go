@@ -20,6 +20,7 @@ type metrics struct {
 	auditSeconds prometheus.Histogram
 	resetJumps   prometheus.Counter
 	unproved     prometheus.Counter
+	drifts       prometheus.Counter
 }
 
 func newMetrics(s *Server) *metrics {
@@ -43,10 +44,13 @@ func newMetrics(s *Server) *metrics {
 	m.unproved = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "landfall_unproved_total", Help: "Requests that named an enrolled device without a quote by its attestation key.",
 	})
+	m.drifts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "landfall_firmware_changes_total", Help: "Releases to a device whose PCR 0, 2 or 7 was not that of its last release: an update, another card, or somebody's firmware.",
+	})
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved,
+	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved, m.drifts,
 		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.cfg.Store.Epoch()) }),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
 			head, _ := s.audit.Head()

@@ -29,6 +29,7 @@ type sighting struct {
 	refusal  *kekproto.RefusalInfo
 	recorded map[reason]time.Time // when such a refusal was last put into the audit log
 	unproved *kekproto.RefusalInfo
+	drift    *kekproto.Drift
 	report   string
 }
 
@@ -53,7 +54,7 @@ func (s *sightings) of(id string) *sighting {
 func (s *sightings) replay(r audit.Record) error {
 	switch r.Event {
 	case "release":
-		s.released(r.Device, r.Image, r.Reset, r.Time)
+		s.released(r.Device, &kekproto.Seen{Time: r.Time, Image: r.Image, ResetCount: r.Reset, Firmware: r.Firmware})
 	case "refuse":
 		s.refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
 	case "report":
@@ -64,11 +65,16 @@ func (s *sightings) replay(r audit.Record) error {
 	return nil
 }
 
-func (s *sightings) released(id, image string, reset uint32, at time.Time) {
+func (s *sightings) released(id string, now *kekproto.Seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	d.seen = &kekproto.Seen{Time: at, Image: image, ResetCount: reset}
+	if d.seen != nil {
+		if pcrs := changedPCRs(d.seen.Firmware, now.Firmware); pcrs != "" {
+			d.drift = &kekproto.Drift{Time: now.Time, PCRs: pcrs, From: d.seen.Firmware, To: now.Firmware}
+		}
+	}
+	d.seen = now
 	d.refusal, d.recorded, d.report = nil, nil, ""
 }
 
@@ -125,7 +131,7 @@ func (s *sightings) forget() {
 	for _, d := range s.devices {
 		d.refusal, d.recorded, d.unproved, d.report = nil, nil, nil, ""
 		if d.seen != nil {
-			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount}
+			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount, Firmware: d.seen.Firmware}
 		}
 	}
 }
@@ -162,6 +168,7 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 	if d.seen != nil && !d.seen.Time.IsZero() {
 		info.Seen = d.seen
 	}
+	info.Drift = d.drift
 	info.Refuse, info.Unproved, info.Report = d.refusal, d.unproved, d.report
 }
 
