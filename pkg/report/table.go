@@ -52,7 +52,7 @@ func tpms() []Info {
 			"Switched off in the firmware, not plugged in, or without a driver in this image.",
 			"switch on the TPM 2.0 in the firmware's setup; check the module's seat", Goes},
 		{TPMCleared, "TPMCleared", "TPM was cleared",
-			"The keys made in the factory are gone, though the chip is the same.",
+			"The keys made in the factory are gone, though the chip is the same: cleared in the firmware's setup, or by the firmware at a request of the production system (/sys/class/tpm/tpm0/ppi/request needs root, no TPM authorization). No data was disclosed by it; look who was root there.",
 			"the wrapped key is lost, and with it what is on the disks: restore from backup, provision and seal again", Fixed},
 		{TPMOther, "TPMOther", "another TPM",
 			"The chip or the board was replaced.",
