@@ -48,10 +48,8 @@ func scrub(secrets []*secret.Bytes) (found int, err error) {
 	window := secret.New(windowSize)
 	defer window.Wipe()
 	s.window = window.Expose()
-	for _, r := range maps {
-		if err := s.region(r); err != nil {
-			return s.found, fmt.Errorf("search own memory: %w", err)
-		}
+	if err := s.regions(maps); err != nil {
+		return s.found, fmt.Errorf("search own memory: %w", err)
 	}
 	return s.found, nil
 }
@@ -101,6 +99,7 @@ type scrubber struct {
 	likely     [1 << 16]bool // by a word's low 16 bits; most words end here
 	window     []byte
 	found      int
+	own        int // pieces met inside the secrets themselves
 }
 
 // fragment says where a word comes from.
@@ -132,6 +131,21 @@ func newScrubber(mem, pages *os.File, secrets []*secret.Bytes) *scrubber {
 func (s *scrubber) wipe() {
 	s.words.Wipe()
 	clear(s.likely[:])
+}
+
+// regions searches all of a list, which the secrets themselves must lie in. A
+// search that did not meet each of them was blind: memory that cannot be read
+// looks like memory without copies.
+func (s *scrubber) regions(list []region) error {
+	for _, r := range list {
+		if err := s.region(r); err != nil {
+			return err
+		}
+	}
+	if want := len(s.fragments) / 8; s.own < want {
+		return fmt.Errorf("met %d of %d pieces where they are known to be", s.own, want)
+	}
+	return nil
 }
 
 // region reads what is in memory of a mapping, window by window. Reading other
@@ -189,7 +203,11 @@ func (s *scrubber) search(at uint64, n int) error {
 // clear overwrites the piece at an address, if all of it is there and it is not
 // the secret itself.
 func (s *scrubber) clear(at uint64, want []byte) error {
-	if regionOf(want).overlaps(at, piece) || regionOf(s.words.Expose()).overlaps(at, piece) {
+	own := regionOf(want)
+	if own.start == at {
+		s.own++
+	}
+	if own.overlaps(at, piece) || regionOf(s.words.Expose()).overlaps(at, piece) {
 		return nil
 	}
 	var got [piece]byte

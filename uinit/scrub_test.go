@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"errors"
+	"os"
 	"runtime"
 	"testing"
 
@@ -56,6 +57,46 @@ func TestScrubFindsCopies(t *testing.T) {
 		t.Errorf("second search: found %d, %v", found, err)
 	}
 	runtime.KeepAlive(block)
+}
+
+// TestScrubFailsWhenItIsBlind: memory that cannot be read is not memory without
+// copies.
+func TestScrubFailsWhenItIsBlind(t *testing.T) {
+	key := secret.Random(32)
+	defer key.Wipe()
+	zero, err := os.Open("/dev/zero") // says of each page that it is not there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zero.Close()
+	empty, err := os.Open(os.DevNull) // each read fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	pages, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pages.Close()
+	for name, files := range map[string][2]*os.File{"pagemap": {zero, zero}, "mem": {empty, pages}} {
+		s := newScrubber(files[0], files[1], []*secret.Bytes{key})
+		s.window = make([]byte, windowSize)
+		at := regionOf(key.Expose()).start
+		if s.regions([]region{{at, at + uint64(os.Getpagesize())}}) == nil {
+			t.Errorf("blind by %s: the search passes", name)
+		}
+		s.wipe()
+	}
+}
+
+// TestScrubTakesEqualSecrets, as two releases of one key are.
+func TestScrubTakesEqualSecrets(t *testing.T) {
+	a := secret.Random(32)
+	b := a.Clone()
+	if err := wipeAll(scrub, b, a, a); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestWipeAllWipesSecretsAndCopies also takes secrets that are wiped already.
