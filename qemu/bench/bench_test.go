@@ -66,9 +66,13 @@ func TestPage(t *testing.T) {
 		floor: boots{root: time.Second},
 		tpm:   []string{"Quote", "NV_Read"},
 		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
-		fleet: loads,
+		fleet: loads, memory: tooMuch,
 	}
 	page := f.page(5)
+	early := (&figures{ours: f.ours, floor: f.floor, tpm: f.tpm, sizes: f.sizes}).page(5)
+	if n := strings.Count(early, notMeasured); n != 2 || strings.Contains(early, "| smallest memory") {
+		t.Errorf("the page of a run that ended early says %d times that something is missing, want 2:\n%s", n, early)
+	}
 	for _, want := range []string{
 		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
 		"| TPM commands, PID 1 → unlocked | 2 | ≤ 12 | met |",

@@ -47,7 +47,7 @@ type figures struct {
 	ours, floor boots
 	tpm         []string // commands from PID 1 to the unlocked root, in order
 	sizes       []size
-	memory      int // smallest, MiB; 0 if none was enough
+	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
 }
 
@@ -66,21 +66,27 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR]")
 	}
 	f := new(figures)
-	// The key server first: it shares the machine with nothing then.
-	var err error
-	if f.fleet, err = measureFleet(ctx); err != nil {
-		return err
-	}
-	err = scenario.Run(ctx, os.Stdout, "bench", func(t scenario.T) {
+	// The page is written after each part: a run that ends early leaves what it
+	// measured, and says what it did not.
+	save := func() error { return os.WriteFile(*out, []byte(f.page(*runs)), 0o644) }
+	err := scenario.Run(ctx, os.Stdout, "bench", func(t scenario.T) {
 		l := server(scenario.New(t), *sealed)
-		f.sizes = measureSizes(l)
 		f.measureBoots(l, *runs)
+		f.sizes = measureSizes(l)
+		l.Check(save())
 		f.memory = measureMemory(l)
 	})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(*out, []byte(f.page(*runs)), 0o644)
+	if err := save(); err != nil {
+		return err
+	}
+	// The key server shares the machine with nothing.
+	if f.fleet, err = measureFleet(ctx); err != nil {
+		return err
+	}
+	return save()
 }
 
 // server is a sealed server in a live region.

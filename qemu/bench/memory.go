@@ -12,6 +12,7 @@ const (
 	leastMemory = 96
 	mostMemory  = 256
 	memoryStep  = 16
+	tooMuch     = mostMemory + memoryStep
 )
 
 // measureMemory bisects the smallest memory with which the server reaches its
@@ -19,8 +20,8 @@ const (
 func measureMemory(l *scenario.Life) int {
 	usual := l.Config.MemoryMiB
 	defer func() { l.Config.MemoryMiB = usual }()
-	enough, short := 0, leastMemory-memoryStep
-	for hi := mostMemory + memoryStep; hi-short > memoryStep; {
+	enough, short := tooMuch, leastMemory-memoryStep
+	for hi := tooMuch; hi-short > memoryStep; {
 		mib := short + (hi-short)/2/memoryStep*memoryStep
 		l.Config.MemoryMiB = mib
 		ok := reachesKexec(l, fmt.Sprintf("1.0-%dMiB", mib))
