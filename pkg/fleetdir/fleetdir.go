@@ -23,16 +23,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/audit"
-	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -57,97 +53,79 @@ type AgentOption struct {
 	Role string // operator, agent, viewer or metrics
 }
 
-// Init makes the folder. dir must not exist or be empty.
+// Init makes the folder. dir must not exist or be empty. All is checked before
+// anything is written, and the folder is built under a temporary name, so that
+// what fails leaves nothing that blocks the next try.
 func Init(ctx context.Context, dir string, o Options) error {
-	if err := o.validate(); err != nil {
+	roots, err := o.validate()
+	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := build(ctx, dir, maker{o: o, ekRoots: roots}); err != nil {
 		return fmt.Errorf("make region folder: %w", err)
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("make region folder: %s is not empty; a region's keys are never overwritten", dir)
-	}
-	m := maker{dir: dir, o: o}
-	m.offline()
-	for _, a := range o.Agents {
-		m.agent(a)
-	}
-	for _, member := range o.Members {
-		m.member(ctx, member)
-	}
-	if m.err != nil {
-		return fmt.Errorf("make region folder: %w", m.err)
 	}
 	return nil
 }
 
-func (o *Options) validate() error {
-	var errs []error
-	if !kekproto.ValidDeviceID(o.Region) {
-		errs = append(errs, fmt.Errorf("region name %q: want [a-z0-9-]", o.Region))
-	}
-	if len(o.Members) == 0 {
-		errs = append(errs, errors.New("no member of the fleet is named"))
-	}
-	for _, m := range o.Members {
-		if !kekproto.ValidDeviceID(m.ID) {
-			errs = append(errs, fmt.Errorf("member ID %q: want [a-z0-9-]", m.ID))
-		}
-		if _, _, err := operatorURL(m.URL); err != nil {
-			errs = append(errs, err)
-		}
-	}
+// build makes a new folder beside dir. An empty dir is kept, since it may be a
+// mount point: then the new folder is inside, and its entries move up.
+func build(ctx context.Context, dir string, m maker) (err error) {
+	entries, err := os.ReadDir(dir)
+	exists := err == nil
 	switch {
-	case o.EKPolicy != string(kekserver.EKRequired) && o.EKPolicy != string(kekserver.EKRecord):
-		errs = append(errs, fmt.Errorf("EK certificates %q: want required or record", o.EKPolicy))
-	case o.EKPolicy == string(kekserver.EKRequired) && o.EKRoots == "":
-		errs = append(errs, errors.New("EK certificates are required, but no file with roots is given"))
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("%s is not empty; a region's keys are never overwritten", dir)
 	}
-	signers := 0
-	for _, a := range o.Agents {
-		if !kekproto.ValidDeviceID(a.Name) {
-			errs = append(errs, fmt.Errorf("agent name %q: want [a-z0-9-]", a.Name))
+	parent := filepath.Dir(filepath.Clean(dir))
+	if exists {
+		parent = dir
+	}
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	if m.dir, err = os.MkdirTemp(parent, ".kekctl-init-*"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(m.dir)) }()
+	if err := m.all(ctx); err != nil {
+		return err
+	}
+	if !exists {
+		return os.Rename(m.dir, dir)
+	}
+	for _, name := range []string{"offline", "public", "agents", "members"} {
+		if err := os.Rename(filepath.Join(m.dir, name), filepath.Join(dir, name)); err != nil {
+			return err
 		}
-		if signs(a.Role) {
-			signers++
-		}
 	}
-	if o.Threshold < 1 || o.Threshold > signers {
-		errs = append(errs, fmt.Errorf("threshold %d, but %d agents (of role operator or agent) can sign", o.Threshold, signers))
-	}
-	return errors.Join(errs...)
-}
-
-func signs(role string) bool {
-	return role == string(kekserver.RoleOperator) || role == string(kekserver.RoleAgent)
-}
-
-// operatorURL is a member's operator plane: the same host, the next port.
-func operatorURL(raw string) (string, int, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "", 0, fmt.Errorf("member URL: %w", err)
-	}
-	port, err := strconv.Atoi(u.Port())
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || port < 1 || port > 65533 {
-		return "", 0, fmt.Errorf("member URL %q: want https://HOST:PORT", raw)
-	}
-	return "https://" + net.JoinHostPort(u.Hostname(), strconv.Itoa(port+1)), port, nil
+	return nil
 }
 
 // maker writes the folder; after the first error it does nothing more.
 type maker struct {
-	dir string
-	o   Options
-	err error
+	dir     string
+	o       Options
+	ekRoots []byte // PEM
+	err     error
 
 	ca       *x509.Certificate
 	caKey    *ecdsa.PrivateKey
 	root     string // verifier keys
 	manifest string
 	agents   []agentEntry
+}
+
+func (m *maker) all(ctx context.Context) error {
+	m.offline()
+	for _, a := range m.o.Agents {
+		m.agent(a)
+	}
+	for _, member := range m.o.Members {
+		m.member(ctx, member)
+	}
+	return m.err
 }
 
 func (m *maker) keep(err error) {
@@ -282,10 +260,8 @@ func (m *maker) member(ctx context.Context, member snapshot.Member) {
 		RootKey: m.root, ManifestKey: m.manifest, Agents: m.agents, Threshold: m.o.Threshold,
 		EKPolicy: m.o.EKPolicy, AllowLab: m.o.AllowLab,
 	}
-	if m.o.EKRoots != "" && m.err == nil {
-		roots, err := os.ReadFile(m.o.EKRoots)
-		m.keep(err)
-		m.write(filepath.Join(dir, "ek-roots.pem"), 0o644, roots)
+	if m.o.EKRoots != "" {
+		m.write(filepath.Join(dir, "ek-roots.pem"), 0o644, m.ekRoots)
 		conf.EKRoots = "ek-roots.pem"
 	}
 	m.json(filepath.Join(dir, "kekd.json"), &conf)
