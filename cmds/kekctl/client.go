@@ -19,6 +19,9 @@ import (
 // maxAnswer bounds an answer that is held in memory, in bytes.
 const maxAnswer = 64 << 20
 
+// errNotFound: the member has nothing of that name.
+var errNotFound = errors.New("not found")
+
 // client talks to one member's operator plane.
 type client struct {
 	http   *http.Client
@@ -109,6 +112,9 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 		var r kekproto.Refusal
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&r); err != nil {
 			return fmt.Errorf("member %s: HTTP status %s", c.member, resp.Status)
+		}
+		if resp.StatusCode == http.StatusNotFound {
+			return fmt.Errorf("member %s: %s: %w", c.member, r.Message, errNotFound)
 		}
 		return fmt.Errorf("member %s: %s", c.member, r.Message)
 	}

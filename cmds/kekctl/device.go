@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -16,6 +18,15 @@ func devicePath(id, action string) string {
 		p += "/" + action
 	}
 	return p
+}
+
+// device does one request about a device.
+func (a *app) device(ctx context.Context, method, id, action string, in, out any) error {
+	err := a.call(ctx, method, devicePath(id, action), in, out)
+	if errors.Is(err, errNotFound) {
+		return fmt.Errorf("no device %s; see `kekctl device list`", id)
+	}
+	return err
 }
 
 func (a *app) deviceCommand() *cobra.Command {
@@ -35,11 +46,16 @@ func (a *app) deviceAdd() *cobra.Command {
 		Example: "  kekctl device add r07-u12 --token-file r07-u12.token",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			m.Device = args[0]
+			if m.Again {
+				if err := a.device(cmd.Context(), "GET", m.Device, "", nil, nil); err != nil {
+					return fmt.Errorf("--again is for a device that was added before: %w", err)
+				}
+			}
 			// The file first: a token that cannot be written is lost.
 			if err := create(out, nil); err != nil {
 				return err
 			}
-			m.Device = args[0]
 			var token kekproto.NewToken
 			if err := a.call(cmd.Context(), "POST", "/v1/devices", &m, &token); err != nil {
 				return removeAfter(err, out)
@@ -88,7 +104,7 @@ func (a *app) deviceShow() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d kekproto.DeviceInfo
-			if err := a.call(cmd.Context(), "GET", devicePath(args[0], ""), nil, &d); err != nil {
+			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
 				return err
 			}
 			return a.print(&d, func(w io.Writer) { showDevice(w, &d) })
@@ -120,7 +136,7 @@ func (a *app) deviceApprove() *cobra.Command {
 		Example: "  kekctl device approve r07-u12 --ek-name 000b5f…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "approve"), &m, nil); err != nil {
+			if err := a.device(cmd.Context(), "POST", args[0], "approve", &m, nil); err != nil {
 				return err
 			}
 			a.say("%s is approved", args[0])
@@ -142,7 +158,7 @@ func (a *app) suspendCommand() *cobra.Command {
 		Example: "  kekctl suspend r07-u12 --reason 'seal of crate 3 broken'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "suspend"), &m, nil); err != nil {
+			if err := a.device(cmd.Context(), "POST", args[0], "suspend", &m, nil); err != nil {
 				return err
 			}
 			a.say("%s is suspended: it holds at its next boot; a running one is not touched", args[0])
@@ -163,7 +179,7 @@ func (a *app) resumeCommand() *cobra.Command {
 		Example: "  kekctl resume r07-u12",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.call(cmd.Context(), "POST", devicePath(args[0], "resume"), nil, nil); err != nil {
+			if err := a.device(cmd.Context(), "POST", args[0], "resume", nil, nil); err != nil {
 				return err
 			}
 			a.say("%s is resumed", args[0])

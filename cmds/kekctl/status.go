@@ -85,7 +85,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d kekproto.DeviceInfo
-			if err := a.call(cmd.Context(), "GET", devicePath(args[0], ""), nil, &d); err != nil {
+			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
 				return err
 			}
 			return a.print(&d, func(w io.Writer) { explain(w, &d) })
