@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/fleetdir"
@@ -27,15 +29,13 @@ type client struct {
 	http   *http.Client
 	url    string
 	member string
+	config string // of the member, where init put it
 }
 
 func (a *app) agent() (*fleetdir.Agent, error) {
-	dir := filepath.Join(a.region, "agents", a.as)
-	if a.as == "" {
-		var err error
-		if dir, err = fleetdir.FindAgent(a.region); err != nil {
-			return nil, err
-		}
+	dir, err := fleetdir.FindAgent(a.region, a.as)
+	if err != nil {
+		return nil, err
 	}
 	return fleetdir.LoadAgent(dir)
 }
@@ -45,7 +45,7 @@ func (a *app) connect() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	member, err := pick(agent.Members, a.member)
+	member, err := pick(agent, a.member)
 	if err != nil {
 		return nil, err
 	}
@@ -57,16 +57,19 @@ func (a *app) connect() (*client, error) {
 		return nil, err
 	}
 	tr := &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 5 * time.Second}
-	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID}, nil
+	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID,
+		config: filepath.Join(a.region, "members", member.ID, "kekd.json")}, nil
 }
 
-func pick(members []snapshot.Member, id string) (snapshot.Member, error) {
-	for _, m := range members {
+func pick(agent *fleetdir.Agent, id string) (snapshot.Member, error) {
+	var ids []string
+	for _, m := range agent.Members {
 		if id == "" || m.ID == id {
 			return m, nil
 		}
+		ids = append(ids, m.ID)
 	}
-	return snapshot.Member{}, fmt.Errorf("no member %q in agent.json", id)
+	return snapshot.Member{}, fmt.Errorf("no member %s in region %s; there are %s", id, agent.Region, strings.Join(ids, ", "))
 }
 
 // do sends in as JSON and decodes the answer into out; either may be nil.
@@ -104,6 +107,9 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 		return fmt.Errorf("request to %s: %w", c.member, err)
 	}
 	resp, err := c.http.Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("member %s does not answer: %w; is it running? `kekd -config %s`", c.member, err, c.config)
+	}
 	if err != nil {
 		return fmt.Errorf("member %s does not answer: %w", c.member, err)
 	}

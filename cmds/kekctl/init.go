@@ -38,6 +38,9 @@ health check on the one after that, on loopback. Nothing is ever overwritten.`,
 			}
 			a.say("region %s: %d members, %d agents, %d of them make it received", o.Region, len(o.Members), len(o.Agents), o.Threshold)
 			a.say("NOW move %s/offline to where nobody ships it", args[0])
+			for _, m := range o.Members {
+				a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", args[0], m.ID)
+			}
 			if o.AllowLab {
 				a.say("LAB PROFILE: its members accept unmeasured boots. Never for real disks.")
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,11 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// documents posts each file as a signed document.
-func (a *app) documents(ctx context.Context, path string, files []string) error {
+// documents posts each file as a signed document of a type; want names such a
+// file. The member verifies it: the look at the type is for a clear text only.
+func (a *app) documents(ctx context.Context, path, typ, want string, files []string) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -23,6 +27,9 @@ func (a *app) documents(ctx context.Context, path string, files []string) error 
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return err
+		}
+		if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
+			return fmt.Errorf("%s: not a %s", name, want)
 		}
 		if err := c.do(ctx, "POST", path, &kekproto.Document{Note: data}, nil); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -40,7 +47,7 @@ func (a *app) sliceCommand() *cobra.Command {
 		Example: "  kekctl slice add slices/*.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.documents(cmd.Context(), "/v1/slices", args)
+			return a.documents(cmd.Context(), "/v1/slices", snapshot.SliceType, "slice; want what `snapshot sign` wrote", args)
 		},
 	}, &cobra.Command{
 		Use:     "get DEVICE",
@@ -67,7 +74,7 @@ func (a *app) manifestCommand() *cobra.Command {
 		Example: "  kekctl manifest add landfall-server-1.4.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.documents(cmd.Context(), "/v1/manifests", args)
+			return a.documents(cmd.Context(), "/v1/manifests", measure.ManifestType, "manifest; want NAME-VERSION.manifest", args)
 		},
 	})
 	return c

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -42,16 +44,29 @@ func LoadAgent(dir string) (*Agent, error) {
 	return a, nil
 }
 
-// FindAgent returns the only agent's folder below a region's folder.
-func FindAgent(region string) (string, error) {
+// FindAgent returns the folder of an agent below a region's folder: of the only
+// one, if no name is given.
+func FindAgent(region, name string) (string, error) {
 	entries, err := os.ReadDir(filepath.Join(region, "agents"))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s is no region folder, since it has no folder agents: say --region DIR", region)
+	}
 	if err != nil {
 		return "", fmt.Errorf("region folder: %w", err)
 	}
-	if len(entries) != 1 {
-		return "", fmt.Errorf("region folder %s has %d agents: say which one you are with --as", region, len(entries))
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
 	}
-	return filepath.Join(region, "agents", entries[0].Name()), nil
+	switch {
+	case name == "" && len(names) == 1:
+		name = names[0]
+	case name == "":
+		return "", fmt.Errorf("region folder %s has %d agents: say which one you are with --as; there are %s", region, len(names), strings.Join(names, ", "))
+	case !slices.Contains(names, name):
+		return "", fmt.Errorf("no agent %s in %s; there are %s", name, region, strings.Join(names, ", "))
+	}
+	return filepath.Join(region, "agents", name), nil
 }
 
 // TLS returns the client configuration for one member's operator plane.
