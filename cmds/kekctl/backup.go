@@ -32,7 +32,7 @@ func (a *app) backupCommand() *cobra.Command {
 		Short: "Save a member's store, encrypted as it is",
 		Long: "Save a consistent copy of a member's store into a new file. It is useless without the member's barrier\n" +
 			"key, which is not in it; and an older copy is refused by a member whose audit log has seen more.",
-		Example: "  kekctl backup r7-ks1-store.db",
+		Example: "  kekctl --region r7 --as alice backup r7-ks1-store.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conn, err := a.connect()

@@ -43,7 +43,7 @@ func (a *app) deviceAdd() *cobra.Command {
 		Short: "Expect a device, and write its one-use enrolment token",
 		Long: "Expect a device to enrol, and write its one-use token into a new file of mode 0600. The token is\n" +
 			"shown nowhere else and cannot be had again: the member keeps only its SHA-256.",
-		Example: "  kekctl device add r07-u12 --token-file r07-u12.token",
+		Example: "  kekctl --region r7 --as alice device add r07-u12 --token-file r07-u12.token",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.Device = args[0]
@@ -79,7 +79,7 @@ func (a *app) deviceList() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List all devices",
-		Example: "  kekctl device list --json | jq -r '.[]|select(.sealed==null).device'",
+		Example: "  kekctl --region r7 --as alice device list --json | jq -r '.[]|select(.sealed==null).device'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var all []kekproto.DeviceInfo
@@ -100,7 +100,7 @@ func (a *app) deviceShow() *cobra.Command {
 	return &cobra.Command{
 		Use:     "show DEVICE",
 		Short:   "Show what the fleet knows of a device; --json is what `snapshot slice` reads",
-		Example: "  kekctl device show r07-u12 --json > r07-u12.device.json",
+		Example: "  kekctl --region r7 --as alice device show r07-u12 --json > r07-u12.device.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d kekproto.DeviceInfo
@@ -133,7 +133,7 @@ func (a *app) deviceApprove() *cobra.Command {
 		Short: "Accept a device whose EK certificate proves nothing",
 		Long: "Accept a device whose EK certificate is missing or from nobody known. Read the EK's name at the\n" +
 			"machine itself (`seal provision` prints it), not from the fleet: comparing is the whole point.",
-		Example: "  kekctl device approve r07-u12 --ek-name 000b5f…",
+		Example: "  kekctl --region r7 --as alice device approve r07-u12 --ek-name 000b5f…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.device(cmd.Context(), "POST", args[0], "approve", &m, nil); err != nil {
@@ -155,7 +155,7 @@ func (a *app) suspendCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "suspend DEVICE --reason TEXT",
 		Short:   "Stop giving a device its key, until resume",
-		Example: "  kekctl suspend r07-u12 --reason 'seal of crate 3 broken'",
+		Example: "  kekctl --region r7 --as alice suspend r07-u12 --reason 'seal of crate 3 broken'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.device(cmd.Context(), "POST", args[0], "suspend", &m, nil); err != nil {
@@ -176,7 +176,7 @@ func (a *app) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "resume DEVICE",
 		Short:   "End a suspension; a device that holds goes on by itself",
-		Example: "  kekctl resume r07-u12",
+		Example: "  kekctl --region r7 --as alice resume r07-u12",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.device(cmd.Context(), "POST", args[0], "resume", nil, nil); err != nil {

@@ -104,6 +104,13 @@ func TestEveryCommandIsExplained(t *testing.T) {
 			if !strings.Contains(c.Example, "kekctl") || !strings.Contains(c.Example, name) {
 				t.Errorf("%s has no example of itself", c.CommandPath())
 			}
+			for l := range strings.Lines(c.Example) {
+				whole := strings.Contains(l, "--region ") && strings.Contains(l, "--as ")
+				local := strings.Contains(l, "kekctl init") || strings.Contains(l, "audit verify audit.jsonl")
+				if strings.Contains(l, "kekctl ") && !whole && !local {
+					t.Errorf("%s: example %q does not say --region and --as", c.CommandPath(), l)
+				}
+			}
 		}
 		for _, sub := range c.Commands() {
 			walk(sub)

@@ -44,7 +44,7 @@ func (a *app) sliceCommand() *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use:     "add FILE...",
 		Short:   "Record signed slices; from then on a device must have measured its own",
-		Example: "  kekctl slice add slices/*.note",
+		Example: "  kekctl --region r7 --as alice slice add slices/*.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.documents(cmd.Context(), "/v1/slices", snapshot.SliceType, "slice; want what `snapshot sign` wrote", args)
@@ -52,7 +52,7 @@ func (a *app) sliceCommand() *cobra.Command {
 	}, &cobra.Command{
 		Use:     "get DEVICE",
 		Short:   "Print the recorded slice of a device",
-		Example: "  kekctl slice get r07-u12 > r07-u12.note",
+		Example: "  kekctl --region r7 --as alice slice get r07-u12 > r07-u12.note",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d kekproto.Document
@@ -71,7 +71,7 @@ func (a *app) manifestCommand() *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use:     "add FILE...",
 		Short:   "Accept images by their signed manifests",
-		Example: "  kekctl manifest add landfall-server-1.4.note",
+		Example: "  kekctl --region r7 --as alice manifest add landfall-server-1.4.manifest",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.documents(cmd.Context(), "/v1/manifests", measure.ManifestType, "manifest; want NAME-VERSION.manifest", args)
@@ -96,7 +96,7 @@ func (a *app) shipCommand() *cobra.Command {
 		Long: "Close enrolment and refuse every release until agents at the destination have signed that they\n" +
 			"received the region. There is no way back to building, so a device that was added and is not sealed\n" +
 			"stops it, unless --unsealed-too is given.",
-		Example: "  kekctl ship",
+		Example: "  kekctl --region r7 --as alice ship",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !unsealed {
@@ -135,7 +135,7 @@ func (a *app) liveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "live",
 		Short:   "Release keys to the servers of a received region",
-		Example: "  kekctl live",
+		Example: "  kekctl --region r7 --as alice live",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.move(cmd.Context(), "/v1/region/live", nil)
@@ -147,13 +147,13 @@ func (a *app) receiveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "receive",
 		Short: "Sign that the region has arrived, and submit such statements",
-		Example: `  kekctl --as bob receive sign bob.note          # each agent, after looking at the crates
-  kekctl --as alice receive submit alice.note bob.note`,
+		Example: `  kekctl --region r7 --as bob receive sign bob.note          # each agent, after looking at the crates
+  kekctl --region r7 --as alice receive submit alice.note bob.note`,
 	}
 	c.AddCommand(a.receiveSign(), &cobra.Command{
 		Use:     "submit FILE...",
 		Short:   "Submit signed statements to a member; it verifies each itself",
-		Example: "  kekctl receive submit alice.note bob.note",
+		Example: "  kekctl --region r7 --as alice receive submit alice.note bob.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var b kekproto.Bundle
@@ -178,7 +178,7 @@ func (a *app) receiveSign() *cobra.Command {
 		Long: "Sign, with the agent's own key, that this shipment has arrived, and write the statement into a new\n" +
 			"file. The number of the shipment is in the printout of `kekctl ship --json`; without --shipment the\n" +
 			"member is asked for it.",
-		Example: "  kekctl --as bob receive sign bob.note",
+		Example: "  kekctl --region r7 --as bob receive sign bob.note",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			agent, err := a.agent()

@@ -16,7 +16,7 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
 		Short:   "Say on one screen why the region is dark, if it is",
-		Example: "  kekctl status\n  kekctl status --json | jq .state",
+		Example: "  kekctl --region r7 --as alice status\n  kekctl --region r7 --as alice status --json | jq .state",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var st kekproto.Status
@@ -81,7 +81,7 @@ func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "explain DEVICE",
 		Short:   "Say why a device was refused, and what to do",
-		Example: "  kekctl explain r07-u12",
+		Example: "  kekctl --region r7 --as alice explain r07-u12",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d kekproto.DeviceInfo
@@ -132,7 +132,7 @@ func (a *app) auditCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use:     "show",
 		Short:   "Print the audit log of a member, verified",
-		Example: "  kekctl audit show --device r07-u12\n  kekctl audit show --json > audit.jsonl",
+		Example: "  kekctl --region r7 --as alice audit show --device r07-u12\n  kekctl --region r7 --as alice audit show --json > audit.jsonl",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			conn, err := a.connect()
@@ -197,7 +197,7 @@ func (a *app) auditVerify() *cobra.Command {
 		Short: "Check that an audit log is whole, and holds a head that you kept",
 		Long: "Check the chain of an audit log: of FILE, or of the member. The chain alone does not show that the\n" +
 			"whole log was made up; a head that you noted earlier (--head, as status --json prints audit_head) does.",
-		Example: "  kekctl audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
+		Example: "  kekctl --region r7 --as alice audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := a.auditData(cmd, args)
