@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -49,6 +50,8 @@ type figures struct {
 	sizes       []size
 	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
+
+	loadBegan, loadLater string // load averages over a minute
 }
 
 func run(ctx context.Context, args []string) error {
@@ -65,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	if flags.NArg() > 0 || *runs < 1 {
 		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR]")
 	}
-	f := new(figures)
+	f := &figures{loadBegan: loadAverage(), loadLater: notMeasured}
 	// The page is written after each part: a run that ends early leaves what it
 	// measured, and says what it did not.
 	save := func() error { return os.WriteFile(*out, []byte(f.page(*runs)), 0o644) }
@@ -79,6 +82,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	f.loadLater = loadAverage()
 	if err := save(); err != nil {
 		return err
 	}
@@ -87,6 +91,17 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	return save()
+}
+
+// loadAverage is the first word of /proc/loadavg: it tells a reader how far to
+// trust the figures.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	return first
 }
 
 // server is a sealed server in a live region.
