@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,21 +68,25 @@ func (l *Life) nullTwin() vm.Disk {
 // looks for the volume once more, and may find the twin. It must never start
 // the twin's root, and never give a shell beside the passphrases.
 func TestTwinDiskAfterKexec(t *testing.T) {
-	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
-	m := l.Start(builder.Server, func(c *vm.Config) { c.Disks = append(c.Disks, l.nullTwin()) })
-	m.Expect(`landfall: kexec at`, 3*time.Minute)
-	got, err := m.VM.Expect(t.Context(), `(login: |probe: ready|\(initramfs\))`, 5*time.Minute)
-	switch {
-	case err == nil && !strings.Contains(got.Groups[0], "login"):
-		t.Errorf("production gave %q", got.Groups[0])
-	case err != nil && !strings.Contains(err.Error(), "guest-reset"):
-		t.Errorf("neither the true root nor a reboot: %v", err)
-	case err != nil:
-		t.Log("the initrd found the twin, saw noise, and rebooted")
-	default:
-		t.Log("the initrd found the true disk")
+	for name, place := range map[string]int{"before": 1, "behind": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := sealed(New(t))
+			l.ServeDHCP()
+			l.Region.Deliver()
+			m := l.Start(builder.Server, func(c *vm.Config) { c.Disks = slices.Insert(slices.Clone(c.Disks), place, l.nullTwin()) })
+			m.Expect(`landfall: kexec at`, 3*time.Minute)
+			got, err := m.VM.Expect(t.Context(), `(login: |probe: ready|\(initramfs\))`, 5*time.Minute)
+			switch {
+			case err == nil && !strings.Contains(got.Groups[0], "login"):
+				t.Errorf("production gave %q", got.Groups[0])
+			case err != nil && !strings.Contains(err.Error(), "guest-reset"):
+				t.Errorf("neither the true root nor a reboot: %v", err)
+			case err != nil:
+				t.Log("the initrd found the twin, saw noise, and rebooted")
+			default:
+				t.Log("the initrd found the true disk")
+			}
+		})
 	}
 }
