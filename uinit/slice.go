@@ -2,8 +2,6 @@ package main
 
 import (
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -47,27 +45,10 @@ func readImage(root string) (*image, error) {
 	if img.region, err = signed.ParseVerifier(region); err != nil {
 		return nil, report.Errorf(report.HWImage, "region.pub: %w", err)
 	}
-	if img.policy, err = parsePolicyKey(policy); err != nil {
+	if img.policy, err = pcrpolicy.ParsePublicKey(policy); err != nil {
 		return nil, report.Errorf(report.HWImage, "policy.pub: %w", err)
 	}
 	return img, nil
-}
-
-// parsePolicyKey reads an RSA key as PEM SubjectPublicKeyInfo (RFC 7468, 13).
-func parsePolicyKey(text []byte) (*rsa.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("no PEM block of type PUBLIC KEY")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	pub, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("a %T, must be RSA", key)
-	}
-	return pub, nil
 }
 
 // carried is what this machine's LANDFALL partition says, verified.

@@ -189,17 +189,9 @@ func readPolicyPublic(name string) (*rsa.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("%s: no PEM key", name)
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	pub, err := pcrpolicy.ParsePublicKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	pub, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", name, pcrpolicy.ErrKey)
 	}
 	return pub, nil
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -67,19 +65,9 @@ func (in *inputs) readKeys(dir string) error {
 	if text, err = os.ReadFile(filepath.Join(dir, "policy.pub")); err != nil {
 		return err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return errors.New("policy.pub: no PEM key")
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
+	if in.policy, err = pcrpolicy.ParsePublicKey(text); err != nil {
 		return fmt.Errorf("policy.pub: %w", err)
 	}
-	pub, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return fmt.Errorf("policy.pub: %w", pcrpolicy.ErrKey)
-	}
-	in.policy = pub
 	return nil
 }
 
