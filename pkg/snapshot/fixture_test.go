@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,7 @@ func tpmName(b []byte) string {
 // goodSlice uses every field of the format.
 func goodSlice(t testing.TB) *Slice {
 	srk := []byte("stands for a TPMT_PUBLIC")
+	testKeys(t, "boot")
 	return &Slice{
 		Type: SliceType, Region: "north", Generation: 2,
 		Device: Device{
@@ -117,7 +119,7 @@ func goodSlice(t testing.TB) *Slice {
 			{Name: "data0", UUID: VolumeUUID("r07-u12", "data0"), Use: "data", Need: "optional", Discards: true,
 				Factory: &Factory{Way: "format", Disk: "landfall-data", SectorSize: 4096, Filesystem: "ext4"}},
 		},
-		Boot:       Boot{Entry: "debian.conf", Cmdline: "console=ttyS0"},
+		Boot:       Boot{Entry: "debian.conf", Cmdline: "console=ttyS0", Keys: []string{strings.TrimSpace(string(readTestdata(t, "boot.pub")))}},
 		Fleet:      Fleet{CA: testCA(t), Members: []Member{{ID: "kek-1.north.example", URL: "https://10.0.7.2:7443"}, {ID: "kek-2", URL: "https://[fd00:7::3]:7443"}}},
 		DHCPDevice: "r07-u01",
 		Policy:     Policy{Lease: "strict", Links: "required", KernelSignature: true},

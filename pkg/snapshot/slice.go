@@ -10,6 +10,9 @@ const SliceType = "landfall.dev/slice/v1"
 // MaxSliceSize bounds a signed slice, in bytes.
 const MaxSliceSize = 256 << 10
 
+// MaxBootKeys bounds the keys that may sign boot entries.
+const MaxBootKeys = 8
+
 // Role is what a device is for.
 type Role string
 
@@ -124,6 +127,9 @@ type Factory struct {
 type Boot struct {
 	Entry   string `json:"entry,omitempty"`   // file name of the boot entry; "" is the default one
 	Cmdline string `json:"cmdline,omitempty"` // appended to the entry's command line
+	// Keys are the note verifiers (NAME+HASH+KEY) whose signature of the boot
+	// entry counts, at most MaxBootKeys.
+	Keys []string `json:"keys,omitempty"`
 }
 
 // Fleet lists the key servers, in the order to try them.
@@ -142,6 +148,7 @@ type Member struct {
 type Policy struct {
 	Lease string `json:"lease"` // "strict" or "warn"
 	Links string `json:"links"` // "required" or "advisory"
-	// KernelSignature demands a detached signature of the boot entry.
+	// KernelSignature demands a detached signature of the boot entry, by one of
+	// Boot.Keys.
 	KernelSignature bool `json:"kernel_signature,omitempty"`
 }

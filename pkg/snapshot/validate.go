@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // checker collects every contradiction, so that one round repairs them all.
@@ -187,6 +189,22 @@ func (s *Slice) checkBoot(c *checker) {
 	}
 	if strings.IndexFunc(s.Boot.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 || len(s.Boot.Cmdline) > 1024 {
 		c.add("boot.cmdline", "must be at most 1024 printable ASCII characters")
+	}
+	if len(s.Boot.Keys) > MaxBootKeys {
+		c.add("boot.keys", "are %d, at most %d", len(s.Boot.Keys), MaxBootKeys)
+	}
+	if s.Policy.KernelSignature && len(s.Boot.Keys) == 0 {
+		c.add("boot.keys", "are empty, but policy.kernel_signature demands a signature: no boot entry could have one")
+	}
+	seen := map[string]string{}
+	for i, key := range s.Boot.Keys {
+		field := fmt.Sprintf("boot.keys[%d]", i)
+		if !printable(key) {
+			c.add(field, "must be at most 128 printable ASCII characters")
+		} else if _, err := note.NewVerifier(key); err != nil {
+			c.add(field, "%q is no public key of the form NAME+HASH+KEY", key)
+		}
+		c.unique(field, seen, key)
 	}
 }
 

@@ -81,8 +81,11 @@ func TestSliceVectors(t *testing.T) {
 		}
 		return sign(strings.Replace(text, old, new, 1), signer)
 	}
+	bootKeys := ",\n    \"keys\": [\n      \"" + strings.TrimSpace(string(readTestdata(t, "boot.pub"))) + "\"\n    ]"
+	unsigned := strings.NewReplacer(bootKeys, "", ",\n    \"kernel_signature\": true", "")
 	made := []vector{
 		{"every field", "ok", "", readTestdata(t, "slice-v1.note")},
+		{"no signature of the boot entry demanded", "ok", "", sign(unsigned.Replace(text), signer)},
 		{"no signature", "signature", "", []byte(text)},
 		{"signed by another key", "signature", "", sign(text, stranger)},
 		{"edited after signing", "signature", "", bytes.Replace(readTestdata(t, "slice-v1.note"), []byte("10.0.7.12"), []byte("10.0.7.13"), 1)},
@@ -98,6 +101,8 @@ func TestSliceVectors(t *testing.T) {
 		{"UUID of another volume", "invalid", "volumes[0].uuid", edit(VolumeUUID("r07-u12", "root"), VolumeUUID("r07-u12", "data0"))},
 		{"optional root", "invalid", "volumes[0].need", edit(`"need": "required"`, `"need": "optional"`)},
 		{"key server by name", "invalid", "fleet.members[0].url", edit("https://10.0.7.2:", "https://kek.example:")},
+		{"signature demanded, nobody may sign", "invalid", "boot.keys", edit(bootKeys, "")},
+		{"boot key that is none", "invalid", "boot.keys[0]", edit("test-region/boot+", "test-region/boot-")},
 		{"generation 1 with an amendment", "invalid", "amendment", edit(`"generation": 2`, `"generation": 1`)},
 	}
 	checkVectors(t, "slice-vectors.json", made, func(b []byte) error {
