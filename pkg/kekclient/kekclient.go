@@ -46,6 +46,13 @@ type Client struct {
 	Device  string // device ID
 	Slice   uint64 // generation of the slice in use, for the fleet's refusals; 0 before there is one
 
+	// NeedPolicy has Release ask for the PCR policy of the measured image too:
+	// none at hand fits.
+	NeedPolicy bool
+	// Evidence reads the firmware's event log, for a member that refuses the
+	// image: it answers which component differs. nil: none is sent.
+	Evidence func() ([]byte, error)
+
 	// Dial opens a TCP connection; nil takes a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Logf, if set, is told about each member that failed.
@@ -66,6 +73,9 @@ type Released struct {
 	KEK    KEK
 	Next   *KEK   // set when the device should re-wrap under this one
 	Member string // who released
+	// Policy is the signed PCR policy of the measured image, if NeedPolicy and
+	// the member has one. It is not verified: the TPM does that.
+	Policy []byte
 
 	// Traces is what the keys came out of: the request's private HPKE key, then
 	// for each key what was sealed to it, raw and the first 96 characters of its

@@ -28,14 +28,14 @@ const (
 // Release asks for the KEK that opens this device's slot. slice is the
 // generation of the slice in use.
 func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released, error) {
-	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice}, func(a *answer) (*Released, error) {
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice, NeedPolicy: c.NeedPolicy}, func(a *answer) (*Released, error) {
 		traces := a.traces()
 		kek, err := a.kek(a.KEK)
 		if err != nil {
 			traces.Wipe()
 			return nil, err
 		}
-		r := &Released{KEK: *kek, Member: a.conn.member, Traces: traces, device: c.Device, conn: a.conn}
+		r := &Released{KEK: *kek, Member: a.conn.member, Policy: a.Policy, Traces: traces, device: c.Device, conn: a.conn}
 		if a.Next == nil {
 			return r, nil
 		}
@@ -286,10 +286,49 @@ func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Reques
 		}
 		a := &answer{conn: conn, pair: pair, info: kekproto.Info(r.Op, raw)}
 		if err := conn.exchange(ctx, r.Op.Path(), &kekproto.Attested{Request: raw, Quote: quote}, &a.Response); err != nil {
-			return none, err
+			return none, c.explain(ctx, conn, err)
 		}
 		return take(a)
 	})
+}
+
+// explain posts the event log to a member that has just refused the image, and
+// adds its answer to the refusal: which component differs. What fails here
+// changes nothing about the refusal.
+func (c *Client) explain(ctx context.Context, conn *conn, refused error) error {
+	var problem *report.Problem
+	if c.Evidence == nil || !errors.As(refused, &problem) || problem.Code != report.KeyImage {
+		return refused
+	}
+	words, err := c.evidence(ctx, conn)
+	if err != nil {
+		if c.Logf != nil {
+			c.Logf("event log for key server %s: %v", conn.member, err)
+		}
+		return refused
+	}
+	if words != "" {
+		problem.What += "; " + words
+	}
+	return problem
+}
+
+func (c *Client) evidence(ctx context.Context, conn *conn) (string, error) {
+	log, err := c.Evidence()
+	if err != nil {
+		return "", err
+	}
+	if len(log) > kekproto.MaxEventLog {
+		return "", fmt.Errorf("it has %d bytes, at most %d are sent", len(log), kekproto.MaxEventLog)
+	}
+	body, err := json.Marshal(&kekproto.EventLog{Log: log})
+	if err != nil {
+		return "", err
+	}
+	var out kekproto.Response
+	err = conn.exchange(ctx, kekproto.OpEvidence.Path(),
+		&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpEvidence, Device: c.Device, Body: body}, &out)
+	return printable(out.Message), err
 }
 
 // localError is a failure of this machine, which no other member mends.

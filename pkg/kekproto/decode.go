@@ -10,9 +10,12 @@ import (
 
 // Sizes that a peer must not exceed, in bytes.
 const (
-	MaxBody     = 64 << 10 // any body of the device plane
-	MaxRequest  = 16 << 10 // Attested.Request
-	MaxReport   = 8 << 10  // Request.Body and a posted report
+	MaxBody     = 64 << 10  // any body of the device plane
+	MaxRequest  = 16 << 10  // Attested.Request
+	MaxReport   = 8 << 10   // Request.Body and a posted report
+	MaxEventLog = 256 << 10 // EventLog.Log
+	MaxEvidence = 352 << 10 // a posted event log: the same in base64, and what is around it
+	MaxMessage  = 1 << 10   // Response.Message
 	MaxDeviceID = 63
 	maxAttest   = 1 << 10 // TPMS_ATTEST of a quote is about 150
 	maxPCRs     = 24
@@ -80,14 +83,15 @@ func ParseAttested(body []byte, op Op) (*Attested, *Request, error) {
 
 // ParseRequest decodes a request for op and checks its form.
 func ParseRequest(data []byte, op Op) (*Request, error) {
+	limit, body := op.limits()
 	var r Request
-	if err := Decode(data, MaxRequest, &r); err != nil {
+	if err := Decode(data, limit, &r); err != nil {
 		// A newer protocol may have fields that are unknown here: the
 		// version is the more useful thing to say.
 		var v struct {
 			Protocol int `json:"protocol"`
 		}
-		if len(data) <= MaxRequest && json.Unmarshal(data, &v) == nil && v.Protocol != 0 && !Supported(v.Protocol) {
+		if len(data) <= limit && json.Unmarshal(data, &v) == nil && v.Protocol != 0 && !Supported(v.Protocol) {
 			return nil, fmt.Errorf("request of protocol %d: %w", v.Protocol, ErrVersion)
 		}
 		return nil, err
@@ -101,10 +105,36 @@ func ParseRequest(data []byte, op Op) (*Request, error) {
 		return nil, errors.New("request without a valid device ID")
 	case op.Secret() != (len(r.HPKEPublic) == HPKEPublicSize):
 		return nil, fmt.Errorf("request with %d bytes of HPKE public key", len(r.HPKEPublic))
-	case len(r.Body) > MaxReport:
-		return nil, fmt.Errorf("request body of %d bytes, at most %d are allowed", len(r.Body), MaxReport)
+	case len(r.Body) > body:
+		return nil, fmt.Errorf("request body of %d bytes, at most %d are allowed", len(r.Body), body)
+	case r.NeedPolicy && op != OpRelease:
+		return nil, fmt.Errorf("request for %q asks for a PCR policy", op)
 	}
 	return &r, nil
+}
+
+// limits returns how long a request of the operation and its body may be.
+func (o Op) limits() (request, body int) {
+	if o == OpEvidence {
+		return MaxEvidence, MaxEvidence
+	}
+	return MaxRequest, MaxReport
+}
+
+// ParseEvidence decodes a posted event log.
+func ParseEvidence(data []byte) (*Request, []byte, error) {
+	r, err := ParseRequest(data, OpEvidence)
+	if err != nil {
+		return nil, nil, err
+	}
+	var l EventLog
+	if err := Decode(r.Body, MaxEvidence, &l); err != nil {
+		return nil, nil, err
+	}
+	if len(l.Log) == 0 || len(l.Log) > MaxEventLog {
+		return nil, nil, fmt.Errorf("event log of %d bytes, at most %d are allowed", len(l.Log), MaxEventLog)
+	}
+	return r, l.Log, nil
 }
 
 // Secret reports whether the answer to the operation holds a secret.

@@ -26,6 +26,10 @@ const (
 	OpKEK     Op = "kek"     // factory: make or return the KEK of a generation
 	OpSealed  Op = "sealed"  // factory: this device is sealed
 	OpReport  Op = "report"  // on a connection that is attested already
+
+	// OpEvidence: on a connection on which a quote of that device verified, and
+	// was refused for its image; once for each refusal.
+	OpEvidence Op = "evidence"
 )
 
 // Label is the first part of the qualifying data: "landfall <op> v1\x00".
@@ -62,6 +66,7 @@ type Request struct {
 	HPKEPublic []byte          `json:"hpke_public,omitempty"` // X25519, 32 bytes, made for this request
 	Generation uint32          `json:"generation,omitempty"`  // kek, sealed
 	Slice      uint64          `json:"slice,omitempty"`       // generation of the slice in use
+	NeedPolicy bool            `json:"need_policy,omitempty"` // release: no PCR policy at hand fits the measured values
 	Body       json.RawMessage `json:"body,omitempty"`
 }
 
@@ -71,7 +76,13 @@ type Response struct {
 	KEK      *KEK     `json:"kek,omitempty"`     // release, kek
 	Next     *KEK     `json:"next,omitempty"`    // release: re-wrap under this one
 	Auths    *Secrets `json:"auths,omitempty"`   // auths
-	Message  string   `json:"message,omitempty"` // for the console
+	Policy   []byte   `json:"policy,omitempty"`  // release: the attested image's signed PCR policy, when asked for and known
+	Message  string   `json:"message,omitempty"` // for the console; evidence: the differences, at most 1 KiB
+}
+
+// EventLog is the Request.Body of OpEvidence.
+type EventLog struct {
+	Log []byte `json:"log"` // as in securityfs' binary_bios_measurements, at most MaxEventLog bytes
 }
 
 // KEK is one generation of a device's key-encryption key.
@@ -88,10 +99,9 @@ type Secrets struct {
 
 // Refusal is the body of every answer that is not a success.
 type Refusal struct {
-	Code       string `json:"code"`    // as in the runbook: LF-KEY-04
-	Message    string `json:"message"` // what and why
-	Repair     string `json:"repair,omitempty"`
-	RetryAfter int    `json:"retry_after,omitempty"` // seconds; 0: the device decides
+	Code    string `json:"code"`    // as in the runbook: LF-KEY-04
+	Message string `json:"message"` // what and why
+	Repair  string `json:"repair,omitempty"`
 }
 
 // EnrollBegin starts the enrolment of a device.

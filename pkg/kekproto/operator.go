@@ -76,6 +76,10 @@ type RefusalInfo struct {
 	Op    Op        `json:"op"`
 	Time  time.Time `json:"time"`
 	Count int       `json:"count"` // since the member started
+
+	// Differences are those of the last evidence from the device's accepted
+	// image, in words.
+	Differences []string `json:"differences,omitempty"`
 }
 
 // Reason explains a suspension.
@@ -94,13 +98,69 @@ type Document struct {
 	Note []byte `json:"note"`
 }
 
-// ManifestInfo is one accepted image.
+// NewManifest carries a signed image manifest and, optionally, the signed PCR
+// policy of the same image.
+type NewManifest struct {
+	Note   []byte `json:"note"`
+	Policy []byte `json:"policy,omitempty"`
+}
+
+// ManifestState says what the fleet thinks of an image now.
+type ManifestState string
+
+// The states of a manifest. Only an accepted one opens anything.
+const (
+	ManifestAccepted ManifestState = "accepted"
+	ManifestRevoked  ManifestState = "revoked" // for good
+	ManifestTooOld   ManifestState = "too-old" // below the minimum version of its role
+	ManifestRefused  ManifestState = "never"   // role debug, or an unmeasured boot where none is allowed
+)
+
+// ManifestInfo is one image that the member knows.
 type ManifestInfo struct {
-	Image   string `json:"image"`
-	Version string `json:"version"`
+	Image   string        `json:"image"`
+	Version string        `json:"version"`
+	Role    string        `json:"role"`
+	Form    string        `json:"form"`
+	Digest  string        `json:"sha256"` // of the manifest's text
+	State   ManifestState `json:"state"`
+	Reason  string        `json:"reason,omitempty"` // why it is not accepted
+	Policy  bool          `json:"policy"`           // a PCR policy is kept beside it
+}
+
+// Images is all that a member knows of images.
+type Images struct {
+	Manifests []ManifestInfo    `json:"manifests"`
+	Minimum   map[string]string `json:"minimum,omitempty"` // version by role
+}
+
+// Revocation names the manifests to revoke: one by its digest (or the first 8
+// digits of it, or more), or all of an image and version, or of one form of it.
+type Revocation struct {
+	Digest  string `json:"sha256,omitempty"`
+	Image   string `json:"image,omitempty"`
+	Version string `json:"version,omitempty"`
+	Form    string `json:"form,omitempty"`
+	Reason  string `json:"reason"` // one line, shown on the device's console
+}
+
+// Minimum is the oldest version of a role's images that gets anything.
+type Minimum struct {
 	Role    string `json:"role"`
-	Form    string `json:"form"`
-	Digest  string `json:"sha256"` // of the manifest's text
+	Version string `json:"version"`
+	Lower   bool   `json:"lower,omitempty"` // it may be lower than the one before
+}
+
+// Evidence is what a device measured when it was last refused for its image,
+// as it told this member.
+type Evidence struct {
+	Device      string         `json:"device"`
+	Time        time.Time      `json:"time"`
+	Op          Op             `json:"op"`
+	PCRs        map[int][]byte `json:"pcrs"`            // quoted
+	Image       string         `json:"image,omitempty"` // what it was compared with; "" where nothing was
+	Differences []string       `json:"differences,omitempty"`
+	Log         []byte         `json:"log"` // the device's word: only what replays to PCRs is true
 }
 
 // Bundle is a set of signed received statements.
@@ -121,24 +181,24 @@ type Received struct {
 
 // Status answers "why is the region dark".
 type Status struct {
-	Member        string         `json:"member"`
-	Region        string         `json:"region"`
-	State         RegionState    `json:"state"`
-	Shipment      string         `json:"shipment,omitempty"`
-	AllowLab      bool           `json:"allow_lab"` // unmeasured boots are accepted: never outside a lab
-	Since         time.Time      `json:"since"`     // start of this member
-	StoreEpoch    uint64         `json:"store_epoch"`
-	AuditLines    uint64         `json:"audit_lines"`
-	AuditHead     string         `json:"audit_head"` // hex
-	AuditError    string         `json:"audit_error,omitempty"`
-	Devices       int            `json:"devices"`
-	Enrolled      int            `json:"enrolled"`
-	WithSlice     int            `json:"with_slice"`
-	Sealed        int            `json:"sealed"`
-	Suspended     int            `json:"suspended"`
-	Released      int            `json:"released"` // devices released to since this state began, at this member
-	Manifests     []ManifestInfo `json:"manifests"`
-	Refused       []DeviceInfo   `json:"refused,omitempty"`  // refused since their last release, newest first
-	RefusedOthers int            `json:"refused_unknown"`    // requests that named no known device
-	Unproved      []string       `json:"unproved,omitempty"` // devices named without a quote by their AK, newest first
+	Member     string      `json:"member"`
+	Region     string      `json:"region"`
+	State      RegionState `json:"state"`
+	Shipment   string      `json:"shipment,omitempty"`
+	AllowLab   bool        `json:"allow_lab"` // unmeasured boots are accepted: never outside a lab
+	Since      time.Time   `json:"since"`     // start of this member
+	StoreEpoch uint64      `json:"store_epoch"`
+	AuditLines uint64      `json:"audit_lines"`
+	AuditHead  string      `json:"audit_head"` // hex
+	AuditError string      `json:"audit_error,omitempty"`
+	Devices    int         `json:"devices"`
+	Enrolled   int         `json:"enrolled"`
+	WithSlice  int         `json:"with_slice"`
+	Sealed     int         `json:"sealed"`
+	Suspended  int         `json:"suspended"`
+	Released   int         `json:"released"` // devices released to since this state began, at this member
+	Images
+	Refused       []DeviceInfo `json:"refused,omitempty"`  // refused since their last release, newest first
+	RefusedOthers int          `json:"refused_unknown"`    // requests that named no known device
+	Unproved      []string     `json:"unproved,omitempty"` // devices named without a quote by their AK, newest first
 }

@@ -37,7 +37,7 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 	}
 	for _, m := range v.images {
 		st.Manifests = append(st.Manifests, kekproto.ManifestInfo{Image: m.Image, Version: m.Version,
-			Role: string(m.Role), Form: string(m.Form), Digest: m.digest})
+			Role: string(m.Role), Form: string(m.Form), Digest: m.digest, State: kekproto.ManifestAccepted})
 	}
 	all, err := s.infos(ctx)
 	if err != nil {
