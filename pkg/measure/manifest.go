@@ -33,20 +33,34 @@ const (
 // Form is the way an image is started, which decides what is measured where.
 type Form string
 
-// The boot forms. FormLab measures nothing of the image: it proves nothing, and
+// The boot forms. One UKI has several, because what is measured depends on who
+// starts it. FormLab measures nothing of the image: it proves nothing, and
 // image, fleet and status say so.
 const (
-	FormEFIKernel Form = "efi-kernel"     // UEFI firmware starts kernel and initrd
-	FormUKI       Form = "uki"            // unified kernel image, systemd-stub
-	FormLab       Form = "lab-unmeasured" // SeaBIOS with -kernel
+	FormEFIKernel     Form = "efi-kernel"     // UEFI firmware starts kernel and initrd
+	FormUKI           Form = "uki"            // the firmware starts a UKI, from a disk or by its own network boot
+	FormUKIiPXE       Form = "uki-ipxe"       // iPXE in the network card's ROM starts the UKI
+	FormUKISecureBoot Form = "uki-secureboot" // as FormUKI, with Secure Boot on
+	FormLab           Form = "lab-unmeasured" // SeaBIOS with -kernel
 )
+
+// Forms returns all boot forms.
+func Forms() []Form {
+	return []Form{FormEFIKernel, FormUKI, FormUKIiPXE, FormUKISecureBoot, FormLab}
+}
+
+// IsUKI reports whether a unified kernel image is what is started, so that its
+// PCRs can be predicted.
+func (f Form) IsUKI() bool {
+	return f == FormUKI || f == FormUKIiPXE || f == FormUKISecureBoot
+}
 
 // measured returns the PCRs that cannot be zero after a boot in this form.
 func (f Form) measured() []int {
-	switch f {
-	case FormEFIKernel:
+	switch {
+	case f == FormEFIKernel:
 		return []int{4, 9}
-	case FormUKI:
+	case f.IsUKI():
 		return []int{4, 11}
 	}
 	return nil
@@ -75,11 +89,12 @@ func (h *Hex) UnmarshalText(text []byte) error {
 type Manifest struct {
 	Type    string         `json:"type"`    // ManifestType
 	Image   string         `json:"image"`   // name, [a-z0-9.-]: landfall-server
-	Version string         `json:"version"` // for people: 1.4
+	Version string         `json:"version"` // semantic version without "v": 1.4 or 1.4.2
 	Role    Role           `json:"role"`
 	Form    Form           `json:"form"`
-	PCRs    map[int]Hex    `json:"pcrs"`            // exactly ImagePCRs, 32 bytes each
-	Files   map[string]Hex `json:"files,omitempty"` // SHA-256 by file name, for people
+	PCRs    map[int]Hex    `json:"pcrs"`             // exactly ImagePCRs, 32 bytes each
+	Events  []Event        `json:"events,omitempty"` // what makes the PCRs, in order, where it is known
+	Files   map[string]Hex `json:"files,omitempty"`  // SHA-256 by file name, for people
 }
 
 // ErrManifest is what every refusal of a manifest's content wraps.
@@ -97,13 +112,13 @@ func (m *Manifest) Validate() error {
 	if m.Image == "" {
 		bad("image has no name")
 	}
-	if m.Version == "" {
-		bad("image has no version")
+	if !ValidVersion(m.Version) {
+		bad("version %q is no semantic version: write 1.4 or 1.4.2", m.Version)
 	}
 	if !slices.Contains([]Role{RoleServer, RoleKeyserver, RoleFactory, RoleDebug}, m.Role) {
 		bad("unknown role %q", m.Role)
 	}
-	if !slices.Contains([]Form{FormEFIKernel, FormUKI, FormLab}, m.Form) {
+	if !slices.Contains(Forms(), m.Form) {
 		bad("unknown boot form %q", m.Form)
 	}
 	for _, n := range ImagePCRs() {
@@ -129,7 +144,34 @@ func (m *Manifest) Validate() error {
 			bad("digest of %q has %d bytes, expected %d", name, len(digest), Size)
 		}
 	}
+	if err := m.checkEvents(); err != nil {
+		bad("%w", err)
+	}
 	return errors.Join(errs...)
+}
+
+// checkEvents refuses events that are not those of the PCRs.
+func (m *Manifest) checkEvents() error {
+	if len(m.Events) == 0 {
+		return nil
+	}
+	if len(m.Events) > MaxEvents {
+		return fmt.Errorf("%d events, limit %d", len(m.Events), MaxEvents)
+	}
+	for i, e := range m.Events {
+		switch {
+		case !slices.Contains(ImagePCRs(), e.PCR):
+			return fmt.Errorf("event %d is of PCR %d, which is no image PCR", i, e.PCR)
+		case len(e.Digest) != Size:
+			return fmt.Errorf("event %d has a digest of %d bytes, expected %d", i, len(e.Digest), Size)
+		case e.What == "" || len(e.What) > MaxWhat:
+			return fmt.Errorf("event %d says in %d bytes what it is, expected 1 to %d", i, len(e.What), MaxWhat)
+		}
+	}
+	if diff := m.Match(Replay(m.Events)); len(diff) != 0 {
+		return fmt.Errorf("the events do not make the values of PCRs %v", diff)
+	}
+	return nil
 }
 
 // SignManifest validates m and writes it as a signed note.

@@ -96,7 +96,7 @@ func TestValidate(t *testing.T) {
 		{"no files", func(m *Manifest) { m.Files = nil }, ""},
 		{"other type", func(m *Manifest) { m.Type = "landfall.dev/slice/v1" }, "type is"},
 		{"no name", func(m *Manifest) { m.Image = "" }, "no name"},
-		{"no version", func(m *Manifest) { m.Version = "" }, "no version"},
+		{"no version", func(m *Manifest) { m.Version = "" }, "no semantic version"},
 		{"unknown role", func(m *Manifest) { m.Role = "root" }, "unknown role"},
 		{"unknown form", func(m *Manifest) { m.Form = "grub" }, "unknown boot form"},
 		{"PCR missing", func(m *Manifest) { delete(m.PCRs, 12) }, "PCR 12 has 0 bytes"},
