@@ -26,6 +26,13 @@ wanted() {
 	/usr/sbin/ip iproute2
 	/usr/sbin/sfdisk fdisk
 	/usr/sbin/mke2fs e2fsprogs
+	/usr/sbin/mkfs.vfat dosfstools
+	/usr/bin/mcopy mtools
+	/usr/bin/objcopy binutils
+	/usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi
+	/usr/bin/sbsign sbsigntool
+	/usr/bin/openssl openssl
+	/usr/lib/ipxe/qemu/efi-virtio.rom ipxe-qemu
 	/usr/bin/gcc gcc
 	/usr/include/stdlib.h libc6-dev
 	EOF

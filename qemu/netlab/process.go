@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -113,72 +112,4 @@ func (p *Process) end(s syscall.Signal, patience time.Duration) error {
 	}
 	<-p.done
 	return nil
-}
-
-// Host is a DHCP reservation.
-type Host struct {
-	MAC  string
-	IP   string
-	Name string
-}
-
-// DHCP configures a dnsmasq that answers reservations only, unless Range is
-// set.
-type DHCP struct {
-	Dir     string // for its lease file
-	Subnet  string // first address of the served net, such as 10.77.0.0
-	Netmask string
-	Router  string
-	DNS     string
-	Domain  string
-	Hosts   []Host
-	Range   string   // "first,last": also serve unknown machines
-	Lease   string   // lease time, "1h" if empty
-	Extra   []string // further dnsmasq options
-}
-
-// StartDHCP starts dnsmasq on the bridge.
-func (n *Net) StartDHCP(ctx context.Context, d DHCP) (*Process, error) {
-	if d.Lease == "" {
-		d.Lease = "1h"
-	}
-	rng := d.Subnet + ",static," + d.Netmask + "," + d.Lease
-	if d.Range != "" {
-		rng = d.Range + "," + d.Netmask + "," + d.Lease
-	}
-	leases, err := os.CreateTemp(d.Dir, "dnsmasq.*.leases")
-	if err != nil {
-		return nil, err
-	}
-	if err := leases.Close(); err != nil {
-		return nil, err
-	}
-	args := []string{
-		"--keep-in-foreground", "--log-facility=-", "--log-dhcp", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=0", "--user=root",
-		"--interface=" + bridge, "--bind-interfaces", "--dhcp-authoritative", "--pid-file=",
-		// Without it each new lease waits 3 s for an echo reply.
-		"--no-ping",
-		"--dhcp-leasefile=" + leases.Name(), "--dhcp-range=" + rng,
-	}
-	option := func(name, value string) {
-		if value != "" {
-			args = append(args, "--dhcp-option=option:"+name+","+value)
-		}
-	}
-	option("router", d.Router)
-	option("dns-server", d.DNS)
-	if d.Domain != "" {
-		args = append(args, "--domain="+d.Domain)
-	}
-	for _, h := range d.Hosts {
-		args = append(args, "--dhcp-host="+strings.Join([]string{h.MAC, h.IP, h.Name}, ","))
-	}
-	p, err := n.Start(ctx, "dnsmasq", append(args, d.Extra...)...)
-	if err != nil {
-		return nil, fmt.Errorf("%w; package dnsmasq-base must be installed", err)
-	}
-	if _, err := p.Expect(ctx, regexp.MustCompile(`DHCP, (static leases only|IP range)`), 10*time.Second); err != nil {
-		return nil, errors.Join(err, p.Kill())
-	}
-	return p, nil
 }

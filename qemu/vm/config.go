@@ -8,12 +8,13 @@
 package vm
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/landfall-project/landfall/qemu/ovmf"
 )
 
 // Firmware is what starts the guest.
@@ -36,28 +37,41 @@ const (
 	TPMCRB TPMModel = "tpm-crb"
 )
 
-// Where Debian's package ovmf keeps the 4 MiB build.
+// Where Debian's package ovmf keeps the 4 MiB builds. The one for Secure Boot
+// keeps its variables behind system management mode.
 const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ovmfCode       = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfSecureCode = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+	ovmfVars       = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
-// Disk is a virtio disk. The guest sees the disks as vda, vdb, … in order.
+// romDir is where Debian's package ipxe-qemu keeps the cards' boot ROMs.
+const romDir = "/usr/lib/ipxe/qemu/"
+
+// Disk is a disk. The guest sees those on virtio as vda, vdb, …, those on NVMe
+// as nvme0n1, nvme1n1, …, in order.
 type Disk struct {
 	Path     string
 	Format   string // "raw" (default) or "qcow2"
+	Bus      string // "virtio" (default) or "nvme"
 	ReadOnly bool
 	Serial   string // up to 20 bytes; shown in /sys/block/*/serial
+	// Boot lets the firmware start what is on the disk; of several, the first.
+	Boot bool
 	// Snapshot drops the guest's writes when the machine ends.
 	Snapshot bool
 	// Broken answers each read with an I/O error: a dead disk. Path must be raw.
 	Broken bool
 }
 
-// NIC is a virtio network card on a tap of the machine's namespace.
+// NIC is a network card on a tap of the machine's namespace.
 type NIC struct {
-	Tap string
-	MAC string
+	Tap   string
+	MAC   string
+	Model string // "virtio-net-pci" (default) or "e1000e"
+	// PXE gives the card a boot ROM, iPXE's, which the firmware tries before any
+	// disk. The ROM is measured into PCR 2.
+	PXE bool
 }
 
 // TPM connects the guest to a TPM emulator.
@@ -73,7 +87,12 @@ type Config struct {
 	Dir      string // for logs and firmware variables; must exist
 	Firmware Firmware
 	VarsFile string // firmware variables kept across boots; a fresh copy if empty
+	// SecureBoot runs the OVMF that enforces signatures; without a VarsFile it
+	// trusts Debian's public test key (package qemu/ovmf). OVMF only.
+	SecureBoot bool
 
+	// Kernel, if not empty, is handed to the firmware by QEMU. Without it the
+	// firmware starts what it finds: a card with PXE, then a disk with Boot.
 	Kernel, Initrd string
 	Append         string // command line behind "console=ttyS0 panic=-1 reboot=t quiet"
 
@@ -121,6 +140,27 @@ func (c *Config) setDefaults() error {
 			return fmt.Errorf("vm: disk path %q: QEMU reads a comma as a separator", d.Path)
 		}
 	}
+	return c.checkBoot()
+}
+
+// checkBoot refuses what QEMU would ignore or misread.
+func (c *Config) checkBoot() error {
+	if c.Kernel == "" && (c.Initrd != "" || c.Append != "") {
+		return errors.New("vm: Initrd and Append go with a Kernel: what the firmware starts brings its own")
+	}
+	if c.SecureBoot && c.Firmware != OVMF {
+		return errors.New("vm: Secure Boot is UEFI's: set Firmware to OVMF")
+	}
+	for _, d := range c.Disks {
+		if d.Bus != "" && d.Bus != busVirtio && d.Bus != busNVMe {
+			return fmt.Errorf("vm: disk bus %q is unknown: use %s or %s", d.Bus, busVirtio, busNVMe)
+		}
+	}
+	for _, n := range c.NICs {
+		if m := n.model(); m != cardVirtio && m != cardIntel {
+			return fmt.Errorf("vm: network card %q is unknown: use %s or %s", m, cardVirtio, cardIntel)
+		}
+	}
 	return nil
 }
 
@@ -131,7 +171,7 @@ func (c *Config) args(fds []int) []string {
 	if c.KVM {
 		accel = []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	a := append([]string{"-M", "q35"}, accel...)
+	a := append([]string{"-M", c.machine()}, accel...)
 	a = append(a, "-smp", fmt.Sprint(c.CPUs), "-m", fmt.Sprint(c.MemoryMiB),
 		"-nodefaults", "-display", "none", "-name", c.Name)
 	if !c.AllowReboot {
@@ -140,10 +180,7 @@ func (c *Config) args(fds []int) []string {
 	if !c.RTC.IsZero() {
 		a = append(a, "-rtc", "base="+c.RTC.UTC().Format("2006-01-02T15:04:05"))
 	}
-	if c.Firmware == OVMF {
-		a = append(a, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
-			"-drive", "if=pflash,unit=1,format=raw,file="+c.VarsFile)
-	}
+	a = append(a, c.firmwareArgs()...)
 	for i := range c.Consoles {
 		a = append(a, "-chardev", fmt.Sprintf("socket,id=con%d,fd=%d", i, fds[i]),
 			"-serial", fmt.Sprintf("chardev:con%d", i))
@@ -152,6 +189,36 @@ func (c *Config) args(fds []int) []string {
 	a = append(a, c.bootArgs()...)
 	a = append(a, c.deviceArgs()...)
 	return append(a, c.Extra...)
+}
+
+func (c *Config) machine() string {
+	if c.SecureBoot {
+		return "q35,smm=on"
+	}
+	return "q35"
+}
+
+func (c *Config) firmwareArgs() []string {
+	if c.Firmware != OVMF {
+		return nil
+	}
+	var a []string
+	code := ovmfCode
+	if c.SecureBoot {
+		code = ovmfSecureCode
+		// Only system management mode may write the variables.
+		a = append(a, "-global", "driver=cfi.pflash01,property=secure,value=on")
+	}
+	return append(a, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+code,
+		"-drive", "if=pflash,unit=1,format=raw,file="+c.VarsFile)
+}
+
+// varsTemplate is what a missing VarsFile is copied from.
+func (c *Config) varsTemplate() string {
+	if c.SecureBoot {
+		return ovmf.SnakeoilVars
+	}
+	return ovmfVars
 }
 
 func (c *Config) bootArgs() []string {
@@ -173,46 +240,4 @@ func (c *Config) cmdline() string {
 		words += " " + c.Append
 	}
 	return words
-}
-
-// driveArgs is the image's part of QEMU's -drive.
-func (d Disk) driveArgs() string {
-	if d.Broken {
-		return "driver=blkdebug,image.driver=file,image.filename=" + d.Path +
-			",inject-error.0.event=none,inject-error.0.iotype=read,inject-error.0.errno=5"
-	}
-	args := "cache=writeback,file=" + d.Path + ",format=" + cmp.Or(d.Format, "raw")
-	if d.ReadOnly {
-		args += ",readonly=on"
-	}
-	if d.Snapshot {
-		args += ",snapshot=on"
-	}
-	return args
-}
-
-func (c *Config) deviceArgs() []string {
-	var a []string
-	for i, d := range c.Disks {
-		drive := fmt.Sprintf("if=none,id=disk%d,%s", i, d.driveArgs())
-		dev := fmt.Sprintf("virtio-blk-pci,drive=disk%d,id=blk%d", i, i)
-		if d.Serial != "" {
-			dev += ",serial=" + d.Serial
-		}
-		a = append(a, "-drive", drive, "-device", dev)
-	}
-	for i, n := range c.NICs {
-		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, n.Tap),
-			// romfile=: the card's boot ROM would be measured into PCR 2 and slow the start.
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,id=nic%d,mac=%s,romfile=", i, i, n.MAC))
-	}
-	if c.TPM != nil {
-		model := cmp.Or(c.TPM.Model, TPMTIS)
-		a = append(a, "-chardev", "socket,id=chrtpm,path="+c.TPM.Ctrl,
-			"-tpmdev", "emulator,id=tpm0,chardev=chrtpm", "-device", string(model)+",tpmdev=tpm0")
-	}
-	for i := range c.HotplugPorts {
-		a = append(a, "-device", fmt.Sprintf("pcie-root-port,id=hp%d,chassis=%d", i, i+1))
-	}
-	return a
 }

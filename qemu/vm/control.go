@@ -45,7 +45,7 @@ func (v *VM) SetLink(ctx context.Context, n int, up bool) error {
 	return err
 }
 
-// AddDisk plugs a disk into the empty root port (Config.HotplugPorts).
+// AddDisk plugs a virtio disk into the empty root port (Config.HotplugPorts).
 func (v *VM) AddDisk(ctx context.Context, port int, d Disk) error {
 	format := d.Format
 	if format == "" {

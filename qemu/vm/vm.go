@@ -42,7 +42,7 @@ func Start(ctx context.Context, cfg Config) (*VM, error) {
 	}
 	if cfg.Firmware == OVMF {
 		if _, err := os.Stat(cfg.VarsFile); errors.Is(err, os.ErrNotExist) {
-			if err := cache.CopyFile(cfg.VarsFile, ovmfVars); err != nil {
+			if err := cache.CopyFile(cfg.VarsFile, cfg.varsTemplate()); err != nil {
 				return nil, fmt.Errorf("firmware variables: %w; package ovmf must be installed", err)
 			}
 		}

@@ -76,3 +76,70 @@ func TestArgs(t *testing.T) {
 		t.Error("a disk path with a comma was accepted")
 	}
 }
+
+// TestBootArgs shows what the guest's firmware may start, and in which order.
+func TestBootArgs(t *testing.T) {
+	for name, x := range map[string]struct {
+		c    Config
+		want []string
+		not  []string
+	}{
+		"boot disk behind another": {
+			Config{Disks: []Disk{{Path: "/a"}, {Path: "/b", Boot: true, Serial: "S"}}},
+			[]string{"virtio-blk-pci,drive=disk0,id=blk0 ", "virtio-blk-pci,drive=disk1,id=blk1,serial=S,bootindex=0", "-M q35 ", "OVMF_CODE_4M.fd"},
+			[]string{"-kernel", "-append", "smm"},
+		},
+		"network before disk": {
+			Config{Disks: []Disk{{Path: "/a", Boot: true}}, NICs: []NIC{{Tap: "t0", MAC: "m0"}, {Tap: "t1", MAC: "m1", PXE: true}}},
+			[]string{
+				"id=blk0,bootindex=1", "virtio-net-pci,netdev=net0,id=nic0,mac=m0,romfile= ",
+				"virtio-net-pci,netdev=net1,id=nic1,mac=m1,romfile=/usr/lib/ipxe/qemu/efi-virtio.rom,bootindex=0",
+			},
+			[]string{"-kernel"},
+		},
+		"real hardware": {
+			Config{Disks: []Disk{{Path: "/a", Bus: "nvme", Boot: true}}, NICs: []NIC{{Tap: "t0", MAC: "m0", Model: "e1000e"}}},
+			[]string{"nvme,drive=disk0,id=blk0,serial=blk0,bootindex=0", "e1000e,netdev=net0,id=nic0,mac=m0,romfile="},
+			[]string{"virtio"},
+		},
+		"Secure Boot": {
+			Config{SecureBoot: true},
+			[]string{"-M q35,smm=on ", "OVMF_CODE_4M.secboot.fd", "-global driver=cfi.pflash01,property=secure,value=on"},
+			nil,
+		},
+	} {
+		x.c.Dir = t.TempDir()
+		if err := x.c.setDefaults(); err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(x.c.args([]int{3, 4}), " ") + " "
+		for _, want := range x.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: arguments lack %q: %s", name, want, got)
+			}
+		}
+		for _, not := range x.not {
+			if strings.Contains(got, not) {
+				t.Errorf("%s: arguments hold %q: %s", name, not, got)
+			}
+		}
+	}
+	if got := (&Config{SecureBoot: true}).varsTemplate(); !strings.Contains(got, "snakeoil") {
+		t.Errorf("Secure Boot starts with the variables of %s, which trust nobody", got)
+	}
+}
+
+func TestRefusedConfigs(t *testing.T) {
+	for name, c := range map[string]Config{
+		"initrd without kernel":       {Initrd: "/i"},
+		"command line without kernel": {Append: "x"},
+		"Secure Boot under SeaBIOS":   {SecureBoot: true, Firmware: SeaBIOS, Kernel: "/k"},
+		"unknown bus":                 {Disks: []Disk{{Path: "/a", Bus: "scsi"}}},
+		"unknown card":                {NICs: []NIC{{Tap: "t", Model: "rtl8139"}}},
+	} {
+		c.Dir = t.TempDir()
+		if err := c.setDefaults(); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
