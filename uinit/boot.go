@@ -52,9 +52,9 @@ func (m *machine) boot(img *image) {
 	// Root: read-only; and what to start from it.
 	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, c) })
 
-	// Kernel: measured, then loaded.
+	// Kernel: signed if the slice wants it, measured, then loaded.
 	hold(m, "kernel", func() (struct{}, error) {
-		return struct{}{}, loadKernel(t, entry, c.Boot.Cmdline, vols.handover)
+		return struct{}{}, m.loadKernel(t, entry, c.Slice, vols.handover)
 	})
 
 	// Report, on the connection that released the key.

@@ -8,20 +8,17 @@ import (
 	"os"
 	"runtime/debug"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/bootentry"
 	"github.com/landfall-project/landfall/pkg/handover"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // openRoot mounts the root and looks for what to boot on it.
 func (m *machine) openRoot(device string, c *carried) (*bootentry.Entry, error) {
-	if c.Policy.KernelSignature {
-		p := report.Errorf(report.BootKernel, "the slice demands a signed boot entry, which this image cannot check")
-		p.Do = "boot an image that checks signatures, or amend the slice's policy"
-		return nil, p
-	}
 	if err := mountRoot(device); err != nil {
 		return nil, err
 	}
@@ -82,10 +79,11 @@ func (f *memory) wipe(from int64) error {
 	return f.Close()
 }
 
-// loadKernel reads, measures and loads the boot entry, with the volumes'
-// passphrases behind its initrd.
-func loadKernel(t *trust, entry *bootentry.Entry, extra string, vols []handover.Volume) error {
-	cmdline, err := handover.Cmdline(entry.Cmdline, extra, vols)
+// loadKernel reads, checks, measures and loads the boot entry, with the volumes'
+// passphrases behind its initrd. Checked and measured is what lies in memory
+// and is loaded, not what a disk may answer the next time.
+func (m *machine) loadKernel(t *trust, entry *bootentry.Entry, s *snapshot.Slice, vols []handover.Volume) error {
+	cmdline, err := handover.Cmdline(entry.Cmdline, s.Boot.Cmdline, vols)
 	if err != nil {
 		return report.Errorf(report.BootNoEntry, "%w", err)
 	}
@@ -99,13 +97,16 @@ func loadKernel(t *trust, entry *bootentry.Entry, extra string, vols []handover.
 		return report.Errorf(report.BootKernel, "%w", err)
 	}
 	defer kernel.Close()
-	initrd, initrdDigest, err := readInitrd(root, entry.Initrds)
+	initrd, initrdDigests, err := readInitrd(root, entry.Initrds)
 	if err != nil {
 		return report.Errorf(report.BootInitrd, "%w", err)
 	}
 	plain := initrd.size
 	err = func() error {
-		if err := t.measureBoot(kernelDigest, initrdDigest, sha256.Sum256([]byte(cmdline))); err != nil {
+		if err := m.checkSignature(root, bootentry.NewContent(kernelDigest, initrdDigests, entry.Cmdline), s); err != nil {
+			return err
+		}
+		if err := t.measureBoot(kernelDigest, initrdDigest(initrdDigests), sha256.Sum256([]byte(cmdline))); err != nil {
 			return err
 		}
 		if err := appendHandover(initrd, vols); err != nil {
@@ -119,6 +120,32 @@ func loadKernel(t *trust, entry *bootentry.Entry, extra string, vols []handover.
 		return nil
 	}()
 	return errors.Join(err, initrd.wipe(plain))
+}
+
+// checkSignature looks for the signature of what was read, where the slice
+// demands one.
+func (m *machine) checkSignature(root *bootentry.Root, content *bootentry.Content, s *snapshot.Slice) error {
+	if !s.Policy.KernelSignature {
+		return nil
+	}
+	var keys []note.Verifier
+	for _, text := range s.Boot.Keys {
+		key, err := note.NewVerifier(text)
+		if err != nil {
+			return report.Errorf(report.SliceInvalid, "boot key %q: %w", text, err)
+		}
+		keys = append(keys, key)
+	}
+	file, signer, err := bootentry.Check(root, content, keys)
+	var mismatch *bootentry.MismatchError
+	switch {
+	case err == nil:
+		m.logf("boot entry: signed by %s (%s)", signer, file)
+		return nil
+	case errors.As(err, &mismatch):
+		return report.Errorf(report.BootChanged, "%w", err)
+	}
+	return report.Errorf(report.BootUnsigned, "%w", err)
 }
 
 func readKernel(root *bootentry.Root, name string) (*memory, [32]byte, error) {
@@ -137,13 +164,13 @@ func readKernel(root *bootentry.Root, name string) (*memory, [32]byte, error) {
 }
 
 // readInitrd joins the entry's initrds, as a boot loader would, and returns the
-// digest of the whole. An entry without one is the handover alone.
-func readInitrd(root *bootentry.Root, names []string) (*memory, [32]byte, error) {
+// digest of each. An entry without one is the handover alone.
+func readInitrd(root *bootentry.Root, names []string) (*memory, [][32]byte, error) {
 	f, err := newMemory("initrd")
 	if err != nil {
-		return nil, [32]byte{}, err
+		return nil, nil, err
 	}
-	whole := sha256.New()
+	var digests [][32]byte
 	for _, name := range names {
 		start := f.size
 		digest, err := f.take(root, name)
@@ -151,17 +178,27 @@ func readInitrd(root *bootentry.Root, names []string) (*memory, [32]byte, error)
 			err = f.checkArchive(start)
 		}
 		if err != nil {
-			return nil, [32]byte{}, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+			return nil, nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 		}
-		whole.Write(digest[:])
 		if err := f.pad(); err != nil {
-			return nil, [32]byte{}, errors.Join(err, f.Close())
+			return nil, nil, errors.Join(err, f.Close())
 		}
-		if len(names) == 1 {
-			return f, digest, nil
-		}
+		digests = append(digests, digest)
 	}
-	return f, [32]byte(whole.Sum(nil)), nil
+	return f, digests, nil
+}
+
+// initrdDigest is what is measured of the initrds: the digest of the only one,
+// else that of all digests.
+func initrdDigest(digests [][32]byte) [32]byte {
+	if len(digests) == 1 {
+		return digests[0]
+	}
+	whole := sha256.New()
+	for _, d := range digests {
+		whole.Write(d[:])
+	}
+	return [32]byte(whole.Sum(nil))
 }
 
 func (f *memory) checkArchive(start int64) error {

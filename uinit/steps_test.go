@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,17 +108,6 @@ func TestRootFirst(t *testing.T) {
 	}
 }
 
-// TestUncheckedKernelSignature: a demand that this program cannot meet stops
-// the boot instead of being passed over.
-func TestUncheckedKernelSignature(t *testing.T) {
-	m, _ := testMachine(t, "/")
-	c := &carried{Slice: testSlice(t)}
-	c.Policy.KernelSignature = true
-	if _, err := m.openRoot("/dev/null", c); code(err) != report.BootKernel || !strings.Contains(err.Error(), "signed boot entry") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestFilesystem(t *testing.T) {
 	dir := t.TempDir()
 	ext4 := filepath.Join(dir, "ext4")
@@ -152,12 +142,12 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	f, digest, err := readInitrd(root, []string{"/boot/initrd.img"})
+	f, digests, err := readInitrd(root, []string{"/boot/initrd.img"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if digest != sha256.Sum256([]byte(content)) {
-		t.Errorf("digest %x is not the file's", digest)
+	if initrdDigest(digests) != sha256.Sum256([]byte(content)) {
+		t.Errorf("digests %x are not the file's", digests)
 	}
 	plain := f.size
 	vols := []handover.Volume{{Name: "root", UUID: snapshot.VolumeUUID("a", "root"), Passphrase: secret.Take([]byte("correct horse")), Header: []byte("LUKS"), Root: true}}
@@ -181,8 +171,8 @@ func TestInitrdInMemory(t *testing.T) {
 	}
 	defer two.Close()
 	a, b := sha256.Sum256([]byte("070701 microcode")), sha256.Sum256([]byte(content))
-	if both != sha256.Sum256(append(a[:], b[:]...)) || two.size != 16+36 {
-		t.Errorf("two initrds: %d bytes, digest %x", two.size, both)
+	if !slices.Equal(both, [][32]byte{a, b}) || initrdDigest(both) != sha256.Sum256(append(a[:], b[:]...)) || two.size != 16+36 {
+		t.Errorf("two initrds: %d bytes, digests %x", two.size, both)
 	}
 	write(t, dir, "boot/bad.img", "hello")
 	if _, _, err := readInitrd(root, []string{"/boot/bad.img"}); !errors.Is(err, bootentry.ErrDamaged) {

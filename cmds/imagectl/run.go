@@ -39,7 +39,7 @@ the policy reads nothing.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(signCommand(), verifyCommand(), showCommand())
+	root.AddCommand(signCommand(), verifyCommand(), showCommand(), entryCommand())
 	return root.ExecuteContext(ctx)
 }
 

@@ -101,13 +101,15 @@ const (
 
 // Boot entry, handover and the last steps.
 const (
-	BootNoEntry Code = "LF-BOOT-01"
-	BootKernel  Code = "LF-BOOT-02"
-	BootInitrd  Code = "LF-BOOT-03"
-	BootKexec   Code = "LF-BOOT-04"
-	BootLock    Code = "LF-BOOT-05"
-	BootUnmount Code = "LF-BOOT-06"
-	BootWipe    Code = "LF-BOOT-07"
+	BootNoEntry  Code = "LF-BOOT-01"
+	BootKernel   Code = "LF-BOOT-02"
+	BootInitrd   Code = "LF-BOOT-03"
+	BootKexec    Code = "LF-BOOT-04"
+	BootLock     Code = "LF-BOOT-05"
+	BootUnmount  Code = "LF-BOOT-06"
+	BootWipe     Code = "LF-BOOT-07"
+	BootUnsigned Code = "LF-BOOT-08"
+	BootChanged  Code = "LF-BOOT-09"
 )
 
 // Lookup returns what is known about a code.

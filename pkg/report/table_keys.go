@@ -99,5 +99,11 @@ func boots() []Info {
 		{BootWipe, "BootWipe", "keys cannot be wiped",
 			"The program could not search its own memory for copies of keys, and does not start production with them in it.",
 			"report it, with the text shown; power-cycle the machine", Goes},
+		{BootUnsigned, "BootUnsigned", "boot entry not signed",
+			"The slice demands a signature of kernel, initrd and command line by one of its boot keys, and /boot/landfall on the root holds none by them.",
+			"sign the entry (`imagectl entry`) and put the note into /boot/landfall on the root, or amend the slice: its boot.keys, or its policy.kernel_signature", Fixed},
+		{BootChanged, "BootChanged", "boot entry is not the signed one",
+			"Kernel, initrd or command line on the root is not what was signed: updated without a new signature (update-initramfs makes another initrd), damaged, or edited.",
+			"find out who changed what is named here, and treat it as an attack until explained; then put back what was signed, or sign the new one with `imagectl entry`", Fixed},
 	}
 }

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/bootentry"
+	"github.com/landfall-project/landfall/pkg/signed"
+)
+
+// entryInput is what `entry` was asked for.
+type entryInput struct {
+	key, out        string
+	kernel, cmdline string
+	initrds         []string
+	root, entry     string
+}
+
+func entryCommand() *cobra.Command {
+	var in entryInput
+	cmd := &cobra.Command{
+		Use:   "entry --key FILE (--kernel FILE [--initrd FILE]... [--cmdline TEXT] | --root DIR [--entry NAME]) -o FILE",
+		Short: "Sign the kernel, initrds and command line of a production system",
+		Long: `entry signs what a server starts from its unlocked root. Put the note into
+/boot/landfall on that root, under a name that ends in .note; a server checks it
+if its slice has policy.kernel_signature and names the key in boot.keys.
+
+With --root the entry is found in a mounted root as a server finds it, else its
+files are named. The command line is the boot entry's own, without what a slice
+adds. Sign again whenever one of the files changes.`,
+		Example: `  imagectl entry --key offline/boot.key --root /mnt -o /mnt/boot/landfall/debian.note
+  imagectl entry --key offline/boot.key --kernel vmlinuz --initrd initrd.img --cmdline "quiet ro" -o debian.note`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return in.sign(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.key, "key", "", "private key (one line PRIVATE+KEY+NAME+HASH+KEY)")
+	f.StringVar(&in.kernel, "kernel", "", "kernel file")
+	f.StringArrayVar(&in.initrds, "initrd", nil, "initrd file; several in the entry's order")
+	f.StringVar(&in.cmdline, "cmdline", "", "the entry's command line")
+	f.StringVar(&in.root, "root", "", "mounted root of the production system")
+	f.StringVar(&in.entry, "entry", "", "name of the boot entry in the root; else the default one")
+	f.StringVarP(&in.out, "output", "o", "", "file to write")
+	for _, name := range []string{"key", "output"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	cmd.MarkFlagsOneRequired("kernel", "root")
+	for _, name := range []string{"kernel", "initrd", "cmdline"} {
+		cmd.MarkFlagsMutuallyExclusive("root", name)
+		cmd.MarkFlagsMutuallyExclusive("entry", name)
+	}
+	return cmd
+}
+
+func (in *entryInput) sign(cmd *cobra.Command) error {
+	text, err := os.ReadFile(in.key)
+	if err != nil {
+		return err
+	}
+	signer, err := signed.ParseSigner(text)
+	clear(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", in.key, err)
+	}
+	content, title, err := in.content()
+	if err != nil {
+		return err
+	}
+	note, err := bootentry.SignContent(content, signer)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(in.out), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(in.out, note, 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "signed by %s: %s, %d initrds, command line %q\n", signer.Name(), title, len(content.Initrds), content.Cmdline)
+	return nil
+}
+
+// content hashes the files; its second result is for people.
+func (in *entryInput) content() (*bootentry.Content, string, error) {
+	open := func(name string) (*os.File, error) { return os.Open(name) }
+	e := &bootentry.Entry{Title: in.kernel, Kernel: in.kernel, Initrds: in.initrds, Cmdline: in.cmdline}
+	if in.root != "" {
+		root, err := bootentry.OpenRoot(in.root)
+		if err != nil {
+			return nil, "", err
+		}
+		defer root.Close()
+		if e, err = bootentry.Find(root, in.entry); err != nil {
+			return nil, "", err
+		}
+		open = root.Open
+	}
+	kernel, err := hashFile(open, e.Kernel, func(f *os.File, size int64) error { return bootentry.CheckKernel(f, size) })
+	if err != nil {
+		return nil, "", err
+	}
+	var initrds [][32]byte
+	for _, name := range e.Initrds {
+		d, err := hashFile(open, name, checkInitrd)
+		if err != nil {
+			return nil, "", err
+		}
+		initrds = append(initrds, d)
+	}
+	return bootentry.NewContent(kernel, initrds, e.Cmdline), e.Title, nil
+}
+
+func checkInitrd(f *os.File, size int64) error {
+	begin := make([]byte, min(16, size))
+	if _, err := f.ReadAt(begin, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return bootentry.CheckInitrd(begin)
+}
+
+// hashFile refuses what a server would refuse to start.
+func hashFile(open func(string) (*os.File, error), name string, check func(*os.File, int64) error) ([32]byte, error) {
+	f, err := open(name)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := check(f, n); err != nil {
+		return [32]byte{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return [32]byte(h.Sum(nil)), nil
+}

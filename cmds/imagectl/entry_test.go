@@ -1,0 +1,50 @@
+package main
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/bootentry"
+	"github.com/landfall-project/landfall/pkg/signed"
+)
+
+// TestEntryScripts signs files that a server would start; `check` says what a
+// server would, by the packages that it uses.
+func TestEntryScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/entry",
+		Setup: func(env *testscript.Env) error {
+			if err := makeRegion(filepath.Join(env.WorkDir, "north"), "north"); err != nil {
+				return err
+			}
+			// What a text archive cannot hold: a header of a bzImage.
+			b := make([]byte, 3*512)
+			b[0x1f1] = 2
+			binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
+			copy(b[0x202:], "HdrS")
+			binary.LittleEndian.PutUint16(b[0x206:], 0x20f)
+			b[0x211], b[0x236] = 1, 1
+			return os.WriteFile(filepath.Join(env.WorkDir, "kernel"), b, 0o644)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"check": check},
+	})
+}
+
+// check NOTE says by a server's rules whether the note is of the files kernel,
+// initrd and the given command line.
+func check(ts *testscript.TestScript, neg bool, args []string) {
+	in := entryInput{kernel: ts.MkAbs("kernel"), initrds: []string{ts.MkAbs("initrd")}, cmdline: args[1]}
+	content, _, err := in.content()
+	ts.Check(err)
+	key, err := signed.ParseVerifier([]byte(ts.ReadFile("north/public/manifest.pub")))
+	ts.Check(err)
+	_, _, err = bootentry.Match(content, []bootentry.Signature{{File: args[0], Note: []byte(ts.ReadFile(args[0]))}}, []note.Verifier{key})
+	if (err != nil) != neg {
+		ts.Fatalf("check %v: %v", args, err)
+	}
+}
