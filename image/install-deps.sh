@@ -28,7 +28,6 @@ wanted() {
 	/usr/sbin/mke2fs e2fsprogs
 	/usr/sbin/mkfs.vfat dosfstools
 	/usr/bin/mcopy mtools
-	/usr/bin/objcopy binutils
 	/usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi
 	/usr/bin/sbsign sbsigntool
 	/usr/bin/openssl openssl
