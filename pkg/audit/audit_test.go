@@ -165,12 +165,18 @@ func TestLostPageInsideLastBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !bytes.Equal(read(t, path), data) {
+		t.Error("opening a log wrote to it")
+	}
+	if err := l.Append(context.Background(), Record{Event: "start"}); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	good := read(t, path)
 	head, _, err := Verify(good, nil)
-	if err != nil || head.Number != 4 || head.Torn != 1 {
+	if err != nil || head.Number != 5 || head.Torn != 1 {
 		t.Fatalf("head %v, %v", head, err)
 	}
 	// The torn part is covered by the recovery line.

@@ -39,6 +39,7 @@ type Log struct {
 
 	mu     sync.Mutex
 	head   Head
+	torn   []byte // what a power cut left, until a line accounts for it
 	buf    []byte // lines not yet handed to the writer
 	batch  *batch // those who wait for buf
 	err    error
@@ -71,7 +72,7 @@ func Create(path string) error {
 
 // Open verifies an existing log, calling each for every line, and continues it.
 // What a power cut left at its end stays in the file and is accounted for by a
-// first new line.
+// line in front of the first new one; until then nothing is written.
 func Open(path string, each func(Record) error) (*Log, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,11 +90,7 @@ func Open(path string, each func(Record) error) (*Log, error) {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	l := newLog(f, head, time.Now)
-	if rest > 0 {
-		if err := l.recover(data[len(data)-rest:]); err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-	}
+	l.torn = bytes.Clone(data[len(data)-rest:])
 	return l, nil
 }
 
@@ -104,18 +101,17 @@ func newLog(f File, head Head, now func() time.Time) *Log {
 	return l
 }
 
-// recover writes the line that accounts for a torn batch.
-func (l *Log) recover(torn []byte) error {
-	torn = bytes.Clone(torn)
-	l.mu.Lock()
+// recover queues the line that accounts for a torn batch.
+func (l *Log) recover() error {
+	torn := l.torn
+	l.torn = nil
 	if torn[len(torn)-1] != '\n' {
 		torn = append(torn, '\n')
 		l.buf = append(l.buf, '\n')
 	}
 	l.head.Torn++
-	l.mu.Unlock()
 	sum := sha256.Sum256(torn)
-	return l.Append(context.Background(), Record{
+	return l.add(Record{
 		Event: EventRecovered, TornBytes: len(torn), Digest: hex.EncodeToString(sum[:]),
 		Detail: "the bytes before this line are what a power cut left of the last batch; nothing in it was answered",
 	})
@@ -142,23 +138,36 @@ func (l *Log) enqueue(r Record) (*batch, error) {
 	if l.err != nil || l.closed {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, errors.Join(l.err, closedError(l.closed)))
 	}
-	r.Number, r.Prev = l.head.Number+1, hex.EncodeToString(l.head.Hash[:])
-	r.Time = l.now().UTC()
-	line, err := json.Marshal(&r)
-	if err != nil {
-		return nil, fmt.Errorf("append to audit log: %w", err)
+	if len(l.torn) > 0 {
+		if err := l.recover(); err != nil {
+			return nil, err
+		}
 	}
-	if len(line) > MaxLine {
-		return nil, fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
+	if err := l.add(r); err != nil {
+		return nil, err
 	}
-	l.buf = append(append(l.buf, line...), '\n')
-	l.head.Number, l.head.Hash = r.Number, sha256.Sum256(line)
-	l.head.Epoch = max(l.head.Epoch, r.Epoch)
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
 	return l.batch, nil
+}
+
+// add queues one line. The caller holds the lock.
+func (l *Log) add(r Record) error {
+	r.Number, r.Prev = l.head.Number+1, hex.EncodeToString(l.head.Hash[:])
+	r.Time = l.now().UTC()
+	line, err := json.Marshal(&r)
+	if err != nil {
+		return fmt.Errorf("append to audit log: %w", err)
+	}
+	if len(line) > MaxLine {
+		return fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
+	}
+	l.buf = append(append(l.buf, line...), '\n')
+	l.head.Number, l.head.Hash = r.Number, sha256.Sum256(line)
+	l.head.Epoch = max(l.head.Epoch, r.Epoch)
+	return nil
 }
 
 func closedError(closed bool) error {
