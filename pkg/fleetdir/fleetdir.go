@@ -6,7 +6,8 @@
 //	          nobody ships them; who holds them owns the region
 //	public/   region.json root.pub manifest.pub policy.pub ca.pem
 //	agents/   NAME/agent.json agent.crt agent.key note.key ca.pem
-//	members/  ID/kekd.json tls.crt tls.key barrier.key store.db audit.jsonl
+//	members/  ID/kekd.json tls.crt tls.key policy.pub barrier.key store.db
+//	          audit.jsonl, later evidence/
 //
 // Files with a secret have mode 0600. Nothing is ever overwritten.
 package fleetdir
@@ -114,6 +115,7 @@ type maker struct {
 	caKey    *ecdsa.PrivateKey
 	root     string // verifier keys
 	manifest string
+	policy   []byte // public key, PEM
 	agents   []agentEntry
 }
 
@@ -184,7 +186,8 @@ func (m *maker) offline() {
 	m.private("offline/policy.key", policy)
 	public, err := x509.MarshalPKIXPublicKey(&policy.PublicKey)
 	m.keep(err)
-	m.write("public/policy.pub", 0o644, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+	m.policy = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
+	m.write("public/policy.pub", 0o644, m.policy)
 	m.caKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	m.keep(err)
 	m.private("offline/ca.key", m.caKey)
@@ -257,13 +260,14 @@ func (m *maker) member(ctx context.Context, member snapshot.Member) {
 		Type: memberType, Member: member.ID, Region: m.o.Region,
 		Devices: fmt.Sprintf(":%d", port), Operators: fmt.Sprintf(":%d", port+1), Health: fmt.Sprintf("127.0.0.1:%d", port+2),
 		Store: "store.db", Audit: "audit.jsonl", Barrier: "file:barrier.key", Certificate: "tls.crt", Key: "tls.key",
-		RootKey: m.root, ManifestKey: m.manifest, Agents: m.agents, Threshold: m.o.Threshold,
+		RootKey: m.root, ManifestKey: m.manifest, PolicyKey: "policy.pub", Agents: m.agents, Threshold: m.o.Threshold,
 		EKPolicy: m.o.EKPolicy, AllowLab: m.o.AllowLab,
 	}
 	if m.o.EKRoots != "" {
 		m.write(filepath.Join(dir, "ek-roots.pem"), 0o644, m.ekRoots)
 		conf.EKRoots = "ek-roots.pem"
 	}
+	m.write(filepath.Join(dir, "policy.pub"), 0o644, m.policy)
 	m.json(filepath.Join(dir, "kekd.json"), &conf)
 	if m.err != nil {
 		return

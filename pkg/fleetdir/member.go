@@ -1,8 +1,10 @@
 package fleetdir
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -19,6 +21,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 )
 
 const memberType = "landfall.dev/kekd/v1"
@@ -33,11 +36,13 @@ type memberFile struct {
 	Health      string       `json:"health"`    // plain HTTP; a loopback address
 	Store       string       `json:"store"`
 	Audit       string       `json:"audit"`
-	Barrier     string       `json:"barrier"` // file:PATH, or credential:NAME of systemd
+	Evidence    string       `json:"evidence,omitempty"` // folder; default: evidence
+	Barrier     string       `json:"barrier"`            // file:PATH, or credential:NAME of systemd
 	Certificate string       `json:"certificate"`
 	Key         string       `json:"key"`
 	RootKey     string       `json:"root_key"`
 	ManifestKey string       `json:"manifest_key"`
+	PolicyKey   string       `json:"policy_key,omitempty"` // PEM file
 	Agents      []agentEntry `json:"agents"`
 	Threshold   int          `json:"threshold"`
 	EKPolicy    string       `json:"ek_certificates"`
@@ -140,7 +145,7 @@ func (m *Member) Open(ctx context.Context, unsealer kekstore.Unsealer, log *slog
 func (m *Member) config() (*kekserver.Config, error) {
 	f := &m.file
 	cfg := &kekserver.Config{Member: f.Member, Region: f.Region, AuditPath: m.path(f.Audit), Threshold: f.Threshold,
-		EKPolicy: kekserver.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab}
+		EKPolicy: kekserver.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab, EvidenceDir: m.path(cmp.Or(f.Evidence, "evidence"))}
 	var err error
 	if cfg.Certificate, err = tls.LoadX509KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
 		return nil, err
@@ -150,6 +155,11 @@ func (m *Member) config() (*kekserver.Config, error) {
 	}
 	if cfg.ManifestKey, err = note.NewVerifier(f.ManifestKey); err != nil {
 		return nil, fmt.Errorf("manifest_key: %w", err)
+	}
+	if f.PolicyKey != "" {
+		if cfg.PolicyKey, err = loadPolicyKey(m.path(f.PolicyKey)); err != nil {
+			return nil, fmt.Errorf("policy_key: %w", err)
+		}
 	}
 	for _, a := range f.Agents {
 		agent, err := a.agent()
@@ -162,6 +172,14 @@ func (m *Member) config() (*kekserver.Config, error) {
 		err = loadRoots(m.path(f.EKRoots), cfg)
 	}
 	return cfg, err
+}
+
+func loadPolicyKey(path string) (*rsa.PublicKey, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return pcrpolicy.ParsePublicKey(text)
 }
 
 func (a *agentEntry) agent() (kekserver.Agent, error) {

@@ -46,6 +46,15 @@ func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, 
 	return out, req.Device, s.decide(ctx, v, out, evidence)
 }
 
+// wrongImage is why a genuine device was refused for what it booted, and what
+// an event log that it offers would be looked at with.
+type wrongImage struct {
+	error
+	*offer
+}
+
+func (w *wrongImage) Unwrap() error { return w.error }
+
 // unproved is why a request was refused that named a device and did not show
 // that it comes from it. Anybody can send one, so it must cost nothing durable.
 type unproved struct {
@@ -79,11 +88,14 @@ func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Eviden
 	if err := allowed(v.region.State, role); err != nil {
 		return err
 	}
-	image, why := v.match(e.PCRs, role, s.cfg.AllowLab)
+	image, near, why := v.images.match(e.PCRs, role, s.cfg.AllowLab)
 	if image == nil {
-		return report.Errorf(report.KeyImage, "%s", why)
+		return &wrongImage{report.Errorf(report.KeyImage, "%s", why), &offer{device: r.Device, op: r.Op, pcrs: e.PCRs, near: near}}
 	}
 	r.image = image
+	if r.NeedPolicy {
+		r.policy = v.images.policyFor(e.PCRs)
+	}
 	return checkSlice(r, e.PCRs[measure.SlicePCR])
 }
 

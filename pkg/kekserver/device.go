@@ -30,6 +30,7 @@ func (s *Server) deviceMux() *http.ServeMux {
 		mux.HandleFunc("POST "+op.Path(), s.attested(op, answer))
 	}
 	mux.HandleFunc("POST "+kekproto.OpReport.Path(), s.report)
+	mux.HandleFunc("POST "+kekproto.OpEvidence.Path(), s.evidence)
 	mux.HandleFunc("POST "+kekproto.PathEnrollBegin, s.enrollBegin)
 	mux.HandleFunc("POST "+kekproto.PathEnrollFinish, s.enrollFinish)
 	return mux
@@ -41,6 +42,7 @@ type request struct {
 	raw    []byte // what was quoted over
 	device *device
 	image  *image
+	policy []byte // of the image, if the device asks for it
 	reset  uint32
 	jump   int64 // TPM resets since the last release, if more than one
 	peer   string
@@ -79,6 +81,10 @@ func (s *Server) decideAndAnswer(w http.ResponseWriter, r *http.Request, op kekp
 	s.deciding.RLock()
 	defer s.deciding.RUnlock()
 	req, id, err := s.check(r, op, body)
+	var wrong *wrongImage
+	if errors.As(err, &wrong) {
+		connectionOf(r).offerEvidence(wrong.offer)
+	}
 	if err != nil {
 		return id, err
 	}
@@ -107,9 +113,7 @@ func (s *Server) released(r *http.Request, req *request) {
 	if req.changed != "" {
 		s.metrics.drifts.Inc()
 	}
-	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-		c.attest(req.Device)
-	}
+	connectionOf(r).attest(req.Device)
 	s.seen.released(req.Device, &kekproto.Seen{Time: time.Now(), Image: req.image.Image + " " + req.image.Version,
 		ResetCount: req.reset, Firmware: req.firmware})
 }
@@ -196,7 +200,7 @@ func (s *Server) release(ctx context.Context, r *request) (*kekproto.Response, e
 	if err != nil {
 		return nil, err
 	}
-	return &kekproto.Response{KEK: out}, nil
+	return &kekproto.Response{KEK: out, Policy: r.policy}, nil
 }
 
 // kek makes or returns the KEK of a generation, while the device is being
@@ -306,10 +310,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, kekproto.OpReport, "", report.Errorf(report.KeyProtocol, "%w", err))
 		return
 	}
-	var id string
-	if c, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-		id = c.attested()
-	}
+	id := connectionOf(r).attested()
 	req, err := kekproto.ParseRequest(body, kekproto.OpReport)
 	switch {
 	case err != nil:

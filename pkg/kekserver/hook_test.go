@@ -41,7 +41,8 @@ func TestStoreErrorIsNotKept(t *testing.T) {
 	ctx := context.Background()
 	f, m, slice := sealedDevice(t)
 	m.boot(serverImage, slice)
-	for _, at := range []string{"region", "manifest/", "device/", "slice/", "kek/"} {
+	f.must("POST", "/v1/manifests/minimum", &kekproto.Minimum{Role: "server", Version: "1"}, nil)
+	for _, at := range []string{"region", "manifest/", "revoked/", "policy/", "minimum/", "device/", "slice/", "kek/"} {
 		var failed atomic.Bool
 		f.restartHooked(func(path string) error {
 			if strings.HasPrefix(path, at) && failed.CompareAndSwap(false, true) {

@@ -11,6 +11,7 @@ package kekserver
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -64,9 +65,11 @@ type Config struct {
 	Region      string
 	Store       kekstore.Store
 	AuditPath   string
+	EvidenceDir string // for event logs of refused images; made when the first one comes
 	Certificate tls.Certificate
-	ManifestKey note.Verifier // signs image manifests
-	RootKey     note.Verifier // signs slices
+	ManifestKey note.Verifier  // signs image manifests
+	RootKey     note.Verifier  // signs slices
+	PolicyKey   *rsa.PublicKey // signs PCR policies; nil: those that come with manifests are not verified here
 	Agents      []Agent
 	Threshold   int // agents whose statements make a region received
 	EKPolicy    EKPolicy
@@ -85,6 +88,7 @@ type Server struct {
 	enrol   *enrolments
 	metrics *metrics
 	since   time.Time
+	logs    evidenceStore
 
 	// deciding is held for reading from the look at the records until the answer
 	// was written, and for writing while they change. So a suspension or a
@@ -93,13 +97,15 @@ type Server struct {
 }
 
 // New verifies store and audit log against each other and makes a member of
-// them. The caller closes it; the store stays the caller's.
+// them, which writes nothing until it serves. The caller closes it; the store
+// stays the caller's.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configuration of member %q: %w", cfg.Member, err)
 	}
 	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments()}
 	s.state = newState(cfg.Store, cfg.ManifestKey)
+	s.logs = evidenceStore{dir: cfg.EvidenceDir, slots: make(chan struct{}, evidenceAtOnce)}
 	log, err := audit.Open(cfg.AuditPath, s.seen.replay)
 	if err != nil {
 		return nil, err
@@ -111,9 +117,6 @@ func New(cfg Config) (*Server, error) {
 			"restore the newest backup, or find out who wrote to the disk: %w", epoch, head.Epoch, kekstore.ErrTampered), log.Close())
 	}
 	s.metrics = newMetrics(s)
-	if err := s.record(context.Background(), audit.Record{Event: "start", Detail: labWarning(cfg.AllowLab)}); err != nil {
-		return nil, errors.Join(err, log.Close())
-	}
 	if cfg.AllowLab {
 		cfg.Log.Warn("LAB PROFILE: manifests of unmeasured boots are accepted; anybody's image gets keys")
 	}
@@ -137,6 +140,7 @@ func (c *Config) validate() error {
 	need(c.Member != "", "no member ID")
 	need(c.Region != "", "no region")
 	need(c.Store != nil, "no store")
+	need(c.EvidenceDir != "", "no folder for event logs")
 	need(c.ManifestKey != nil, "no manifest key")
 	need(c.RootKey != nil, "no root key")
 	need(c.Log != nil, "no logger")
@@ -182,9 +186,22 @@ type Listeners struct {
 	Devices, Operators, Health net.Listener
 }
 
+func (l *Listeners) close() error {
+	var err error
+	for _, n := range []net.Listener{l.Devices, l.Operators, l.Health} {
+		if n != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}
+	return err
+}
+
 // Serve answers on all listeners until ctx ends, then lets requests under way
 // finish.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
+	if err := s.record(context.WithoutCancel(ctx), audit.Record{Event: "start", Detail: labWarning(s.cfg.AllowLab)}); err != nil {
+		return errors.Join(err, l.close())
+	}
 	errLog := slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)
 	servers := []*http.Server{
 		{Handler: s.deviceMux(), TLSConfig: s.tlsConfig(tls.NoClientCert), ConnContext: withConnection},
@@ -267,30 +284,6 @@ func (s *Server) healthMux() http.Handler {
 		_, _ = w.Write([]byte("ok\n")) // the asker is gone if this fails
 	})
 	return mux
-}
-
-// connection is what a device-plane connection has proved.
-type connection struct {
-	mu     sync.Mutex
-	device string // set once a key was released on it
-}
-
-type connectionKey struct{}
-
-func withConnection(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, new(connection))
-}
-
-func (c *connection) attest(device string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.device = device
-}
-
-func (c *connection) attested() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.device
 }
 
 // exporter is the keying material that binds a quote to the connection.

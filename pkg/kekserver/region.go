@@ -3,7 +3,6 @@ package kekserver
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
-	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -238,34 +236,4 @@ func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) erro
 	}
 	writeJSON(w, http.StatusOK, &kekproto.Document{Note: text.Data})
 	return nil
-}
-
-// addManifest accepts an image. One of an unmeasured boot form is refused
-// unless the member runs the lab profile.
-func (s *Server) addManifest(w http.ResponseWriter, r *http.Request, agent *Agent) error {
-	var m kekproto.Document
-	if err := readJSON(w, r, &m); err != nil {
-		return err
-	}
-	manifest, err := measure.OpenManifest(m.Note, s.cfg.ManifestKey)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errRequest, err)
-	}
-	if manifest.Form == measure.FormLab && !s.cfg.AllowLab {
-		return fmt.Errorf("%w: image %s is of an unmeasured boot form, which proves nothing; only members with allow_lab take it", errConflict, manifest.Image)
-	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	sum := sha256.Sum256(m.Note)
-	path := pathManifests + hex.EncodeToString(sum[:])
-	if _, err := s.cfg.Store.Get(r.Context(), path); err == nil {
-		return s.done(w, nil)
-	}
-	if _, err := s.cfg.Store.Swap(r.Context(), path, 0, m.Note); err != nil {
-		return err
-	}
-	ev := auditBy(agent, "manifest")
-	ev.Image, ev.Digest = manifest.Image+" "+manifest.Version, hex.EncodeToString(sum[:])
-	ev.Detail = fmt.Sprintf("role %s, form %s", manifest.Role, manifest.Form)
-	return s.done(w, s.record(r.Context(), ev))
 }

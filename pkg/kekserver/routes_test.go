@@ -44,7 +44,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	member.Certificates = []tls.Certificate{own}
 	roles := map[string]kekserver.Role{"alice": kekserver.RoleOperator, "bob": kekserver.RoleAgent, "carol": kekserver.RoleViewer, "mallory": kekserver.RoleMetrics}
 	routes := f.server.Routes()
-	if len(routes) < 10 {
+	if len(routes) < 19 {
 		t.Fatalf("only %d routes", len(routes))
 	}
 	for _, rt := range routes {
@@ -72,6 +72,9 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	}
 	if st := f.status(); st.State != kekproto.StateBuilding || st.Devices != 0 {
 		t.Errorf("something got through: %+v", st)
+	}
+	if st := f.status(); len(st.Manifests) != 0 || len(st.Minimum) != 0 {
+		t.Errorf("something got through: %+v", st.Images)
 	}
 }
 
@@ -115,6 +118,10 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	evidence, err := json.Marshal(&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpEvidence, Device: testDevice, Body: []byte(`{"log":"AAAA"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	begin, err := json.Marshal(&kekproto.EnrollBegin{Protocol: kekproto.Version, Device: testDevice, Token: "guessed"})
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +136,7 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 		kekproto.OpKEK.Path():       attested(kekproto.OpKEK),
 		kekproto.OpSealed.Path():    attested(kekproto.OpSealed),
 		kekproto.OpReport.Path():    report,
+		kekproto.OpEvidence.Path():  evidence,
 		kekproto.PathEnrollBegin:    begin,
 		kekproto.PathEnrollFinish:   finish,
 		"/v1/device/release?x=y":    attested(kekproto.OpRelease),

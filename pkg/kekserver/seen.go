@@ -3,6 +3,7 @@ package kekserver
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type sighting struct {
 // reason is what refusals are told apart by.
 type reason struct {
 	op   kekproto.Op
-	code string
+	code string // of an evidence: its differences
 }
 
 func newSightings() *sightings { return &sightings{devices: map[string]*sighting{}} }
@@ -57,6 +58,12 @@ func (s *sightings) replay(r audit.Record) error {
 		s.released(r.Device, &kekproto.Seen{Time: r.Time, Image: r.Image, ResetCount: r.Reset, Firmware: r.Firmware})
 	case "refuse":
 		s.refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
+	case "evidence":
+		var differences []string
+		if r.Detail != "" {
+			differences = strings.Split(r.Detail, "; ")
+		}
+		s.explained(r.Device, differences, r.Time)
 	case "report":
 		s.reported(r.Device, r.Detail)
 	case "region":
@@ -87,9 +94,17 @@ func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at ti
 	d.refusal = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: 1}
 	if old != nil {
 		d.refusal.Count += old.Count
+		if old.Op == op && old.Refusal == r {
+			d.refusal.Differences = old.Differences // until the next evidence comes
+		}
 	}
-	why := reason{op, r.Code}
-	if last, ok := d.recorded[why]; ok && at.Sub(last).Abs() < refusalPause {
+	return d.record(reason{op, r.Code}, at)
+}
+
+// record says whether something that a device repeats should be recorded again.
+func (d *sighting) record(why reason, at time.Time) bool {
+	maps.DeleteFunc(d.recorded, func(_ reason, last time.Time) bool { return at.Sub(last).Abs() >= refusalPause })
+	if _, ok := d.recorded[why]; ok {
 		return false
 	}
 	if d.recorded == nil {
@@ -97,6 +112,30 @@ func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at ti
 	}
 	d.recorded[why] = at
 	return true
+}
+
+// maxExplained is how many different accounts of itself a device gets into the
+// audit log within refusalPause.
+const maxExplained = 8
+
+// explained adds to the last refusal how the image differs, and says whether it
+// should go into the audit log.
+func (s *sightings) explained(id string, differences []string, at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of(id)
+	if d.refusal != nil {
+		now := *d.refusal // the old one may be under way to an operator
+		now.Differences = differences
+		d.refusal = &now
+	}
+	n := 0
+	for r, last := range d.recorded {
+		if r.op == kekproto.OpEvidence && at.Sub(last).Abs() < refusalPause {
+			n++
+		}
+	}
+	return n < maxExplained && d.record(reason{kekproto.OpEvidence, strings.Join(differences, "; ")}, at)
 }
 
 // impostor keeps a request that named a device without a quote by its AK. It

@@ -26,6 +26,9 @@ const (
 	pathSlices    = "slice/"    // the recorded generation and digest
 	pathNotes     = "note/"     // device/generation: the signed slice
 	pathManifests = "manifest/" // digest: the signed manifest
+	pathPolicies  = "policy/"   // digest of the manifest: the signed PCR policy of its image
+	pathRevoked   = "revoked/"  // digest of the manifest
+	pathMinimum   = "minimum/"  // role
 	pathKEKs      = "kek/"      // device/generation
 	pathAuths     = "auths/"
 )
@@ -78,12 +81,6 @@ type device struct {
 	slicePCR []byte
 }
 
-// image is a manifest made ready for checking requests.
-type image struct {
-	*measure.Manifest
-	digest string
-}
-
 // view is what was parsed at one epoch of the store; it's dropped as a whole
 // when the store moves on, so nothing stale is ever used for a new request.
 type view struct {
@@ -92,7 +89,7 @@ type view struct {
 	mu      sync.Mutex // held while region and images are read
 	ready   atomic.Bool
 	region  regionRecord
-	images  []image
+	images  images
 }
 
 // state reads and writes the store's records.
@@ -140,26 +137,11 @@ func (s *state) view(ctx context.Context) (*view, error) {
 }
 
 func (s *state) fill(ctx context.Context, v *view) error {
-	v.region, v.images = regionRecord{}, nil
+	v.region, v.images = regionRecord{}, images{}
 	if _, err := s.load(ctx, pathRegion, &v.region); err != nil {
 		return err
 	}
-	list, err := s.store.List(ctx, pathManifests)
-	if err != nil {
-		return err
-	}
-	for _, e := range list {
-		data, err := s.store.Get(ctx, e.Path)
-		if err != nil {
-			return err
-		}
-		m, err := measure.OpenManifest(data.Data, s.manifest)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
-		}
-		v.images = append(v.images, image{m, e.Path[len(pathManifests):]})
-	}
-	return nil
+	return s.fillImages(ctx, &v.images)
 }
 
 // load decodes a JSON record and returns its version.
@@ -313,29 +295,6 @@ func (s *state) auths(ctx context.Context, device string) (*secret.Bytes, error)
 		v.Data[i] = max(b, 1)
 	}
 	return secret.Take(v.Data), nil
-}
-
-// match returns the image of that role whose values these are. Otherwise it
-// returns how the nearest one differs.
-func (v *view) match(pcrs map[int][]byte, role measure.Role, lab bool) (*image, string) {
-	best, why := len(pcrs)+1, fmt.Sprintf("no manifest of role %s was added", role)
-	for i := range v.images {
-		m := &v.images[i]
-		if m.Form == measure.FormLab && !lab {
-			continue
-		}
-		diff := m.Match(pcrs)
-		if len(diff) == 0 && m.Role == role {
-			return m, ""
-		}
-		switch {
-		case len(diff) == 0:
-			best, why = 0, fmt.Sprintf("this is image %s %s of role %s, not %s", m.Image, m.Version, m.Role, role)
-		case m.Role == role && len(diff) < best:
-			best, why = len(diff), fmt.Sprintf("PCRs %v differ from image %s %s", diff, m.Image, m.Version)
-		}
-	}
-	return nil, why
 }
 
 func hexID(id []byte) string { return hex.EncodeToString(id) }

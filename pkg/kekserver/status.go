@@ -35,10 +35,7 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 	if broken != nil {
 		st.AuditError = broken.Error()
 	}
-	for _, m := range v.images {
-		st.Manifests = append(st.Manifests, kekproto.ManifestInfo{Image: m.Image, Version: m.Version,
-			Role: string(m.Role), Form: string(m.Form), Digest: m.digest, State: kekproto.ManifestAccepted})
-	}
+	st.Images = v.images.info(s.cfg.AllowLab)
 	all, err := s.infos(ctx)
 	if err != nil {
 		return nil, err
