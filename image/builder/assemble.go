@@ -53,17 +53,30 @@ func (o Options) assemble(base string) ([]byte, error) {
 	return b.bytes()
 }
 
+// Modules picks the kernel modules of an image from three lists: base.modules,
+// that of the kernel's flavour, and that of the image's own, which may be
+// missing.
+func (o Options) Modules() (*modules.Set, error) {
+	var names []string
+	for _, list := range []string{"base", o.Kernel.Flavour.Name(), string(o.Flavour)} {
+		f, err := os.Open(o.configFile(list + ".modules"))
+		if errors.Is(err, fs.ErrNotExist) && list == string(o.Flavour) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("module list: %w", err)
+		}
+		more, err := modules.ParseList(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("module list %s: %w", f.Name(), err)
+		}
+		names = append(names, more...)
+	}
+	return modules.Resolve(o.Kernel.Modules, names)
+}
+
 func (o Options) addModules(b *bundle) error {
-	f, err := os.Open(o.configFile(string(o.Flavour) + ".modules"))
-	if err != nil {
-		return fmt.Errorf("module list: %w", err)
-	}
-	defer f.Close()
-	names, err := modules.ParseList(f)
-	if err != nil {
-		return err
-	}
-	set, err := modules.Resolve(o.Kernel.Modules, names)
+	set, err := o.Modules()
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func Build(ctx context.Context, o Options) (*Image, error) {
 		return nil, fmt.Errorf("assemble %s image: %w", o.Flavour, err)
 	}
 	sum := sha256.Sum256(archive)
-	dir, err := o.Cache.Make(ctx, "image-"+string(o.Flavour), cache.Key("zstd 2", string(sum[:])), func(ctx context.Context, dir string) error {
+	dir, err := o.Cache.Make(ctx, o.cacheName(), cache.Key("zstd 2", string(sum[:])), func(ctx context.Context, dir string) error {
 		return compress(ctx, filepath.Join(dir, "initramfs.cpio.zst"), archive)
 	})
 	if err != nil {
@@ -80,6 +80,14 @@ func Build(ctx context.Context, o Options) (*Image, error) {
 		return nil, err
 	}
 	return &Image{Path: path, SHA256: sha256.Sum256(b), Size: int64(len(b)), Raw: int64(len(archive))}, nil
+}
+
+// cacheName keeps the images of one kernel from pushing out another's.
+func (o Options) cacheName() string {
+	if o.Kernel == nil || o.Kernel.Flavour == kernel.Cloud {
+		return "image-" + string(o.Flavour)
+	}
+	return "image-" + string(o.Flavour) + "-" + o.Kernel.Flavour.Name()
 }
 
 // compile runs mkuimage and returns the archive with the flavour's commands.

@@ -19,9 +19,15 @@ import (
 const (
 	maxBare    = 2_600_000 // without modules
 	maxModules = 3_200_000 // with the cloud VM's
+	maxGeneric = 7_500_000 // with the drivers for physical servers
 )
 
 func options(t *testing.T, f Flavour) Options {
+	t.Helper()
+	return optionsFor(t, f, kernel.Cloud)
+}
+
+func optionsFor(t *testing.T, f Flavour, kf kernel.Flavour) Options {
 	t.Helper()
 	repo, err := cache.RepoRoot()
 	if err != nil {
@@ -31,7 +37,7 @@ func options(t *testing.T, f Flavour) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := kernel.Fetch(t.Context(), c, kernel.Cloud)
+	k, err := kernel.Fetch(t.Context(), c, kf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +115,37 @@ func TestFactoryFiles(t *testing.T) {
 					t.Errorf("factory image lacks %s", want)
 				}
 			}
+		}
+	}
+}
+
+// TestGenericImage shows that the image for physical servers has a driver for
+// the cards and controllers that they come with, and how big that makes it. A
+// listed module that the kernel lacks fails the build.
+func TestGenericImage(t *testing.T) {
+	o := optionsFor(t, Server, kernel.Generic)
+	img, names := build(t, o)
+	t.Logf("server image for the generic kernel: %d bytes, %d unpacked", img.Size, img.Raw)
+	if img.Size > maxGeneric {
+		t.Errorf("server image for the generic kernel is %d bytes, at most %d are allowed", img.Size, maxGeneric)
+	}
+	have := map[string]bool{}
+	for _, name := range names {
+		have[filepath.Base(name)] = true
+	}
+	for _, m := range []string{"e1000e", "igb", "ixgbe", "i40e", "ice", "bnxt_en", "mlx5_core", "tg3", "virtio_net", "nvme", "ahci", "sd_mod", "megaraid_sas", "mpt3sas", "ext4", "dm-crypt"} {
+		if !have[m+".ko"] {
+			t.Errorf("no driver %s in it", m)
+		}
+	}
+	set, err := o.Modules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Intel's 82574L, and any NVMe controller, as PCI names them.
+	for _, alias := range []string{"pci:v00008086d000010D3", "bc01sc08i02"} {
+		if !strings.Contains(string(set.Tables["modules.alias"]), alias) {
+			t.Errorf("no driver answers to %s", alias)
 		}
 	}
 }

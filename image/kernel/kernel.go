@@ -25,8 +25,20 @@ const (
 	Generic Flavour = "amd64"       // ext4 and nvme are modules, every NIC driver is there
 )
 
+// Flavours lists them all.
+func Flavours() []Flavour { return []Flavour{Cloud, Generic} }
+
+// Name is how people and files name the flavour: cloud or generic.
+func (f Flavour) Name() string {
+	if f == Cloud {
+		return "cloud"
+	}
+	return "generic"
+}
+
 // Kernel is an unpacked kernel package.
 type Kernel struct {
+	Flavour Flavour
 	Release string // as uname -r prints it
 	Image   string // path of vmlinuz
 	Modules string // path of the folder lib/modules/RELEASE, with depmod's tables
@@ -59,7 +71,12 @@ func Open(root string) (*Kernel, error) {
 		return nil, fmt.Errorf("%d kernels under %s/boot, want 1", len(images), root)
 	}
 	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	flavour := Generic
+	if strings.HasSuffix(release, "-"+string(Cloud)) {
+		flavour = Cloud
+	}
 	return &Kernel{
+		Flavour: flavour,
 		Release: release,
 		Image:   images[0],
 		Modules: filepath.Join(root, "lib", "modules", release),

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/landfall-project/landfall/image/modules"
+	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/qemu/netlab"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
@@ -149,12 +149,8 @@ func (l *Lab) floorInitrd(caDER []byte) string {
 // modules.list.
 func (l *Lab) moduleFiles() map[string][]byte {
 	l.Helper()
-	f, err := os.Open(filepath.Join(l.Repo, "image/config/server.modules"))
-	l.Check(err)
-	names, err := modules.ParseList(f)
-	l.Check(errors.Join(err, f.Close()))
 	k := l.Kernel()
-	set, err := modules.Resolve(k.Modules, names)
+	set, err := builder.Options{Repo: l.Repo, Flavour: builder.Server, Kernel: k}.Modules()
 	l.Check(err)
 	files := map[string][]byte{}
 	var list strings.Builder
