@@ -15,6 +15,11 @@ import (
 func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 	client := &kekclient.Client{
 		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.note,
+		NeedPolicy: t.noPolicy != nil,
+	}
+	explained := m.evidence.wanted()
+	if explained {
+		client.Evidence = m.eventLog
 	}
 	quoter := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
 		return t.Quote(qualifying, t.pcrs)
@@ -25,7 +30,7 @@ func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 	if err != nil {
 		var p *report.Problem
 		if errors.As(err, &p) {
-			return nil, p
+			return nil, m.evidence.seen(p, explained)
 		}
 		return nil, tpmProblem(err)
 	}
@@ -58,17 +63,27 @@ func (m *machine) unwrap(t *trust, c *carried, rel **kekclient.Released) (*secre
 		}
 		*rel = again
 	}
-	record, err := t.read((*rel).KEK.Generation)
-	var dek *secret.Bytes
-	if err == nil {
-		dek, err = m.openRecord(record, &(*rel).KEK, c.Device.ID)
-	}
+	dek, err := m.openSlot(t, *rel, c.Device.ID)
 	if err != nil {
 		m.giveUp(*rel)
 		*rel = nil
 		return nil, err
 	}
 	return dek, nil
+}
+
+func (m *machine) openSlot(t *trust, rel *kekclient.Released, device string) (*secret.Bytes, error) {
+	if t.noPolicy != nil {
+		if err := t.adopt(rel); err != nil {
+			return nil, err
+		}
+		m.logf("PCR policy of %s from %s: no LANDFALL partition has it", t.policy.Image, rel.Member)
+	}
+	record, err := t.read(rel.KEK.Generation)
+	if err != nil {
+		return nil, err
+	}
+	return m.openRecord(record, &rel.KEK, device)
 }
 
 // openRecord opens the content of a slot and wipes it. What the TPM's libraries

@@ -81,6 +81,36 @@ func occurrences(t *testing.T, needles map[string]needle) map[string]int {
 // returns a client's view of it.
 func keyServer(t *testing.T, kek *secret.Bytes) *kekclient.Client {
 	t.Helper()
+	return member(t, func(w http.ResponseWriter, r *http.Request) { release(t, w, r, kek, nil) })
+}
+
+// release answers a request with a key of generation 1 and a PCR policy, and
+// returns the request.
+func release(t *testing.T, w http.ResponseWriter, r *http.Request, kek *secret.Bytes, policy []byte) kekproto.Request {
+	var a kekproto.Attested
+	var req kekproto.Request
+	if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+		t.Error(err)
+	}
+	if err := json.Unmarshal(a.Request, &req); err != nil {
+		t.Error(err)
+	}
+	sealed, err := kekproto.Seal(req.HPKEPublic, kekproto.Info(kekproto.OpRelease, a.Request), kek)
+	if err != nil {
+		t.Error(err)
+	}
+	body, err := json.Marshal(&kekproto.Response{Protocol: kekproto.Version, Policy: policy,
+		KEK: &kekproto.KEK{ID: bytes.Repeat([]byte{7}, 16), Generation: 1, Sealed: sealed}})
+	if err != nil {
+		t.Error(err)
+	}
+	_, _ = w.Write(body) // the client sees a failure
+	return req
+}
+
+// member is a key server of the fleet that answers as told.
+func member(t *testing.T, answer http.HandlerFunc) *kekclient.Client {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -96,26 +126,7 @@ func keyServer(t *testing.T, kek *secret.Bytes) *kekclient.Client {
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"ks1"}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	caDER := sign(ca, ca)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var a kekproto.Attested
-		var req kekproto.Request
-		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
-			t.Error(err)
-		}
-		if err := json.Unmarshal(a.Request, &req); err != nil {
-			t.Error(err)
-		}
-		sealed, err := kekproto.Seal(req.HPKEPublic, kekproto.Info(kekproto.OpRelease, a.Request), kek)
-		if err != nil {
-			t.Error(err)
-		}
-		body, err := json.Marshal(&kekproto.Response{Protocol: kekproto.Version,
-			KEK: &kekproto.KEK{ID: bytes.Repeat([]byte{7}, 16), Generation: 1, Sealed: sealed}})
-		if err != nil {
-			t.Error(err)
-		}
-		_, _ = w.Write(body) // the client sees a failure
-	}))
+	server := httptest.NewUnstartedServer(answer)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{sign(leaf, ca)}, PrivateKey: key}}}
 	server.StartTLS()
 	t.Cleanup(server.Close)

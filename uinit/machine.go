@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -25,6 +26,7 @@ type machine struct {
 	reboot     func(command int) error
 	crashPause time.Duration
 	counts     bool // the steps are the server's, and numbered
+	evidence   evidence
 
 	mu       sync.Mutex
 	name     string // device ID, once known
@@ -169,7 +171,37 @@ func (m *machine) show(p *report.Problem, held, next time.Duration) {
 	}
 	m.consoles.Print(fmt.Sprintf("\n%s%s   HOLD %s   %s %s\n  %s\n  DO   %s\n  %s Next look in %s.\n",
 		name, serial, held.Round(time.Second), p.Code, info.Title,
-		strings.ReplaceAll(p.What, "\n", "\n  "), p.Repair(), end, next.Round(100*time.Millisecond)))
+		wrap(strings.ReplaceAll(p.What, "; PCR ", "\nPCR "), "  "), wrap(p.Repair(), "       "), end, next.Round(100*time.Millisecond)))
+}
+
+// columns is what every console has; a serial one does not tell its width.
+const columns = 80
+
+// wrap breaks lines between words so that they fit a console behind an
+// indentation, which the first line has already. A longer word stays whole.
+func wrap(text, indent string) string {
+	var b strings.Builder
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			b.WriteString("\n" + indent)
+		}
+		at := len(indent)
+		for j, word := range strings.Split(line, " ") {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case j == 0:
+			case at+1+n < columns:
+				b.WriteString(" ")
+				at++
+			default:
+				b.WriteString("\n" + indent)
+				at = len(indent)
+			}
+			b.WriteString(word)
+			at += n
+		}
+	}
+	return b.String()
 }
 
 // jitter spreads a wait over 75 % to 125 %: a hall full of machines was

@@ -51,7 +51,8 @@ func readImage(root string) (*image, error) {
 	return img, nil
 }
 
-// carried is what this machine's LANDFALL partition says, verified.
+// carried is what this machine's LANDFALL partitions say: the slice verified,
+// the policies not.
 type carried struct {
 	*snapshot.Slice
 	digest   [32]byte
@@ -64,39 +65,45 @@ const (
 	partitionLook = 10 * time.Millisecond
 )
 
-// readSlice finds the LANDFALL partition and opens the slice on it. Whether the
-// slice is this machine's is for the TPM to say.
+// readSlice finds the LANDFALL partitions and opens the slice on them, the
+// newest one if there are several. Whether the slice is this machine's is for
+// the TPM to say. A partition without a slice is one that came with an image.
 func (m *machine) readSlice(img *image) (*carried, error) {
 	parts, err := m.readParts()
 	if err != nil {
 		return nil, err
 	}
 	var best *carried
+	var own *snapshot.Part
 	var faults []error
 	for _, part := range parts {
-		c, err := m.openSlice(part, img)
+		if part.Slice == nil {
+			continue
+		}
+		c, err := openSlice(part, img)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
 		case best != nil && c.Device.ID != best.Device.ID:
 			return nil, report.Errorf(report.SlicePartition, "two LANDFALL partitions, with slices of %s and %s", best.Device.ID, c.Device.ID)
 		case best == nil || c.Generation > best.Generation:
-			best = c
+			best, own = c, part
 		}
 	}
-	if best == nil {
+	switch {
+	case best == nil && len(faults) > 0:
 		return nil, faults[0]
+	case best == nil:
+		return nil, report.Errorf(report.SliceMissing, "none of %d LANDFALL partitions has a slice.note", len(parts))
 	}
+	best.policies = m.readPolicies(own, parts)
 	m.mu.Lock()
 	m.name = best.Device.ID
 	m.mu.Unlock()
 	return best, nil
 }
 
-func (m *machine) openSlice(part *snapshot.Part, img *image) (*carried, error) {
-	if part.Slice == nil {
-		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note")
-	}
+func openSlice(part *snapshot.Part, img *image) (*carried, error) {
 	s, digest, err := snapshot.OpenSlice(part.Slice, img.region)
 	switch {
 	case errors.Is(err, signed.ErrSignature):
@@ -104,18 +111,7 @@ func (m *machine) openSlice(part *snapshot.Part, img *image) (*carried, error) {
 	case err != nil:
 		return nil, report.Errorf(report.SliceInvalid, "%w", err)
 	}
-	c := &carried{Slice: s, digest: digest}
-	for i, text := range part.Policies {
-		// Policies of other images may be newer than this program; only the
-		// fitting one counts, and the TPM checks its signature.
-		p, err := pcrpolicy.Parse(text)
-		if err != nil {
-			m.warn(report.Errorf(report.NVPolicyBad, "PCR policy %d on the LANDFALL partition: %w", i, err))
-			continue
-		}
-		c.policies = append(c.policies, p)
-	}
-	return c, nil
+	return &carried{Slice: s, digest: digest}, nil
 }
 
 // readParts reads the partitions of this name, or in a lab the files that a

@@ -27,7 +27,7 @@ type trust struct {
 	pcrs     map[int][]byte // what a quote says: as read, and the slice in SlicePCR
 	slots    *nvslot.Slots
 	policy   *pcrpolicy.Policy
-	noPolicy error            // why there is none, and the slots stay closed
+	noPolicy *report.Problem  // why there is none at hand: the fleet may have it
 	prepared *later[struct{}] // slots, ready for one read
 
 	sliceMeasured bool
@@ -75,9 +75,9 @@ func (t *trust) identify(m *machine, c *carried, img *image) error {
 		return err
 	}
 	t.slots = &nvslot.Slots{TPM: t.TPM, SRKPublic: c.Device.SRKPublic, PolicyKey: img.policy}
-	// Without a policy the slot stays closed, but the fleet is asked all the
-	// same: its refusal names the PCRs that differ, where operators look.
-	if t.policy, t.noPolicy = pcrpolicy.Select(c.policies, t.pcrs); t.noPolicy == nil {
+	// Without a policy the fleet is asked all the same: it may have the policy,
+	// or its refusal names the PCRs that differ, where operators look.
+	if t.policy, t.noPolicy = fitting(c.policies, t.pcrs, img.policy); t.noPolicy == nil {
 		t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(t.policy) })
 	}
 	return nil
@@ -167,15 +167,14 @@ func ekName(t *tpm.TPM) string {
 	return name
 }
 
-// read returns the wrapped key of a generation.
+// read returns the wrapped key of a generation. There must be a policy: where
+// it was at hand, the slots are prepared already, and Prepare does nothing.
 func (t *trust) read(generation uint32) ([]byte, error) {
-	if t.noPolicy != nil {
-		return nil, report.Errorf(report.NVNoPolicy, "%w; %s", t.noPolicy, measured(t.pcrs))
+	if t.prepared != nil {
+		_, _ = t.prepared.wait() // what failed is tried again
 	}
-	if _, err := t.prepared.wait(); err != nil {
-		if err := t.slots.Prepare(t.policy); err != nil {
-			return nil, nvProblem(err)
-		}
+	if err := t.slots.Prepare(t.policy); err != nil {
+		return nil, nvProblem(err)
 	}
 	record, err := t.slots.Read(keyblob.Slot(generation))
 	if err != nil {
