@@ -23,13 +23,17 @@ import (
 // diskWait is how long the partition may take to appear.
 const diskWait = 10 * time.Second
 
+// maxOthers bounds the PCR policies of partitions that came with images.
+const maxOthers = 64
+
 // inputs are what seal was told, by the image and by the LANDFALL partition.
 type inputs struct {
 	region note.Verifier  // from the image
 	policy *rsa.PublicKey // from the image
 
-	dev     disk.Device // the LANDFALL partition
+	dev     disk.Device // the LANDFALL partition with slice or station document
 	part    *snapshot.Part
+	others  [][]byte          // PCR policies of further ones
 	station *snapshot.Station // nil when there is none
 
 	slice    *snapshot.Slice // nil before it is made; verified
@@ -42,7 +46,7 @@ func (s *system) readInputs() (*inputs, error) {
 	if err := in.readKeys(s.etc); err != nil {
 		return nil, report.Errorf(report.HWImage, "%w", err)
 	}
-	if err := in.readPart(s.tree); err != nil {
+	if err := s.readParts(in); err != nil {
 		return nil, err
 	}
 	if in.part.Station != nil {
@@ -71,34 +75,70 @@ func (in *inputs) readKeys(dir string) error {
 	return nil
 }
 
-// readPart waits for the one LANDFALL partition and reads it.
-func (in *inputs) readPart(tree disk.Tree) error {
+// readParts waits for the LANDFALL partition that is this device's, and takes
+// the PCR policies of the others, which came with images.
+func (s *system) readParts(in *inputs) error {
 	for end := time.Now().Add(diskWait); ; time.Sleep(50 * time.Millisecond) {
-		devs, err := tree.Scan()
+		devs, err := s.tree.Scan()
 		if err != nil {
 			return report.Errorf(report.SliceNoPartition, "%w", err)
 		}
 		found := disk.Landfall(devs)
-		if len(found) > 1 {
-			return report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL", found[0].Path, found[1].Path)
-		}
-		if len(found) == 1 {
-			in.dev = found[0]
-			break
-		}
-		if time.Now().After(end) {
+		late := time.Now().After(end)
+		if len(found) == 0 && late {
 			return report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
 		}
+		faults, err := in.choose(found)
+		if err != nil {
+			return err
+		}
+		if in.part != nil {
+			for _, fault := range faults {
+				s.logf("left out: %v", fault)
+			}
+			return nil
+		}
+		if late && len(faults) > 0 {
+			return report.Errorf(report.SlicePartition, "%w", errors.Join(faults...))
+		}
+		if late {
+			return report.Errorf(report.SliceMissing, "none of %d LANDFALL partitions has a slice or a station document", len(found))
+		}
 	}
-	f, err := os.Open(in.dev.Path)
+}
+
+// choose takes the partition with a slice or a station document, of which there
+// must be one. Anybody can make a partition of this name: faults are of those
+// that cannot be read.
+func (in *inputs) choose(found []disk.Device) (faults []error, err error) {
+	in.part, in.others = nil, nil
+	for _, dev := range found {
+		part, err := readPart(dev)
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case part.Slice == nil && part.Station == nil:
+			in.others = append(in.others, part.Policies...)
+		case in.part != nil:
+			return nil, report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL, each with a slice or a station document", in.dev.Path, dev.Path)
+		default:
+			in.dev, in.part = dev, part
+		}
+	}
+	return faults, nil
+}
+
+func readPart(dev disk.Device) (*snapshot.Part, error) {
+	f, err := os.Open(dev.Path)
 	if err != nil {
-		return report.Errorf(report.SlicePartition, "%w", err)
+		return nil, err
 	}
 	defer f.Close()
-	if in.part, err = snapshot.ReadPart(f, in.dev.Size); err != nil {
-		return report.Errorf(report.SlicePartition, "%s: %w", in.dev.Path, err)
+	part, err := snapshot.ReadPart(f, dev.Size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dev.Path, err)
 	}
-	return nil
+	return part, nil
 }
 
 func (in *inputs) readSlice() error {
@@ -119,6 +159,12 @@ func (in *inputs) readSlice() error {
 			return report.Errorf(report.NVPolicyBad, "PCR policy %d on the LANDFALL partition: %w", i, err)
 		}
 		in.policies = append(in.policies, p)
+	}
+	for _, text := range in.others[:min(len(in.others), maxOthers)] {
+		// Not this device's own: what is wrong with them is not its fault.
+		if p, err := pcrpolicy.Parse(text); err == nil {
+			in.policies = append(in.policies, p)
+		}
 	}
 	return nil
 }

@@ -70,7 +70,11 @@ func newFlags(o *options) *flag.FlagSet {
 func parse(args []string) (*options, error) {
 	o := new(options)
 	f := newFlags(o)
-	if err := f.Parse(args); err != nil {
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil, err
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errUsage)
 	}
 	switch {
@@ -80,6 +84,17 @@ func parse(args []string) (*options, error) {
 		return nil, errUsage
 	}
 	return o, nil
+}
+
+// help prints how to call it, and nothing else.
+func (s *system) help() error {
+	f := newFlags(new(options))
+	f.SetOutput(s.out)
+	if _, err := fmt.Fprintf(s.out, "%v\n\n", errUsage); err != nil {
+		return err
+	}
+	f.PrintDefaults()
+	return nil
 }
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) error {
@@ -94,6 +109,9 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) e
 
 func (s *system) run(ctx context.Context, args []string) error {
 	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return s.help()
+	}
 	if err != nil {
 		return err
 	}

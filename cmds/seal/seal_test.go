@@ -240,7 +240,10 @@ func TestSealRefuses(t *testing.T) {
 			s.part(&snapshot.Part{Slice: slice, Policies: policies})
 			s.disk("vdc", "OTHER", "", make([]byte, 1<<20))
 		}, "", exitReject},
-		{"two partitions", func() { s.disk("vdx", "", "PARTNAME=LANDFALL\n", make([]byte, 4096)) }, report.SlicePartition, exitRetry},
+		{"two partitions with slices", func() {
+			s.part(&snapshot.Part{Slice: slice, Policies: policies})
+			s.disk("vdx", "", "PARTNAME=LANDFALL\n", s.read("dev/vda1"))
+		}, report.SlicePartition, exitRetry},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.prep()
@@ -252,6 +255,39 @@ func TestSealRefuses(t *testing.T) {
 				t.Error("the disk was written")
 			}
 		})
+	}
+}
+
+// TestSeveralPartitions: the one with the slice counts. A broken one hides it
+// not, and one that came with an image may bring that image's policy.
+func TestSeveralPartitions(t *testing.T) {
+	s, slice, policies := ready(t)
+	b, err := (&snapshot.Part{Policies: policies}).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.disk("vda0", "", "PARTNAME=LANDFALL\n", b)
+	s.disk("vdx", "", "PARTNAME=LANDFALL\n", make([]byte, 4096))
+	s.part(&snapshot.Part{Slice: slice})
+	if err := s.seal(); err != nil {
+		t.Fatal(err)
+	}
+	if text := s.out.String(); !strings.Contains(text, "left out: ") || !strings.Contains(text, "vdx: ") {
+		t.Errorf("the broken partition is not named:\n%s", text)
+	}
+	s.opens(slice, policies)
+}
+
+// TestHelp: asked for help, it prints help, reads nothing and is content.
+func TestHelp(t *testing.T) {
+	for _, arg := range []string{"-h", "--help"} {
+		var out bytes.Buffer
+		if err := (&system{out: &out}).run(context.Background(), []string{arg}); err != nil {
+			t.Errorf("%s: %v", arg, err)
+		}
+		if text := out.String(); !strings.HasPrefix(text, "usage: seal provision | seal") || !strings.Contains(text, "write nothing") || strings.Contains(text, "help requested") {
+			t.Errorf("%s prints %q", arg, text)
+		}
 	}
 }
 
