@@ -23,8 +23,9 @@ func (a *app) initCommand() *cobra.Command {
   DIR/agents    a folder for each agent: give it to that agent only
   DIR/members   a folder for each member: put it onto that member's encrypted volume
 
-A member's device plane listens on the port of its URL, its operator plane on the next one, its
-health check on the one after that, on loopback. Nothing is ever overwritten.`,
+A member's device plane listens on address and port of its URL, its operator plane on the next
+port, its health check on the one after that, on loopback. A member whose URL has a name instead of
+an address listens on all addresses; --listen says otherwise. Nothing is ever overwritten.`,
 		Example: `  kekctl init r7 --name r7 --member ks1=https://10.7.0.2:7443 \
       --agent alice=operator --agent bob=agent --threshold 2 --ek-roots tpm-vendors.pem
   kekd -config r7/members/ks1/kekd.json`,
@@ -36,7 +37,7 @@ health check on the one after that, on loopback. Nothing is ever overwritten.`,
 			if err := fleetdir.Init(cmd.Context(), args[0], o); err != nil {
 				return err
 			}
-			a.say("region %s: %d members, %d agents, %d of them make it received", o.Region, len(o.Members), len(o.Agents), o.Threshold)
+			a.say("region %s: %s, %s, %d of them make it received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
 			a.say("NOW move %s/offline to where nobody ships it", args[0])
 			for _, m := range o.Members {
 				a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", args[0], m.ID)
@@ -53,6 +54,7 @@ health check on the one after that, on loopback. Nothing is ever overwritten.`,
 	f.StringArrayVar(&agents, "agent", nil, "an agent, NAME=ROLE (operator, agent, viewer, metrics); repeat it")
 	f.IntVar(&o.Threshold, "threshold", 1, "agents who must sign that the region was received")
 	f.StringVar(&o.EKPolicy, "ek-certs", "required", "EK certificates: required, or record (an operator approves each device without a valid one)")
+	f.StringVar(&o.Listen, "listen", "", "IP address on which members listen (default: that of their URL)")
 	f.StringVar(&o.EKRoots, "ek-roots", "", "PEM file with the TPM vendors' roots and intermediates")
 	f.BoolVar(&o.AllowLab, "allow-lab", false, "accept manifests of unmeasured boots: labs only")
 	for _, name := range []string{"name", "member", "agent"} {

@@ -44,6 +44,7 @@ type Options struct {
 	Agents    []AgentOption
 	Threshold int    // agents whose statements make the region received
 	EKPolicy  string // "required" or "record"
+	Listen    string // IP address on which members listen, if it is not that of their URL
 	EKRoots   string // PEM file with roots (and intermediates) of EK certificates; may be empty with "record"
 	AllowLab  bool
 }
@@ -64,42 +65,6 @@ func Init(ctx context.Context, dir string, o Options) error {
 	}
 	if err := build(ctx, dir, maker{o: o, ekRoots: roots}); err != nil {
 		return fmt.Errorf("make region folder: %w", err)
-	}
-	return nil
-}
-
-// build makes a new folder beside dir. An empty dir is kept, since it may be a
-// mount point: then the new folder is inside, and its entries move up.
-func build(ctx context.Context, dir string, m maker) (err error) {
-	entries, err := os.ReadDir(dir)
-	exists := err == nil
-	switch {
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return err
-	case len(entries) > 0:
-		return fmt.Errorf("%s is not empty; a region's keys are never overwritten", dir)
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if exists {
-		parent = dir
-	}
-	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return err
-	}
-	if m.dir, err = os.MkdirTemp(parent, ".kekctl-init-*"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(m.dir)) }()
-	if err := m.all(ctx); err != nil {
-		return err
-	}
-	if !exists {
-		return os.Rename(m.dir, dir)
-	}
-	for _, name := range []string{"offline", "public", "agents", "members"} {
-		if err := os.Rename(filepath.Join(m.dir, name), filepath.Join(dir, name)); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -224,9 +189,12 @@ func (m *maker) agent(a AgentOption) {
 	m.agents = append(m.agents, entry)
 	info := Agent{Type: agentType, Name: a.Name, Role: a.Role, Region: m.o.Region}
 	for _, member := range m.o.Members {
-		u, _, err := operatorURL(member.URL)
-		m.keep(err)
-		info.Members = append(info.Members, snapshot.Member{ID: member.ID, URL: u})
+		u, err := parseMemberURL(member.URL)
+		if err != nil {
+			m.keep(err)
+			return
+		}
+		info.Members = append(info.Members, snapshot.Member{ID: member.ID, URL: u.operators()})
 	}
 	m.json(filepath.Join(dir, "agent.json"), &info)
 	if m.err == nil {
@@ -254,11 +222,15 @@ func (m *maker) certificate(dir, name, subject string, dns []string, usage x509.
 func (m *maker) member(ctx context.Context, member snapshot.Member) {
 	dir := filepath.Join("members", member.ID)
 	m.certificate(dir, "tls", member.ID, []string{member.ID}, x509.ExtKeyUsageServerAuth)
-	_, port, err := operatorURL(member.URL)
-	m.keep(err)
+	u, err := parseMemberURL(member.URL)
+	if err != nil {
+		m.keep(err)
+		return
+	}
+	devices, operators := u.listen(m.o.Listen)
 	conf := memberFile{
 		Type: memberType, Member: member.ID, Region: m.o.Region,
-		Devices: fmt.Sprintf(":%d", port), Operators: fmt.Sprintf(":%d", port+1), Health: fmt.Sprintf("127.0.0.1:%d", port+2),
+		Devices: devices, Operators: operators, Health: hostPort("127.0.0.1", u.port+2),
 		Store: "store.db", Audit: "audit.jsonl", Barrier: "file:barrier.key", Certificate: "tls.crt", Key: "tls.key",
 		RootKey: m.root, ManifestKey: m.manifest, PolicyKey: "policy.pub", Agents: m.agents, Threshold: m.o.Threshold,
 		EKPolicy: m.o.EKPolicy, AllowLab: m.o.AllowLab,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
@@ -30,7 +31,7 @@ func (o *Options) checkMembers() error {
 	if len(o.Members) == 0 {
 		errs = append(errs, errors.New("no member of the fleet is named"))
 	}
-	seen := map[string]bool{}
+	seen, taken := map[string]bool{}, map[string]string{} // host:port to member
 	for _, m := range o.Members {
 		if !kekproto.ValidDeviceID(m.ID) {
 			errs = append(errs, fmt.Errorf("member ID %q: want [a-z0-9-]", m.ID))
@@ -39,9 +40,22 @@ func (o *Options) checkMembers() error {
 			errs = append(errs, fmt.Errorf("duplicate member %s", m.ID))
 		}
 		seen[m.ID] = true
-		if _, _, err := operatorURL(m.URL); err != nil {
+		u, err := parseMemberURL(m.URL)
+		if err != nil {
 			errs = append(errs, err)
+			continue
 		}
+		for i := range planes {
+			at := hostPort(strings.ToLower(u.host), u.port+i)
+			if other, ok := taken[at]; ok {
+				errs = append(errs, fmt.Errorf("members %s and %s both need %s: each takes its port and the two above it", other, m.ID, at))
+				break
+			}
+			taken[at] = m.ID
+		}
+	}
+	if _, err := netip.ParseAddr(o.Listen); o.Listen != "" && err != nil {
+		errs = append(errs, fmt.Errorf("listen address %q: want an IP address, like 0.0.0.0", o.Listen))
 	}
 	return errors.Join(errs...)
 }
@@ -101,24 +115,42 @@ func signs(role string) bool {
 	return role == string(kekserver.RoleOperator) || role == string(kekserver.RoleAgent)
 }
 
-// maxPort leaves room for the operator plane and the health check.
-const maxPort = 65533
+// planes is how many ports a member takes: devices, operators, health.
+const planes = 3
 
-// operatorURL is a member's operator plane: the same host, the next port. It
-// also returns the port of the device plane.
-func operatorURL(raw string) (string, int, error) {
+// memberURL is where a member is: https://HOST:PORT of its device plane.
+type memberURL struct {
+	host string
+	port int
+}
+
+func parseMemberURL(raw string) (*memberURL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", 0, fmt.Errorf("member URL: %w; want https://HOST:PORT", err)
+		return nil, fmt.Errorf("member URL: %w; want https://HOST:PORT", err)
 	}
 	port, err := strconv.Atoi(u.Port())
 	if err != nil || u.Scheme != "https" || !validHost(u.Hostname()) || u.Host != hostPort(u.Hostname(), port) || raw != "https://"+u.Host {
-		return "", 0, fmt.Errorf("member URL %q: want https://HOST:PORT, HOST an IP address or a name", raw)
+		return nil, fmt.Errorf("member URL %q: want https://HOST:PORT, HOST an IP address or a name", raw)
 	}
-	if port < 1 || port > maxPort {
-		return "", 0, fmt.Errorf("member URL %q: port is not in 1 to %d; the two above it are the member's too", raw, maxPort)
+	if most := 1<<16 - planes; port < 1 || port > most {
+		return nil, fmt.Errorf("member URL %q: port is not in 1 to %d; the two above it are the member's too", raw, most)
 	}
-	return "https://" + hostPort(u.Hostname(), port+1), port, nil
+	return &memberURL{u.Hostname(), port}, nil
+}
+
+// operators is the URL of the operator plane: the same host, the next port.
+func (u *memberURL) operators() string { return "https://" + hostPort(u.host, u.port+1) }
+
+// listen returns the addresses of device and operator plane: of the URL itself,
+// unless another one is given. A name is resolved by others, so its member
+// listens on all addresses.
+func (u *memberURL) listen(address string) (devices, operators string) {
+	host := address
+	if _, err := netip.ParseAddr(u.host); host == "" && err == nil {
+		host = u.host
+	}
+	return hostPort(host, u.port), hostPort(host, u.port+1)
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
