@@ -78,6 +78,8 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 	switch {
 	case err == nil && !m.Again:
 		return "", fmt.Errorf("%w: %s was added already; for a further token of the same machine use --again", errConflict, m.Device)
+	case errors.Is(err, kekstore.ErrNotFound) && m.Again:
+		return "", fmt.Errorf("a further token of %s, which was never added: %w", m.Device, err)
 	case err != nil && !errors.Is(err, kekstore.ErrNotFound):
 		return "", err
 	}
@@ -87,6 +89,9 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 	}
 	ev := auditBy(agent, "device-added")
 	ev.Device = m.Device
+	if m.Again {
+		ev.Detail = "a further token"
+	}
 	if err := s.record(ctx, ev); err != nil {
 		return "", err
 	}
@@ -118,8 +123,8 @@ func (s *Server) suspendDevice(w http.ResponseWriter, r *http.Request, agent *Ag
 	if err := readJSON(w, r, &m); err != nil {
 		return err
 	}
-	if m.Reason == "" || len(m.Reason) > 200 || strings.ContainsFunc(m.Reason, func(c rune) bool { return c < ' ' }) {
-		return fmt.Errorf("%w: a suspension needs a reason of one line, at most 200 bytes", errRequest)
+	if err := oneLine("suspension", m.Reason); err != nil {
+		return err
 	}
 	ev := auditBy(agent, "suspend")
 	ev.Detail = m.Reason

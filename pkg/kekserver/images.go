@@ -129,15 +129,14 @@ func (s *state) image(ctx context.Context, digest string) (*image, error) {
 // name it. What a quote cannot tell from a revoked image is revoked with it,
 // whatever other manifest names it.
 func (v *images) standing(m *image, lab bool) (kekproto.ManifestState, string) {
+	revoked := func(by *image) string { return by.name() + " was revoked: " + by.revoked.Reason }
 	if m.revoked != nil {
-		return kekproto.ManifestRevoked, fmt.Sprintf("%s was revoked: %s", m.name(), m.revoked.Reason)
+		return kekproto.ManifestRevoked, revoked(m)
 	}
-	if t := v.graves[m.key()]; t != nil {
-		why := fmt.Sprintf("%s was revoked: %s", t.name(), t.revoked.Reason)
-		if t.name() != m.name() {
-			why = fmt.Sprintf("%s measures as %s", m.name(), why)
-		}
-		return kekproto.ManifestRevoked, why
+	if t := v.graves[m.key()]; t != nil && t.name() == m.name() {
+		return kekproto.ManifestRevoked, revoked(t)
+	} else if t != nil {
+		return kekproto.ManifestRevoked, m.name() + " cannot be told apart from another image: " + revoked(t)
 	}
 	least, ok := v.minimum[m.Role]
 	switch {
@@ -163,6 +162,7 @@ func (v *images) match(pcrs map[int][]byte, role measure.Role, lab bool) (found 
 		state, reason := v.standing(m, lab)
 		switch {
 		case state == kekproto.ManifestRevoked:
+			_, reason = v.standing(v.graves[m.key()], lab)
 			return nil, nil, reason // whatever else has these values
 		case m.Role == role && state == kekproto.ManifestAccepted:
 			found = m // the newest of several, since they are sorted

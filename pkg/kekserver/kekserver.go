@@ -147,25 +147,43 @@ func (c *Config) validate() error {
 	need(len(c.Certificate.Certificate) > 0, "no TLS certificate")
 	need(c.EKPolicy == EKRequired || c.EKPolicy == EKRecord, "EK policy is neither required nor record")
 	need(c.EKPolicy != EKRequired || c.EKRoots != nil, "EK certificates are required, but no roots are given")
-	signers, keys := map[string]bool{}, map[string]string{}
+	signers := c.checkAgents(&errs)
+	need(c.Threshold >= 1 && c.Threshold <= signers,
+		fmt.Sprintf("received needs %d agents, of %d who sign", c.Threshold, signers))
+	return errors.Join(errs...)
+}
+
+// checkAgents refuses agents that cannot be told apart, and returns how many
+// sign.
+func (c *Config) checkAgents(errs *[]error) int {
+	bad := func(format string, args ...any) { *errs = append(*errs, fmt.Errorf(format, args...)) }
+	signers, keys, certificates := map[string]bool{}, map[string]string{}, map[[32]byte]string{}
 	for _, a := range c.Agents {
 		switch a.Role {
 		case RoleOperator, RoleAgent, RoleViewer, RoleMetrics:
 		default:
-			errs = append(errs, fmt.Errorf("agent %q has unknown role %q", a.Name, a.Role))
+			bad("agent %q has unknown role %q", a.Name, a.Role)
 		}
-		if a.Key != nil {
-			need(!signers[a.Key.Name()], fmt.Sprintf("two agents sign as %q", a.Key.Name()))
-			signers[a.Key.Name()] = true
-			other, taken := keys[string(a.PublicKey)]
-			need(len(a.PublicKey) == ed25519.PublicKeySize, fmt.Sprintf("agent %q has no public key of %d bytes", a.Name, ed25519.PublicKeySize))
-			need(!taken, fmt.Sprintf("agents %q and %q sign with the same key, so they count as one; make a key of its own for each", other, a.Name))
-			keys[string(a.PublicKey)] = a.Name
+		if other, taken := certificates[a.Certificate]; taken {
+			bad("agents %q and %q have the same client certificate, so nobody can tell who asks; make one of its own for each", other, a.Name)
 		}
+		certificates[a.Certificate] = a.Name
+		if a.Key == nil {
+			continue
+		}
+		if signers[a.Key.Name()] {
+			bad("two agents sign as %q", a.Key.Name())
+		}
+		signers[a.Key.Name()] = true
+		if len(a.PublicKey) != ed25519.PublicKeySize {
+			bad("agent %q has no public key of %d bytes", a.Name, ed25519.PublicKeySize)
+		}
+		if other, taken := keys[string(a.PublicKey)]; taken {
+			bad("agents %q and %q sign with the same key, so they count as one; make a key of its own for each", other, a.Name)
+		}
+		keys[string(a.PublicKey)] = a.Name
 	}
-	need(c.Threshold >= 1 && c.Threshold <= len(signers),
-		fmt.Sprintf("received needs %d agents, of %d who sign", c.Threshold, len(signers)))
-	return errors.Join(errs...)
+	return len(signers)
 }
 
 // record makes an event durable, with the store's epoch.

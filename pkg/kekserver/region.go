@@ -113,7 +113,7 @@ func (s *Server) signers(notes [][]byte, shipment string) ([]string, error) {
 		out = append(out, names[key])
 	}
 	if len(out) < s.cfg.Threshold {
-		return nil, fmt.Errorf("%w: %d agents signed (%s), %d are needed", errConflict, len(out), strings.Join(out, ", "), s.cfg.Threshold)
+		return nil, fmt.Errorf("%w: signed by %s only; %d agents are needed", errConflict, strings.Join(out, ", "), s.cfg.Threshold)
 	}
 	return out, nil
 }

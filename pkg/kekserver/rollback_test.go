@@ -2,6 +2,8 @@ package kekserver_test
 
 import (
 	"context"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/landfall-project/landfall/pkg/fleetdir"
@@ -34,4 +36,19 @@ func TestEnrolmentEndsWithBuilding(t *testing.T) {
 	if f.device().Enrolled || f.auditLines("enrol") != 0 {
 		t.Error("a device was enrolled in transit")
 	}
+}
+
+// A further token is for a device that was added: not for a slip of the pen,
+// which would then wait for enrolment until the region ships.
+func TestFurtherTokenOfAnUnknownDevice(t *testing.T) {
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	again := &kekproto.NewDevice{Device: testDevice, Again: true}
+	if status, body := f.as("alice", "POST", "/v1/devices", again, nil); status != http.StatusNotFound || !strings.Contains(body, "never added") {
+		t.Errorf("a further token of an unknown device: %d %s", status, body)
+	}
+	if n := f.status().Devices; n != 0 {
+		t.Errorf("%d devices, want none", n)
+	}
+	f.addDevice().Wipe()
+	f.must("POST", "/v1/devices", again, nil)
 }
