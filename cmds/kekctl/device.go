@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, "KEK", fmt.Sprintf("generation %s, sealed under %s", dash(uint64(d.Generation)), dash(uint64(d.Sealed))))
 	line(w, "last release", seen(d))
 	line(w, "last refusal", refusal(d))
-	line(w, "last report", d.Report)
+	line(w, "last report", cmp.Or(d.Report, "-"))
 }
 
 func (a *app) deviceApprove() *cobra.Command {

@@ -17,6 +17,25 @@ func line(w io.Writer, cells ...string) {
 	_, _ = fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) // the tab writer keeps errors for Flush
 }
 
+// row writes one row of a table whose cells may be empty: tab writers align
+// only what is there in each row.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		if c == "" {
+			cells[i] = "-"
+		}
+	}
+	line(w, cells...)
+}
+
+// count is "1 member", "2 members".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
 func dash(n uint64) string {
 	if n == 0 {
 		return "-"
@@ -52,7 +71,12 @@ func refusal(d *kekproto.DeviceInfo) string {
 	if d.Refuse == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s %s (%d times) %s", when(d.Refuse.Time), d.Refuse.Code, d.Refuse.Count, d.Refuse.Message)
+	return fmt.Sprintf("%s %s (%s) %s", when(d.Refuse.Time), d.Refuse.Code, count(d.Refuse.Count, "time"), reasons(d.Refuse))
+}
+
+// reasons is a refusal's message and how the image differs.
+func reasons(r *kekproto.RefusalInfo) string {
+	return strings.Join(append([]string{r.Message}, r.Differences...), "; ")
 }
 
 func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

@@ -71,7 +71,7 @@ func (a *app) command() *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.initCommand(), a.deviceCommand(), a.sliceCommand(), a.manifestCommand(),
 		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(),
-		a.statusCommand(), a.explainCommand(), a.auditCommand(), a.backupCommand())
+		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

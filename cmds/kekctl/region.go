@@ -11,32 +11,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// documents posts each file as a signed document of a type; want names such a
-// file. The member verifies it: the look at the type is for a clear text only.
-func (a *app) documents(ctx context.Context, path, typ, want string, files []string) error {
-	c, err := a.connect()
+// readSigned reads a signed document of a type; want names such a file. The
+// member verifies it: the look at the type is for a clear text only.
+func readSigned(name, typ, want string) ([]byte, error) {
+	data, err := os.ReadFile(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, name := range files {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
-			return fmt.Errorf("%s: not a %s", name, want)
-		}
-		if err := c.do(ctx, "POST", path, &kekproto.Document{Note: data}, nil); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		a.say("%s: recorded", name)
+	if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
+		return nil, fmt.Errorf("%s: not a %s", name, want)
 	}
-	return nil
+	return data, nil
 }
 
 func (a *app) sliceCommand() *cobra.Command {
@@ -47,7 +36,21 @@ func (a *app) sliceCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice slice add slices/*.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.documents(cmd.Context(), "/v1/slices", snapshot.SliceType, "slice; want what `snapshot sign` wrote", args)
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				note, err := readSigned(name, snapshot.SliceType, "slice; want what `snapshot sign` wrote")
+				if err != nil {
+					return err
+				}
+				if err := c.do(cmd.Context(), "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				a.say("%s: recorded", name)
+			}
+			return nil
 		},
 	}, &cobra.Command{
 		Use:     "get DEVICE",
@@ -61,20 +64,6 @@ func (a *app) sliceCommand() *cobra.Command {
 			}
 			_, err := a.stdout.Write(d.Note)
 			return err
-		},
-	})
-	return c
-}
-
-func (a *app) manifestCommand() *cobra.Command {
-	c := &cobra.Command{Use: "manifest", Short: "Accept signed images"}
-	c.AddCommand(&cobra.Command{
-		Use:     "add FILE...",
-		Short:   "Accept images by their signed manifests",
-		Example: "  kekctl --region r7 --as alice manifest add landfall-server-1.4.manifest",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.documents(cmd.Context(), "/v1/manifests", measure.ManifestType, "manifest; want NAME-VERSION.manifest", args)
 		},
 	})
 	return c

@@ -3,7 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,22 +40,30 @@ func verdict(st *kekproto.Status) string {
 		return "dark as it should be: in transit; agents `kekctl receive`, then `kekctl live`"
 	case st.State == kekproto.StateReceived:
 		return "dark: received, not live; `kekctl live`"
-	case !hasRole(st, "server"):
-		return "DARK: no server image is accepted; `kekctl manifest add`"
+	case !hasRole(&st.Images, "server"):
+		return "DARK: no server image is accepted; `kekctl manifest list`, `kekctl manifest add`"
 	case len(st.Refused) > 0:
-		return fmt.Sprintf("%d devices are refused, see below", len(st.Refused))
+		return fmt.Sprintf("%s refused, see below", are(len(st.Refused), "device"))
+	case st.Sealed == 0:
+		return "no device is sealed yet, so there is no key to release"
 	default:
 		return "keys are released"
 	}
 }
 
-func hasRole(st *kekproto.Status, role string) bool {
-	for _, m := range st.Manifests {
-		if m.Role == role {
-			return true
-		}
+// hasRole says whether an image of a role is accepted.
+func hasRole(st *kekproto.Images, role string) bool {
+	return slices.ContainsFunc(st.Manifests, func(m kekproto.ManifestInfo) bool {
+		return m.Role == role && m.State == kekproto.ManifestAccepted
+	})
+}
+
+// are is "1 device is", "2 devices are".
+func are(n int, thing string) string {
+	if n == 1 {
+		return count(n, thing) + " is"
 	}
-	return false
+	return count(n, thing) + " are"
 }
 
 func showStatus(w io.Writer, st *kekproto.Status) {
@@ -63,17 +74,32 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 	line(w, "member "+st.Member, "up since "+when(st.Since), fmt.Sprintf("store epoch %d, audit log %d lines, head %.16s…", st.StoreEpoch, st.AuditLines, st.AuditHead))
 	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Suspended),
 		fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
-	for _, m := range st.Manifests {
-		line(w, "image "+m.Image, m.Version, "role "+m.Role+", boot form "+m.Form)
-	}
+	showImages(w, &st.Images)
 	if st.RefusedOthers > 0 {
-		line(w, "strangers", fmt.Sprintf("%d requests named no known device", st.RefusedOthers))
+		line(w, "strangers", count(st.RefusedOthers, "request")+" named no known device")
 	}
 	for _, id := range st.Unproved {
 		line(w, "unproved "+id, "named by somebody whose quote is not by its attestation key; `kekctl explain "+id+"`")
 	}
 	for _, d := range st.Refused {
-		line(w, "refused "+d.Device, d.Refuse.Code, d.Refuse.Message)
+		line(w, "refused "+d.Device, d.Refuse.Code, reasons(d.Refuse))
+	}
+}
+
+func showImages(w io.Writer, st *kekproto.Images) {
+	others := 0
+	for _, m := range st.Manifests {
+		if m.State != kekproto.ManifestAccepted {
+			others++
+			continue
+		}
+		line(w, "image "+m.Image, m.Version, "role "+m.Role+", boot form "+m.Form)
+	}
+	if others > 0 {
+		line(w, "images that get nothing", fmt.Sprint(others), "revoked, too old or never accepted; `kekctl manifest list`")
+	}
+	for _, role := range slices.Sorted(maps.Keys(st.Minimum)) {
+		line(w, "minimum of role "+role, st.Minimum[role], "what is older gets nothing")
 	}
 }
 
@@ -96,8 +122,8 @@ func (a *app) explainCommand() *cobra.Command {
 func explain(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, d.Device, stateOf(d))
 	if u := d.Unproved; u != nil {
-		line(w, "UNPROVED", fmt.Sprintf("%s: somebody named this device, %d times, last for %s at %s: %s; "+
-			"another TPM is in it, or it was not this device", u.Code, u.Count, u.Op, when(u.Time), u.Message))
+		line(w, "UNPROVED", fmt.Sprintf("%s: somebody named this device, %s, last for %s at %s: %s; "+
+			"another TPM is in it, or it was not this device", u.Code, count(u.Count, "time"), u.Op, when(u.Time), u.Message))
 	}
 	if f := d.Drift; f != nil {
 		line(w, "ALARM", fmt.Sprintf("PCR %s (firmware, option ROMs, Secure Boot) changed at the release of %s: an update of yours, or look at the machine", f.PCRs, when(f.Time)))
@@ -114,16 +140,24 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 		default:
 			line(w, "NEVER", "this member has not heard of it since the region's state changed")
 		}
-		line(w, "report", d.Report)
+		if d.Report != "" {
+			line(w, "report", d.Report)
+		}
 		return
 	}
 	info, _ := report.Lookup(report.Code(r.Code))
 	line(w, "CODE", r.Code, info.Title)
 	line(w, "WHAT", r.Message)
+	for _, d := range r.Differences {
+		line(w, "DIFFERS", d)
+	}
 	line(w, "WHY", info.Why)
 	line(w, "DO", repair(r, info))
 	line(w, "WAIT", string(info.Wait))
-	line(w, "WHEN", fmt.Sprintf("%s, %s, %d times since this member started", when(r.Time), r.Op, r.Count))
+	line(w, "WHEN", fmt.Sprintf("%s, %s, %s since this member started", when(r.Time), r.Op, count(r.Count, "time")))
+	if len(r.Differences) > 0 {
+		line(w, "MORE", "`kekctl evidence "+d.Device+"` shows what it measured")
+	}
 }
 
 func (a *app) auditCommand() *cobra.Command {
@@ -167,9 +201,9 @@ func (a *app) showAudit(data []byte, device string) error {
 		return err
 	}
 	return a.print(lines, func(w io.Writer) {
-		line(w, "N", "TIME", "EVENT", "DEVICE", "BY", "CODE", "WHAT")
+		row(w, "N", "TIME", "EVENT", "DEVICE", "BY", "CODE", "WHAT")
 		for _, r := range lines {
-			line(w, fmt.Sprint(r.Number), when(r.Time), r.Event, r.Device, r.Agent+r.Peer, r.Code, what(&r))
+			row(w, fmt.Sprint(r.Number), when(r.Time), r.Event, r.Device, r.Agent+r.Peer, r.Code, what(&r))
 		}
 	})
 }
@@ -178,11 +212,11 @@ func what(r *audit.Record) string {
 	out := r.Detail
 	for _, p := range []string{r.State, r.Image} {
 		if p != "" {
-			out = p + " " + out
+			out = strings.TrimSpace(p + " " + out)
 		}
 	}
 	if r.ResetJump > 0 {
-		out += fmt.Sprintf(" ALARM: its TPM was reset %d times since the last release", r.ResetJump)
+		out += fmt.Sprintf(" ALARM: its TPM was reset %s since the last release", count(int(r.ResetJump), "time"))
 	}
 	if r.Changed != "" {
 		out += fmt.Sprintf(" ALARM: PCR %s is not that of the last release", r.Changed)
@@ -237,7 +271,7 @@ func (a *app) verifyAudit(data []byte, kept string) error {
 	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {
 		line(w, fmt.Sprintf("%d lines follow from each other; head %s", head.Number, head))
 		if head.Torn > 0 {
-			line(w, fmt.Sprintf("%d times a power cut tore the last batch; it is accounted for", head.Torn))
+			line(w, count(head.Torn, "time")+" a power cut tore the last batch; it is accounted for")
 		}
 		if rest > 0 {
 			line(w, fmt.Sprintf("%d bytes at the end are of a batch being written, or torn", rest))

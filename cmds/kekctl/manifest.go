@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/measure"
+)
+
+func (a *app) manifestCommand() *cobra.Command {
+	c := &cobra.Command{Use: "manifest", Short: "Accept, list and revoke signed images"}
+	c.AddCommand(a.manifestAdd(), a.manifestList(), a.manifestRevoke(), a.manifestMinimum())
+	return c
+}
+
+func (a *app) manifestAdd() *cobra.Command {
+	var policy string
+	c := &cobra.Command{
+		Use:   "add FILE...",
+		Short: "Accept images by their signed manifests",
+		Long: "Accept images by their signed manifests. The PCR policy of an image is kept beside its manifest: a\n" +
+			"device that boots the image and has no policy for it gets it from here. It is looked for in the\n" +
+			"same folder, as NAME.policy beside NAME.manifest; a manifest that was added before may get its\n" +
+			"policy later by adding both again.",
+		Example: "  kekctl --region r7 --as alice manifest add landfall-server-1.4.manifest",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if policy != "" && len(args) > 1 {
+				return fmt.Errorf("--policy is of one image, but %d manifests are given", len(args))
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := a.addManifest(cmd.Context(), c, name, policy); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&policy, "policy", "", "the image's PCR policy (default: NAME.policy beside NAME.manifest, if it is there)")
+	return c
+}
+
+func (a *app) addManifest(ctx context.Context, c *client, name, policy string) error {
+	note, err := readSigned(name, measure.ManifestType, "manifest; want NAME-VERSION.manifest")
+	if err != nil {
+		return err
+	}
+	in := &kekproto.NewManifest{Note: note}
+	beside := policy
+	if base, ok := strings.CutSuffix(name, ".manifest"); ok && policy == "" {
+		beside = base + ".policy"
+	}
+	if beside != "" {
+		in.Policy, err = os.ReadFile(beside)
+		if err != nil && (policy != "" || !errors.Is(err, fs.ErrNotExist)) {
+			return fmt.Errorf("PCR policy: %w", err)
+		}
+	}
+	if err := c.do(ctx, "POST", "/v1/manifests", in, nil); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if in.Policy == nil {
+		a.say("%s: recorded, without a PCR policy: devices need it on a LANDFALL partition", name)
+		return nil
+	}
+	a.say("%s: recorded, with PCR policy %s", name, beside)
+	return nil
+}
+
+func (a *app) manifestList() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List all images and what the fleet thinks of them",
+		Example: "  kekctl --region r7 --as alice manifest list",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all kekproto.Images
+			if err := a.call(cmd.Context(), "GET", "/v1/manifests", nil, &all); err != nil {
+				return err
+			}
+			return a.print(&all, func(w io.Writer) { showManifests(w, &all) })
+		},
+	}
+}
+
+func showManifests(w io.Writer, all *kekproto.Images) {
+	if len(all.Manifests) == 0 {
+		line(w, "no image was added; `kekctl manifest add NAME-VERSION.manifest`")
+	} else {
+		row(w, "IMAGE", "VERSION", "ROLE", "FORM", "STATE", "POLICY", "MANIFEST", "WHY")
+	}
+	for _, m := range all.Manifests {
+		policy := ""
+		if m.Policy {
+			policy = "yes"
+		}
+		row(w, m.Image, m.Version, m.Role, m.Form, stateWord(m.State), policy, short(m.Digest), m.Reason)
+	}
+	for _, role := range slices.Sorted(maps.Keys(all.Minimum)) {
+		line(w, fmt.Sprintf("images of role %s older than %s get nothing", role, all.Minimum[role]))
+	}
+}
+
+// stateWord: what opens nothing is in capitals.
+func stateWord(s kekproto.ManifestState) string {
+	if s == kekproto.ManifestAccepted {
+		return string(s)
+	}
+	return strings.ToUpper(string(s))
+}
+
+// short is enough of a digest for `manifest revoke`.
+func short(digest string) string { return digest[:min(len(digest), 16)] }
+
+func (a *app) manifestRevoke() *cobra.Command {
+	var in kekproto.Revocation
+	c := &cobra.Command{
+		Use:   "revoke {DIGEST | IMAGE VERSION} --reason TEXT",
+		Short: "Give nothing to an image any more, for good",
+		Long: "Give nothing to an image any more: neither a manifest of these PCR values nor this version comes\n" +
+			"back, so that an old image with a known hole cannot be booted to get keys. DIGEST is the first 8\n" +
+			"digits or more of what `manifest list` shows; IMAGE VERSION means all its boot forms, or the one of\n" +
+			"--form. Servers that run are not touched; the TPM's own policy opens the wrapped key to the old\n" +
+			"image still, but without the fleet's key that is ciphertext.",
+		Example: "  kekctl --region r7 --as alice manifest revoke landfall-server 1.4 --reason 'kernel hole, use 1.5'",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if in.Digest = args[0]; len(args) == 2 {
+				in.Digest, in.Image, in.Version = "", args[0], args[1]
+			}
+			var all kekproto.Images
+			err := a.call(cmd.Context(), "POST", "/v1/manifests/revoke", &in, &all)
+			if errors.Is(err, errNotFound) {
+				return fmt.Errorf("no such manifest (%s); see `kekctl manifest list`", strings.Join(args, " "))
+			}
+			if err != nil {
+				return err
+			}
+			return a.afterwards(&all)
+		},
+	}
+	c.Flags().StringVar(&in.Form, "form", "", "revoke this boot form of IMAGE VERSION only")
+	c.Flags().StringVar(&in.Reason, "reason", "", "one line, shown on the console of a device that boots it")
+	if err := c.MarkFlagRequired("reason"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return c
+}
+
+func (a *app) manifestMinimum() *cobra.Command {
+	var in kekproto.Minimum
+	c := &cobra.Command{
+		Use:   "minimum ROLE VERSION",
+		Short: "Set the oldest version of a role's images that gets anything",
+		Long: "Set the oldest version of the images of a role (server, factory, keyserver) that gets anything, by\n" +
+			"semantic versioning. Images below it get nothing, and none below it is added.",
+		Example: "  kekctl --region r7 --as alice manifest minimum server 1.5",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in.Role, in.Version = args[0], args[1]
+			var all kekproto.Images
+			if err := a.call(cmd.Context(), "POST", "/v1/manifests/minimum", &in, &all); err != nil {
+				return err
+			}
+			return a.afterwards(&all)
+		},
+	}
+	c.Flags().BoolVar(&in.Lower, "lower", false, "let the minimum be lower than it is")
+	return c
+}
+
+// afterwards shows what is left, and says so if that is nothing.
+func (a *app) afterwards(all *kekproto.Images) error {
+	if err := a.print(all, func(w io.Writer) { showManifests(w, all) }); err != nil {
+		return err
+	}
+	if !hasRole(all, string(measure.RoleServer)) {
+		a.say("NO SERVER IMAGE IS ACCEPTED NOW: no server of the region boots until one is added")
+	}
+	return nil
+}
