@@ -104,6 +104,7 @@ var _ io.Writer = (*lines)(nil)
 
 // metadata is the part of a LUKS2 header that tells how far making it went.
 type metadata struct {
+	Keyslots map[string]json.RawMessage `json:"keyslots"`
 	Segments map[string]struct {
 		Type  string   `json:"type"`
 		Flags []string `json:"flags"`

@@ -60,8 +60,8 @@ func (j *Job) String() string {
 		what = "sealed already: checked only"
 	case j.State == StateInProgress:
 		what = "encryption in place goes on where it was cut off"
-	case j.State == StateEncrypted && j.Spec.Factory.Way == "in-place":
-		what = "encrypted already: gets its token"
+	case j.State == StateEncrypted:
+		what = "encrypted already, data kept: gets its token, if this device's key opens it"
 	case j.Spec.Factory.Way == "in-place":
 		what = fmt.Sprintf("%s encrypted in place, data kept", j.Content)
 		if j.Shrink > 0 {
@@ -180,13 +180,12 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 	case luks && isSealed(job.Device):
 		job.State = StateSealed
 		return nil
-	case luks && job.Spec.Factory.Way == "in-place":
+	case luks && (job.Spec.Factory.Way == "in-place" || !unfinished(job.Device, meta)):
 		job.State = StateEncrypted
 		return nil
 	}
 	job.State = StateToDo
 	if job.Spec.Factory.Way == "format" {
-		// A volume of ours without its token was never used: it is made anew.
 		if !luks && job.Content != ContentBlank {
 			return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
 		}
@@ -241,6 +240,9 @@ func (m *Maker) Make(ctx context.Context, dek *secret.Bytes, job *Job) error {
 		return nil
 	}
 	if job.Spec.Factory.Way == "format" {
+		if job.State == StateEncrypted {
+			return nil // it may hold data: only its token is missing
+		}
 		return m.format(ctx, dek, job)
 	}
 	return m.inPlace(ctx, dek, job)

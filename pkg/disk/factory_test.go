@@ -153,9 +153,13 @@ func TestFormat(t *testing.T) {
 	if jobs[0].InUse() {
 		t.Error("a blank disk counts as encrypted")
 	}
-	// Cut off before the token: made anew.
+	// Cut off before it was finished: made anew.
 	if err := m.Make(context.Background(), testDEK("first try"), jobs[0]); err != nil {
 		t.Fatal(err)
+	}
+	command0(t, "cryptsetup", "config", "--label", unfinishedLabel, f.path("vdb"))
+	if jobs, err := m.Plan(context.Background(), []snapshot.Volume{v}); err != nil || jobs[0].State != StateToDo || jobs[0].InUse() {
+		t.Fatalf("Plan of an unfinished volume = %v, %v", jobs, err)
 	}
 	if err := seal(context.Background(), m, dek, v); err != nil {
 		t.Fatal(err)
@@ -165,6 +169,55 @@ func TestFormat(t *testing.T) {
 	}
 	if err := seal(context.Background(), m, dek, v); err != nil {
 		t.Errorf("a run on a sealed volume: %v", err)
+	}
+}
+
+// TestFormatKeepsData: a volume that was in use and has lost its token is
+// never formatted again.
+func TestFormatKeepsData(t *testing.T) {
+	ctx := context.Background()
+	dek, v := testDEK("dek"), volume("data0", "format", "DISK-B", 0)
+	for name, damage := range map[string]func(path string){
+		"token": func(path string) { command0(t, "cryptsetup", "token", "remove", "--token-id", "0", path) },
+		"token, and a header that no server takes": func(path string) {
+			command0(t, "cryptsetup", "token", "remove", "--token-id", "0", path)
+			command0(t, "cryptsetup", "config", "--label", "a\nb", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newTree(t)
+			f.disk("vdb", "DISK-B", 64<<20)
+			m := newMaker(t, f)
+			if err := seal(ctx, m, dek, v); err != nil {
+				t.Fatal(err)
+			}
+			want := decrypted(t, f, dek, v, 4096)
+			damage(f.path("vdb"))
+			before := readFile(t, f.path("vdb"))
+			jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+			if name == "token" && (err != nil || jobs[0].State != StateEncrypted || !jobs[0].InUse() || !strings.Contains(jobs[0].String(), "data kept")) {
+				t.Fatalf("Plan = %v, %v", jobs, err)
+			}
+			if err := seal(ctx, m, testDEK("another"), v); err == nil {
+				t.Error("sealed under a key that does not open it")
+			}
+			if !bytes.Equal(before, readFile(t, f.path("vdb"))) {
+				t.Fatal("the disk was written")
+			}
+			err = seal(ctx, m, dek, v)
+			if name != "token" {
+				if err == nil {
+					t.Error("a header that no server takes was sealed")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(decrypted(t, f, dek, v, 4096), want) {
+				t.Error("the volume's content is another")
+			}
+		})
 	}
 }
 

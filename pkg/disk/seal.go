@@ -12,15 +12,28 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// format makes a fresh volume. A volume without its token was never used, so
-// being cut off means starting over.
+// unfinishedLabel is in the header of a fresh volume from its first write on
+// until its filesystem is made. Such a volume was never used.
+const unfinishedLabel = "landfall-unfinished"
+
+// unfinished says whether a volume of ours was cut off while it was made, so
+// that making it anew destroys nothing. One that merely lost its token is not.
+func unfinished(d Device, meta *metadata) bool {
+	if len(meta.Keyslots) == 0 {
+		return true // nobody can have opened it
+	}
+	h, err := readHeader(d)
+	return err == nil && h.Label == unfinishedLabel
+}
+
+// format makes a fresh volume. Being cut off means starting over.
 func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) error {
 	pass, err := luks2.Passphrase(dek, job.Spec.UUID)
 	if err != nil {
 		return err
 	}
 	defer pass.Wipe()
-	args := append([]string{"luksFormat"}, formatArgs(job, 4096)...)
+	args := append([]string{"luksFormat", "--label", unfinishedLabel}, formatArgs(job, 4096)...)
 	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: append(args, job.Device.Path), input: pass.Expose()}); err != nil {
 		return fmt.Errorf("format %s: %w", job.Device.Path, err)
 	}
@@ -28,6 +41,9 @@ func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) error {
 		if err := m.makeFilesystem(ctx, dek, job); err != nil {
 			return fmt.Errorf("filesystem of volume %s: %w", job.Spec.Name, err)
 		}
+	}
+	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: []string{"config", "--label", "", job.Device.Path}}); err != nil {
+		return fmt.Errorf("finish volume %s: %w", job.Spec.Name, err)
 	}
 	m.logf("%s: formatted: safe to power off", job.Spec.Name)
 	job.State = StateEncrypted
