@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -54,3 +55,5 @@ func parseMeasured(b []byte) (map[int]measure.Hex, error) {
 	}
 	return pcrs, nil
 }
+
+var errMeasured = errors.New("no line \"measured sha256 4=... 9=... 11=... 12=...\" and no JSON object of PCRs")

@@ -7,10 +7,15 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+	"github.com/landfall-project/landfall/pkg/uki/ukitest"
 )
 
 func TestMain(m *testing.M) {
@@ -24,8 +29,57 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 		}
-		return nil
+		return makeImages(env.WorkDir)
 	}})
+}
+
+// makeImages writes UKIs that differ in one component each, and a disk image.
+func makeImages(dir string) error {
+	const cmdline = "console=ttyS0 quiet"
+	initrd := ukitest.Initrd("init", "uinit", "etc/motd", "hello")
+	image := func(kernel, cmdline, version string, initrd []byte) []byte {
+		return ukitest.Build(
+			ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nIMAGE_ID=landfall-server\nIMAGE_VERSION=" + version + "\n")},
+			ukitest.Section{Name: ".cmdline", Data: []byte(cmdline)},
+			ukitest.Section{Name: ".initrd", Data: initrd},
+			ukitest.Section{Name: ".linux", Data: ukitest.Kernel(kernel)},
+		)
+	}
+	part := snapshot.Part{}
+	content, err := part.Bytes()
+	if err != nil {
+		return err
+	}
+	disk, err := snapshot.DiskImage(content, 4<<20)
+	if err != nil {
+		return err
+	}
+	good := image("kernel", cmdline, "1.4", initrd)
+	for name, b := range map[string][]byte{
+		"good.efi":    good,
+		"signed.efi":  ukitest.Sign(good, "signature"),
+		"kernel.efi":  image("lernel", cmdline, "1.4", initrd),
+		"initrd.efi":  image("kernel", cmdline, "1.4", slices.Concat(compressed(initrd), ukitest.Initrd("etc/motd", "hullo", "etc/\x1b[2Jmore", "x"))),
+		"cmdline.efi": image("kernel", cmdline+" debug", "1.4", initrd),
+		"next.efi":    image("kernel", cmdline, "1.5", initrd),
+		"section.efi": ukitest.Build(ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")}, ukitest.Section{Name: ".splash", Data: []byte("BM")}),
+		"plain.efi":   ukitest.Image("kernel", cmdline, "1.4", initrd),
+		"disk.raw":    disk,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compressed is a zstd frame.
+func compressed(b []byte) []byte {
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err)
+	}
+	return e.EncodeAll(b, nil)
 }
 
 // makeRegion writes the keys as kekctl init does.

@@ -16,12 +16,15 @@ import (
 )
 
 func verifyCommand() *cobra.Command {
-	var region string
+	var region, image string
 	cmd := &cobra.Command{
-		Use:   "verify --region DIR MANIFEST [POLICY]",
-		Short: "Verify a manifest, and that a policy says the same",
+		Use:   "verify --region DIR [--image UKI] MANIFEST [POLICY]",
+		Short: "Verify a manifest, that a policy says the same, and that an image is the one",
+		Long: `verify checks the signatures of manifest and policy by the region's keys, that
+both say the same PCR values, and with --image that starting this UKI measures
+them; else it names the components that differ.`,
 		Example: `  imagectl verify --region north out/landfall-server-1.4.manifest out/landfall-server-1.4.policy
-  imagectl verify --region north out/landfall-server-1.4.manifest`,
+  imagectl verify --region north --image landfall-server.efi out/landfall-server-1.4-uki.manifest`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := openManifest(region, args[0])
@@ -33,12 +36,39 @@ func verifyCommand() *cobra.Command {
 					return err
 				}
 			}
+			if image != "" {
+				if err := verifyImage(image, m); err != nil {
+					return err
+				}
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s %s, role %s, %s\n", m.Image, m.Version, m.Role, m.Form)
 			return nil
 		},
 	}
 	regionFlag(cmd, &region)
+	cmd.Flags().StringVar(&image, "image", "", "unified kernel image to compare with the manifest")
 	return cmd
+}
+
+// verifyImage compares what starting an image would measure with a manifest.
+func verifyImage(name string, m *measure.Manifest) error {
+	img, _, err := readUKI(name)
+	if err != nil {
+		return err
+	}
+	events, err := img.Events(m.Form)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	differences := m.Explain(measure.Replay(events), events)
+	if len(differences) == 0 {
+		return nil
+	}
+	errs := []error{fmt.Errorf("%s is not the image of this manifest (%s %s, form %s)", name, m.Image, m.Version, m.Form)}
+	for _, d := range differences {
+		errs = append(errs, errors.New(d.String()))
+	}
+	return errors.Join(errs...)
 }
 
 func regionFlag(cmd *cobra.Command, region *string) {

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/uki"
+)
+
+func readUKI(name string) (*uki.Image, []byte, error) {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	img, err := uki.Parse(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return img, raw, nil
+}
+
+// ukiForms are the forms that were asked for, or all in which the image can be
+// started.
+func ukiForms(asked []string, img *uki.Image) []measure.Form {
+	var forms []measure.Form
+	for _, f := range asked {
+		forms = append(forms, measure.Form(f))
+	}
+	if len(forms) > 0 {
+		return forms
+	}
+	forms = []measure.Form{measure.FormUKI, measure.FormUKIiPXE}
+	if img.Signed() {
+		forms = append(forms, measure.FormUKISecureBoot)
+	}
+	return forms
+}
+
+// osRelease reads a UKI's .osrel: lines NAME=value, as in os-release(5), with
+// quotes around a value that has blanks.
+func osRelease(img *uki.Image) map[string]string {
+	text, _ := img.Section(".osrel")
+	fields := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok && !strings.HasPrefix(name, "#") {
+			fields[name] = strings.Trim(value, `"'`)
+		}
+	}
+	return fields
+}
+
+// kernelVersion reads what a bzImage says of itself: kernel_version at 0x20e
+// points to a text, less 0x200 (Linux, Documentation/arch/x86/boot.rst).
+func kernelVersion(kernel []byte) string {
+	const header, pointer = 0x202, 0x20e
+	if len(kernel) < pointer+2 || string(kernel[header:header+4]) != "HdrS" {
+		return "unknown"
+	}
+	at := 0x200 + int(binary.LittleEndian.Uint16(kernel[pointer:]))
+	if at >= len(kernel) {
+		return "unknown"
+	}
+	text, _, found := bytes.Cut(kernel[at:min(at+256, len(kernel))], []byte{0})
+	if !found {
+		return "unknown"
+	}
+	return fmt.Sprintf("%q", text)
+}
