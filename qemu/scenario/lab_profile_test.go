@@ -33,7 +33,7 @@ func TestUnmeasuredBoot(t *testing.T) {
 
 	log, out := l.Path("measured-lab.log"), l.Path("lab")
 	l.Check(os.WriteFile(log, []byte(console), 0o644))
-	l.Region.command("imagectl", "sign", "--region", l.Region.Dir, "--role", string(measure.RoleServer), "--form", string(measure.FormLab),
+	l.Region.command("imagectl", "sign", "--region", l.Region.Dir, "--role", string(measure.RoleServer), "--form", string(measure.FormLab), "--lab",
 		"--image", "landfall-lab", "--version", "1.0", "--measured", log, "-o", out)
 	manifest := filepath.Join(out, "landfall-lab-1.0.manifest")
 	_, err := l.Region.try("kekctl", "--region", l.Region.Dir, "--as", "alice", "manifest", "add", manifest)

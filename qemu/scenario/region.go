@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/qemu/netlab"
 )
 
@@ -131,7 +132,11 @@ func (r *Region) Approve(role, version, form, console string) string {
 	r.lab.Check(os.WriteFile(log, []byte(console), 0o644))
 	name := "landfall-" + role
 	out := r.lab.Path("approved")
-	r.command("imagectl", "sign", "--region", r.Dir, "--role", role, "--form", form, "--image", name, "--version", version, "--measured", log, "-o", out)
+	args := []string{"sign", "--region", r.Dir, "--role", role, "--form", form, "--image", name, "--version", version, "--measured", log, "-o", out}
+	if form == string(measure.FormLab) {
+		args = append(args, "--lab")
+	}
+	r.command("imagectl", args...)
 	base := filepath.Join(out, name+"-"+version)
 	r.Kekctl("manifest", "add", base+".manifest")
 	return base + ".policy"
