@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,7 @@ type partInput struct {
 	stationDevice string
 	diskMiB       int64
 	out           string
+	force         bool
 }
 
 func partWriteCommand() *cobra.Command {
@@ -39,7 +41,8 @@ func partWriteCommand() *cobra.Command {
 		Short: "Write the content of a LANDFALL partition",
 		Long: `write makes the content of a device's LANDFALL partition, or with --disk-mib a
 whole disk that holds one. Before enrolment that is a station document and a
-one-use token; after it the signed slice and the PCR policies.`,
+one-use token; after it the signed slice and the PCR policies. A file that exists
+is overwritten with --force only; a device never: copy the file onto it.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
@@ -54,10 +57,14 @@ one-use token; after it the signed slice and the PCR policies.`,
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
 	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	f.BoolVar(&in.force, "force", false, "overwrite a file that exists")
 	return cmd
 }
 
 func (in *partInput) write(cmd *cobra.Command) error {
+	if err := in.checkOutput(); err != nil {
+		return err
+	}
 	p, err := in.collect(cmd)
 	if err != nil {
 		return err
@@ -81,23 +88,52 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	return writeFile(cmd, in.out, perm, b)
 }
 
+// checkOutput keeps the partition of another device, or one with an unused
+// token, from being lost by a wrong name.
+func (in *partInput) checkOutput() error {
+	if in.out == "-" {
+		return nil
+	}
+	info, err := os.Stat(in.out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no regular file: write to one, and copy that", in.out)
+	case !in.force:
+		return fmt.Errorf("%s exists: choose another name, or --force", in.out)
+	}
+	return nil
+}
+
+// readPartFile refuses what a partition would carry as if it were there.
+func readPartFile(cmd *cobra.Command, name string) ([]byte, error) {
+	b, err := readFile(cmd, name)
+	if err == nil && len(bytes.TrimSpace(b)) == 0 {
+		return nil, fmt.Errorf("%s is empty", name)
+	}
+	return b, err
+}
+
 func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 	p := new(snapshot.Part)
 	var err error
 	if in.slice != "" {
-		if p.Slice, err = readFile(cmd, in.slice); err != nil {
+		if p.Slice, err = readPartFile(cmd, in.slice); err != nil {
 			return nil, err
 		}
 	}
 	for _, name := range in.policies {
-		b, err := readFile(cmd, name)
+		b, err := readPartFile(cmd, name)
 		if err != nil {
 			return nil, err
 		}
 		p.Policies = append(p.Policies, b)
 	}
 	if in.token != "" {
-		if p.Token, err = readFile(cmd, in.token); err != nil {
+		if p.Token, err = readPartFile(cmd, in.token); err != nil {
 			return nil, err
 		}
 	}
