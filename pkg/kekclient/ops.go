@@ -176,16 +176,18 @@ func (c *conn) refusal(status int, answer []byte) error {
 	if err := json.Unmarshal(answer, &r); err != nil || r.Code == "" {
 		return fmt.Errorf("answer has HTTP status %d", status)
 	}
-	problem := &report.Problem{Code: report.Code(r.Code), What: printable(r.Message) + " (says key server " + c.member + ")", Do: printable(r.Repair)}
+	problem := &report.Problem{Code: report.Code(r.Code), What: printable(r.Message, maxWords) + " (says key server " + c.member + ")", Do: printable(r.Repair, maxWords)}
 	if _, ok := report.Lookup(problem.Code); !ok {
 		return fmt.Errorf("answer refuses with unknown code %.20q", r.Code)
 	}
 	return problem
 }
 
+// maxWords bounds a member's words about a refusal, in characters.
+const maxWords = 400
+
 // printable keeps a member's words from driving the console.
-func printable(s string) string {
-	const most = 400
+func printable(s string, most int) string {
 	out := make([]rune, 0, min(len(s), most))
 	for _, c := range s {
 		if c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xa0) {
@@ -328,7 +330,7 @@ func (c *Client) evidence(ctx context.Context, conn *conn) (string, error) {
 	var out kekproto.Response
 	err = conn.exchange(ctx, kekproto.OpEvidence.Path(),
 		&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpEvidence, Device: c.Device, Body: body}, &out)
-	return printable(out.Message), err
+	return printable(out.Message, kekproto.MaxMessage), err
 }
 
 // localError is a failure of this machine, which no other member mends.

@@ -30,7 +30,7 @@ func marshal(t testing.TB, v any) []byte {
 }
 
 func TestParseRequest(t *testing.T) {
-	for _, op := range []Op{OpRelease, OpAuths, OpKEK, OpSealed, OpReport} {
+	for _, op := range []Op{OpRelease, OpAuths, OpKEK, OpSealed, OpReport, OpEvidence} {
 		r := goodRequest(op)
 		if _, err := ParseRequest(marshal(t, &r), op); err != nil {
 			t.Errorf("%s: %v", op, err)
@@ -41,7 +41,15 @@ func TestParseRequest(t *testing.T) {
 		edit(&r)
 		return marshal(t, &r)
 	}
-	good := with(func(*Request) {})
+	good := with(func(r *Request) { r.NeedPolicy = true })
+	if r, err := ParseRequest(good, OpRelease); err != nil || !r.NeedPolicy {
+		t.Errorf("a release that needs a policy: %v", err)
+	}
+	kek := goodRequest(OpKEK)
+	kek.NeedPolicy = true
+	if _, err := ParseRequest(marshal(t, &kek), OpKEK); err == nil {
+		t.Error("another operation asks for a policy")
+	}
 	for name, test := range map[string]struct {
 		data []byte
 		want error
@@ -177,6 +185,38 @@ func TestFrozenMessages(t *testing.T) {
 	}
 }
 
+// So do those of an event log.
+func TestFrozenEvidence(t *testing.T) {
+	for _, v := range readVectors(t, "testdata/evidence-v1.json") {
+		r, log, err := ParseEvidence([]byte(v.Body))
+		if (err == nil) != (v.Error == "") || (err != nil && !strings.Contains(err.Error(), v.Error)) {
+			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
+		}
+		if err == nil && (r.Device != "r07-u12" || string(log) != "log") {
+			t.Errorf("%s: device %s, log %q", v.Name, r.Device, log)
+		}
+	}
+}
+
+func TestEvidenceLimits(t *testing.T) {
+	message := func(n int) []byte {
+		r := goodRequest(OpEvidence)
+		r.Body = marshal(t, &EventLog{Log: make([]byte, n)})
+		return marshal(t, &r)
+	}
+	if _, log, err := ParseEvidence(message(MaxEventLog)); err != nil || len(log) != MaxEventLog {
+		t.Errorf("the longest log: %d bytes, %v", len(log), err)
+	}
+	for _, n := range []int{MaxEventLog + 1, 2 * MaxEventLog} {
+		if _, _, err := ParseEvidence(message(n)); err == nil {
+			t.Errorf("a log of %d bytes is accepted", n)
+		}
+	}
+	if _, err := ParseRequest(message(MaxRequest), OpReport); err == nil {
+		t.Error("another operation takes as long a message")
+	}
+}
+
 type vector struct {
 	Name  string `json:"name"`
 	Op    string `json:"op"`
@@ -187,7 +227,12 @@ type vector struct {
 
 func vectors(t testing.TB) []vector {
 	t.Helper()
-	data, err := os.ReadFile("testdata/attested-v1.json")
+	return readVectors(t, "testdata/attested-v1.json")
+}
+
+func readVectors(t testing.TB, path string) []vector {
+	t.Helper()
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +254,32 @@ func FuzzAttested(f *testing.F) {
 		}
 		if !Supported(r.Protocol) || !ValidDeviceID(r.Device) || len(r.HPKEPublic) != HPKEPublicSize || len(a.Request) > MaxRequest {
 			t.Errorf("accepted %+v", r)
+		}
+	})
+}
+
+func FuzzEvidence(f *testing.F) {
+	for _, v := range readVectors(f, "testdata/evidence-v1.json") {
+		f.Add([]byte(v.Body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, log, err := ParseEvidence(body)
+		if err == nil && (r.Op != OpEvidence || !ValidDeviceID(r.Device) || len(log) == 0 || len(log) > MaxEventLog) {
+			t.Errorf("accepted %+v with a log of %d bytes", r, len(log))
+		}
+	})
+}
+
+// What operators send is decoded as strictly.
+func FuzzOperator(f *testing.F) {
+	f.Add([]byte(`{"note":"AAAA","policy":"AAAA"}`))
+	f.Add([]byte(`{"image":"landfall-server","version":"1.4","form":"uki","reason":"x"}`))
+	f.Add([]byte(`{"role":"server","version":"1.4","lower":true}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, v := range []any{new(NewManifest), new(Revocation), new(Minimum), new(Evidence)} {
+			if err := Decode(body, MaxEvidence, v); err == nil && len(body) > MaxEvidence {
+				t.Errorf("%T of %d bytes is accepted", v, len(body))
+			}
 		}
 	})
 }
