@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -9,17 +10,19 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/bootentry"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
-// entryInput is what `entry` was asked for.
+// entryInput is what `entry` and `entry check` were asked for.
 type entryInput struct {
 	key, out        string
 	kernel, cmdline string
 	initrds         []string
 	root, entry     string
+	keys            []string
 }
 
 func entryCommand() *cobra.Command {
@@ -52,6 +55,7 @@ adds. Sign again whenever one of the files changes.`,
 			panic(err)
 		}
 	}
+	cmd.AddCommand(entryKeyCommand(), entryCheckCommand())
 	cmd.MarkFlagsOneRequired("kernel", "root")
 	for _, name := range []string{"kernel", "initrd", "cmdline"} {
 		cmd.MarkFlagsMutuallyExclusive("root", name)
@@ -74,17 +78,121 @@ func (in *entryInput) sign(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	note, err := bootentry.SignContent(content, signer)
+	msg, err := bootentry.SignContent(content, signer)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(in.out), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(in.out, note, 0o644); err != nil {
+	if err := os.WriteFile(in.out, msg, 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "signed by %s: %s, %d initrds, command line %q\n", signer.Name(), title, len(content.Initrds), content.Cmdline)
+	return nil
+}
+
+func entryKeyCommand() *cobra.Command {
+	var name, out string
+	cmd := &cobra.Command{
+		Use:   "key --name REGION/NAME -o FILE",
+		Short: "Make a key that signs boot entries",
+		Long: `key makes an Ed25519 key: FILE.key, private, and FILE.pub, whose one line belongs
+into boot.keys of the slices. Files that exist are never overwritten.`,
+		Example: `  imagectl entry key --name north/boot -o offline/boot`,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return makeEntryKey(cmd, name, out) },
+	}
+	cmd.Flags().StringVar(&name, "name", "", "name of the key, shown on consoles")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "files to write, without .key and .pub")
+	for _, name := range []string{"name", "output"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return cmd
+}
+
+func makeEntryKey(cmd *cobra.Command, name, out string) error {
+	private, public, err := note.GenerateKey(rand.Reader, name)
+	if err != nil {
+		return err
+	}
+	if _, err := note.NewVerifier(public); err != nil {
+		return fmt.Errorf("%q is no name of a key: no spaces, no plus sign", name)
+	}
+	for _, f := range []struct {
+		name, text string
+		perm       os.FileMode
+	}{{out + ".key", private, 0o600}, {out + ".pub", public, 0o644}} {
+		if err := writeNew(f.name, []byte(f.text+"\n"), f.perm); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), public)
+	return nil
+}
+
+func writeNew(name string, b []byte, perm os.FileMode) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = f.Write(b)
+	return err
+}
+
+func entryCheckCommand() *cobra.Command {
+	var in entryInput
+	cmd := &cobra.Command{
+		Use:   "check --pub FILE... --root DIR [--entry NAME]",
+		Short: "Say whether a server would start the boot entry of a root",
+		Long: `check looks for a signature of the root's boot entry in its /boot/landfall, as a
+server whose slice names these keys does.`,
+		Example: `  imagectl entry check --pub public/boot.pub --root /mnt`,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return in.check(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&in.keys, "pub", nil, "public key (one line NAME+HASH+KEY); may be given again")
+	f.StringVar(&in.root, "root", "", "mounted root of the production system")
+	f.StringVar(&in.entry, "entry", "", "name of the boot entry in the root; else the default one")
+	for _, name := range []string{"pub", "root"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return cmd
+}
+
+func (in *entryInput) check(cmd *cobra.Command) error {
+	var keys []note.Verifier
+	for _, name := range in.keys {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		key, err := signed.ParseVerifier(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		keys = append(keys, key)
+	}
+	content, title, err := in.content()
+	if err != nil {
+		return err
+	}
+	root, err := bootentry.OpenRoot(in.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	file, signer, err := bootentry.Check(root, content, keys)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "ok: %s is signed by %s (%s)\n", title, signer, file)
 	return nil
 }
 
