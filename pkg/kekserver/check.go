@@ -90,7 +90,11 @@ func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Eviden
 	}
 	image, near, why := v.images.match(e.PCRs, role, s.cfg.AllowLab)
 	if image == nil {
-		return &wrongImage{report.Errorf(report.KeyImage, "%s", why), &offer{device: r.Device, op: r.Op, pcrs: e.PCRs, near: near}}
+		problem := report.Errorf(report.KeyImage, "%s", why)
+		if near == nil { // a known image that gets nothing, or none is accepted
+			problem.Do = "boot a released image that the fleet accepts for this; `kekctl manifest list` shows which"
+		}
+		return &wrongImage{problem, &offer{device: r.Device, op: r.Op, pcrs: e.PCRs, near: near}}
 	}
 	r.image = image
 	if r.NeedPolicy {
