@@ -163,10 +163,16 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// vectors are the files of testdata: NAME.note opens with the error of NAME's
-// entry in vectors.json.
+// TestVectors: each file that testdata/vectors.json or vectors-events.json lists
+// opens with the error that is named there.
 func TestVectors(t *testing.T) {
-	file, err := os.ReadFile("testdata/vectors.json")
+	for _, name := range []string{"vectors.json", "vectors-events.json"} {
+		testVectors(t, name)
+	}
+}
+
+func testVectors(t *testing.T, name string) {
+	file, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}

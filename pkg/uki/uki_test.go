@@ -3,6 +3,8 @@ package uki
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -265,6 +267,54 @@ func TestEventsRefuses(t *testing.T) {
 			_, err = img.Events(tt.form)
 			if (err == nil) != (tt.want == "") || (err != nil && (!errors.Is(err, ErrPrediction) || !strings.Contains(err.Error(), tt.want))) {
 				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestVectors: testdata/vectors.json has for each file either part of the error
+// or the Authenticode hash, and the PCRs of each form.
+func TestVectors(t *testing.T) {
+	text, err := os.ReadFile("testdata/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors map[string]struct {
+		Error, Authenticode string
+		Forms               map[measure.Form]map[string]string
+	}
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range vectors {
+		t.Run(name, func(t *testing.T) {
+			b, err := os.ReadFile("testdata/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := Parse(b)
+			if err != nil || v.Error != "" {
+				if v.Error == "" || !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), v.Error) {
+					t.Errorf("got %v, want %q", err, v.Error)
+				}
+				return
+			}
+			if h := img.Hash(); hex.EncodeToString(h[:]) != v.Authenticode {
+				t.Errorf("Authenticode: got %x, want %s", h, v.Authenticode)
+			}
+			for form, want := range v.Forms {
+				got := map[string]string{}
+				events, err := img.Events(form)
+				if err != nil {
+					got["error"] = err.Error()
+				} else {
+					for n, value := range measure.Replay(events) {
+						got[strconv.Itoa(n)] = hex.EncodeToString(value)
+					}
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", form, diff)
+				}
 			}
 		})
 	}
