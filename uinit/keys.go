@@ -13,6 +13,9 @@ import (
 
 // release asks the fleet, member by member, for this device's KEK.
 func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
+	if t.noPolicy != nil {
+		m.lookAgain(t)
+	}
 	client := &kekclient.Client{
 		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.note,
 		NeedPolicy: t.noPolicy != nil,

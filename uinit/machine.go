@@ -67,10 +67,14 @@ func (m *machine) note(format string, args ...any) {
 	}
 }
 
-// warn shows a problem that stops nothing, and keeps it for the report.
+// warn shows a problem that stops nothing, and keeps it for the report: once,
+// though a step that holds meets it in every attempt.
 func (m *machine) warn(p *report.Problem) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if slices.ContainsFunc(m.warnings, func(w *report.Problem) bool { return w.Code == p.Code && w.What == p.What }) {
+		return
+	}
 	m.warnings = append(m.warnings, p)
 	info, _ := report.Lookup(p.Code)
 	m.consoles.Print(fmt.Sprintf("landfall: warning %s %s: %s", p.Code, info.Title, p.What))

@@ -162,7 +162,9 @@ func TestNoteOnce(t *testing.T) {
 
 func TestWarningsAreKept(t *testing.T) {
 	m, printed := testMachine(t, "/")
-	m.warn(report.Errorf(report.DiskOptional, "data0 is gone"))
+	for range 3 {
+		m.warn(report.Errorf(report.DiskOptional, "data0 is gone"))
+	}
 	if len(m.warnings) != 1 || m.warnings[0].Code != report.DiskOptional {
 		t.Errorf("kept %v", m.warnings)
 	}

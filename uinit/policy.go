@@ -63,6 +63,21 @@ func fitting(policies []*pcrpolicy.Policy, pcrs map[int][]byte, key *rsa.PublicK
 	return nil, report.Errorf(report.NVNoPolicy, "%w; %s", err, measured(pcrs))
 }
 
+// lookAgain looks for a policy on partitions that came late, before the fleet is
+// asked for one.
+func (m *machine) lookAgain(t *trust) {
+	parts, _, err := m.lookForParts()
+	if err != nil {
+		return // what was there before did not fit, either
+	}
+	p, bad := fitting(m.readPolicies(new(snapshot.Part), parts), t.pcrs, t.slots.PolicyKey)
+	if bad != nil {
+		return // what is wrong was said at the first look
+	}
+	t.policy, t.noPolicy = p, nil
+	t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(p) })
+}
+
 // adopt takes the PCR policy that a member of the fleet sent with a release,
 // because none at hand fits. It opens nothing unless the policy key signed it
 // for exactly what this machine measured, whoever sent it.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/keyblob"
@@ -363,5 +364,63 @@ func TestCommandsAfterTheRelease(t *testing.T) {
 		if n := len(s.Bus().Commands()) - before; n > tt.most {
 			t.Errorf("%s: %d TPM commands, at most %d", name, n, tt.most)
 		}
+	}
+}
+
+// TestLatePartitions: a boot volume that is there before the disk with the
+// slice makes nobody hold; one that comes after it still brings its policy.
+func TestLatePartitions(t *testing.T) {
+	region, regionPub := newRoot(t)
+	note, err := snapshot.SignSlice(testSlice(t), region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSealedTPM(t)
+	now := s.measure(t, 2)
+	root := t.TempDir()
+	testImage(t, root, regionPub)
+	show := func(name string, part *snapshot.Part) {
+		content, err := part.Bytes()
+		if err != nil {
+			t.Error(err)
+		}
+		write(t, root, "dev/"+name, string(content))
+		write(t, root, "sys/class/block/"+name+"/size", "2048\n")
+		write(t, root, "sys/class/block/"+name+"/uevent", "PARTNAME=LANDFALL\n")
+	}
+	show("vda1", &snapshot.Part{Policies: [][]byte{signPolicy(t, s.key, "other", values(1))}})
+	img, err := readImage(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := testMachine(t, root)
+	late := start(m, func() (struct{}, error) {
+		time.Sleep(partitionWait / 4)
+		show("vdb1", &snapshot.Part{Slice: note})
+		return struct{}{}, nil
+	})
+	c, err := m.readSlice(img)
+	if err != nil || len(c.policies) != 1 {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	_, _ = late.wait()
+
+	x := &trust{TPM: s.TPM(), pcrs: now}
+	c.Slice = s.slice
+	if err := x.identify(m, c, &image{policy: &s.key.PublicKey}); err != nil || x.noPolicy == nil {
+		t.Fatalf("a policy fits already: %v", err)
+	}
+	show("vdc1", &snapshot.Part{Policies: [][]byte{signPolicy(t, s.key, "new", now)}})
+	asked := false
+	client := member(t, func(w http.ResponseWriter, r *http.Request) { asked = release(t, w, r, s.kek, nil).NeedPolicy })
+	c.Fleet = snapshot.Fleet{CA: client.CA, Members: client.Members}
+	rel, err := m.release(x, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rel.Close()
+	dek, err := m.unwrap(x, c, &rel)
+	if err != nil || asked || !bytes.Equal(dek.Expose(), s.dek.Expose()) {
+		t.Errorf("asked the fleet for a policy: %v; %v", asked, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,21 +116,45 @@ func openSlice(part *snapshot.Part, img *image) (*carried, error) {
 }
 
 // readParts reads the partitions of this name, or in a lab the files that a
-// second initrd with the same bytes has unpacked. Nothing in them is believed:
-// anybody can make such a partition, so a broken one does not hide a good one.
+// second initrd with the same bytes has unpacked. It waits a moment for one
+// that is a device's: a boot volume with another one may be there earlier than
+// the disk. Nothing in them is believed: anybody can make such a partition, so
+// a broken one does not hide a good one.
 func (m *machine) readParts() ([]*snapshot.Part, error) {
 	if part, err := partFromInitrd(filepath.Join(m.root, "landfall")); err != nil {
 		return nil, err
 	} else if part != nil {
 		return []*snapshot.Part{part}, nil
 	}
-	devs, err := m.findPartitions()
-	if err != nil {
-		return nil, err
+	for end := time.Now().Add(partitionWait); ; time.Sleep(partitionLook) {
+		parts, faults, err := m.lookForParts()
+		devices := slices.ContainsFunc(parts, func(p *snapshot.Part) bool { return p.Slice != nil || p.Station != nil })
+		switch {
+		case !devices && time.Now().Before(end):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		for _, err := range faults {
+			m.warn(report.Errorf(report.SlicePartition, "%w", err))
+		}
+		return parts, nil
 	}
-	var parts []*snapshot.Part
-	var faults []error
-	for _, dev := range devs {
+}
+
+// lookForParts reads what is there now. Faults are of partitions beside
+// readable ones.
+func (m *machine) lookForParts() (parts []*snapshot.Part, faults []error, err error) {
+	tree := disk.Tree{Sys: filepath.Join(m.root, "sys"), Dev: filepath.Join(m.root, "dev")}
+	devs, err := tree.Scan()
+	if err != nil {
+		return nil, nil, report.Errorf(report.SliceNoPartition, "%w", err)
+	}
+	found := disk.Landfall(devs)
+	if len(found) == 0 {
+		return nil, nil, report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
+	}
+	for _, dev := range found {
 		part, err := readPart(dev)
 		if err != nil {
 			faults = append(faults, err)
@@ -138,12 +163,9 @@ func (m *machine) readParts() ([]*snapshot.Part, error) {
 		parts = append(parts, part)
 	}
 	if len(parts) == 0 {
-		return nil, report.Errorf(report.SlicePartition, "%w", errors.Join(faults...))
+		return nil, nil, report.Errorf(report.SlicePartition, "%w", errors.Join(faults...))
 	}
-	for _, err := range faults {
-		m.warn(report.Errorf(report.SlicePartition, "%w", err))
-	}
-	return parts, nil
+	return parts, faults, nil
 }
 
 func readPart(dev disk.Device) (*snapshot.Part, error) {
@@ -157,23 +179,6 @@ func readPart(dev disk.Device) (*snapshot.Part, error) {
 		return nil, fmt.Errorf("%s: %w", dev.Path, err)
 	}
 	return part, nil
-}
-
-// findPartitions waits a moment for the first LANDFALL partition.
-func (m *machine) findPartitions() ([]disk.Device, error) {
-	tree := disk.Tree{Sys: filepath.Join(m.root, "sys"), Dev: filepath.Join(m.root, "dev")}
-	for end := time.Now().Add(partitionWait); ; time.Sleep(partitionLook) {
-		devs, err := tree.Scan()
-		if err != nil {
-			return nil, report.Errorf(report.SliceNoPartition, "%w", err)
-		}
-		if found := disk.Landfall(devs); len(found) > 0 {
-			return found, nil
-		}
-		if time.Now().After(end) {
-			return nil, report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
-		}
-	}
 }
 
 // partFromInitrd reads the unpacked form; nil when there is none.

@@ -76,7 +76,14 @@ func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
 	for _, m := range s.Fleet.Members {
 		line("key server", m.ID, m.URL)
 	}
-	line("policy", "lease "+s.Policy.Lease, "links "+s.Policy.Links)
+	for _, k := range s.Boot.Keys {
+		line("boot key", k)
+	}
+	entry := "boot entry: any"
+	if s.Policy.KernelSignature {
+		entry = "boot entry: signed"
+	}
+	line("policy", "lease "+s.Policy.Lease, "links "+s.Policy.Links, entry)
 	return w.Flush()
 }
 
