@@ -19,30 +19,30 @@ import (
 // that a machine that holds for hours does so once for each, and shows the same
 // words meanwhile. The zero value has posted nothing.
 type evidence struct {
-	told []string // refusals with what the members said of the log
-	due  bool     // the last refusal was a new one
+	told   []string // refusals with what the members said of the log
+	offers int      // rounds in which it was, or would have been, posted
+	due    bool     // the last refusal was not explained yet
 }
 
-// maxTold bounds for how many refusals a log is posted in one boot.
-const maxTold = 8
+// maxOffers bounds the rounds of one boot in which a log is posted: members may
+// be busy, or refuse for ever new reasons.
+const maxOffers = 8
 
 // wanted says whether the next refusal is to be explained.
-func (e *evidence) wanted() bool {
-	return (len(e.told) == 0 || e.due) && len(e.told) < maxTold
-}
+func (e *evidence) wanted() bool { return e.offers < maxOffers && (e.offers == 0 || e.due) }
 
 // seen takes a refusal, and gives one that was explained earlier the words of
-// then; explained says whether the log was offered this time.
-func (e *evidence) seen(p *report.Problem, explained bool) *report.Problem {
+// then; offered says whether the log was offered this time.
+func (e *evidence) seen(p *report.Problem, offered bool) *report.Problem {
 	if p.Code != report.KeyImage {
 		return p
 	}
-	if explained {
-		e.told, e.due = append(e.told, p.What), false
+	if offered {
+		e.told, e.offers, e.due = append(e.told, p.What), e.offers+1, false
 		return p
 	}
 	for _, text := range e.told {
-		if rest, ok := strings.CutPrefix(text, p.What); ok && (rest == "" || strings.HasPrefix(rest, "; ")) {
+		if rest, ok := strings.CutPrefix(text, p.What); ok && strings.HasPrefix(rest, "; ") {
 			return &report.Problem{Code: p.Code, What: text, Do: p.Do, Err: p.Err}
 		}
 	}

@@ -20,6 +20,7 @@ const logFile = "sys/kernel/security/tpm0/binary_bios_measurements"
 type refusing struct {
 	mu     sync.Mutex
 	text   string
+	busy   int // event logs that it refuses first
 	posted []string
 }
 
@@ -34,6 +35,11 @@ func (r *refusing) answer(w http.ResponseWriter, q *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 		}
 		r.posted = append(r.posted, string(log.Log))
+		if r.busy--; r.busy >= 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(&kekproto.Refusal{Code: string(report.KeyFleet), Message: "busy"})
+			return
+		}
 		answer = &kekproto.Response{Protocol: kekproto.Version, Message: "PCR 4: kernel differs (measured 3f0c…); PCR 9: command line differs"}
 	} else {
 		w.WriteHeader(http.StatusForbidden)
@@ -96,12 +102,31 @@ func TestTheLogIsPostedOncePerRefusal(t *testing.T) {
 	if got := ask(t, m, client, s); got != want || r.count() != 2 {
 		t.Errorf("the first refusal again: %q, posted %d times", got, r.count())
 	}
-	for i := range 10 * maxTold {
+	for i := range 10 * maxOffers {
 		r.text = fmt.Sprintf("refusal %d", i/2)
 		ask(t, m, client, s)
 	}
-	if r.count() != maxTold {
-		t.Errorf("posted %d times, must be bounded by %d", r.count(), maxTold)
+	if r.count() != maxOffers {
+		t.Errorf("posted %d times, must be bounded by %d", r.count(), maxOffers)
+	}
+}
+
+// TestABusyMemberIsToldLater: what could not be posted is posted in one of the
+// next rounds.
+func TestABusyMemberIsToldLater(t *testing.T) {
+	s := newSealedTPM(t)
+	r := &refusing{text: "no accepted image", busy: 2}
+	client := member(t, r.answer)
+	m, _ := testMachine(t, t.TempDir())
+	write(t, m.root, logFile, "the firmware's log")
+	explained := 0
+	for range 12 {
+		if strings.Contains(ask(t, m, client, s), "PCR 4: kernel differs") {
+			explained++
+		}
+	}
+	if r.count() != 3 || explained < 6 {
+		t.Errorf("posted %d times, explained %d times of 12", r.count(), explained)
 	}
 }
 

@@ -20,8 +20,8 @@ func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.note,
 		NeedPolicy: t.noPolicy != nil,
 	}
-	explained := m.evidence.wanted()
-	if explained {
+	offered := m.evidence.wanted()
+	if offered {
 		client.Evidence = m.eventLog
 	}
 	quoter := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
@@ -33,7 +33,7 @@ func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
 	if err != nil {
 		var p *report.Problem
 		if errors.As(err, &p) {
-			return nil, m.evidence.seen(p, explained)
+			return nil, m.evidence.seen(p, offered)
 		}
 		return nil, tpmProblem(err)
 	}
