@@ -142,13 +142,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // of a device that proved who it is goes into the audit log and counts as the
 // device's own: nobody fills or blurs them from outside. id is empty otherwise.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, id string, err error) {
-	problem := &report.Problem{}
-	if !errors.As(err, &problem) {
-		s.cfg.Log.Error("request failed", "op", op, "device", id, "err", err)
-		problem = &report.Problem{Code: report.KeyFleet, What: "this key server cannot answer now: " + publicCause(err), Err: err}
-	}
-	refusal := kekproto.Refusal{Code: string(problem.Code), Message: problem.What, Repair: problem.Repair()}
-	s.metrics.count(op, problem.Code)
+	refusal := s.refusal(op, id, err)
 	var claim *unproved
 	switch {
 	case id != "":
@@ -159,9 +153,24 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, 
 	default:
 		s.seen.stranger()
 	}
+	s.answerRefusal(w, r, op, id, refusal)
+}
+
+// refusal puts an error into words for a device, and counts it.
+func (s *Server) refusal(op kekproto.Op, id string, err error) kekproto.Refusal {
+	problem := &report.Problem{}
+	if !errors.As(err, &problem) {
+		s.cfg.Log.Error("request failed", "op", op, "device", id, "err", err)
+		problem = &report.Problem{Code: report.KeyFleet, What: "this key server cannot answer now: " + publicCause(err), Err: err}
+	}
+	s.metrics.count(op, problem.Code)
+	return kekproto.Refusal{Code: string(problem.Code), Message: problem.What, Repair: problem.Repair()}
+}
+
+func (s *Server) answerRefusal(w http.ResponseWriter, r *http.Request, op kekproto.Op, id string, refusal kekproto.Refusal) {
 	s.cfg.Log.Debug("refused", "op", op, "device", id, "code", refusal.Code, "why", refusal.Message, "peer", r.RemoteAddr)
 	status := http.StatusForbidden
-	if problem.Code == report.KeyFleet {
+	if refusal.Code == string(report.KeyFleet) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, refusal)

@@ -27,6 +27,13 @@ import (
 // image sends thousands.
 const evidenceAtOnce = 4
 
+// evidenceWait bounds the wait for a turn, and evidenceTime how long a peer may
+// take to send its log: nobody keeps the others waiting by being slow.
+const (
+	evidenceWait = 4 * time.Second
+	evidenceTime = time.Second
+)
+
 // maxDifference bounds one difference in words, in bytes: the event log's own
 // words are in it.
 const maxDifference = 240
@@ -52,7 +59,8 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 	}
 	words, err := s.takeEvidence(w, r, o)
 	if err != nil {
-		s.refuse(w, r, kekproto.OpEvidence, "", err)
+		// It does not take the place of the refusal that it was about.
+		s.answerRefusal(w, r, kekproto.OpEvidence, o.device, s.refusal(kekproto.OpEvidence, o.device, err))
 		return
 	}
 	s.metrics.answered(kekproto.OpEvidence, "", start)
@@ -60,11 +68,16 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) takeEvidence(w http.ResponseWriter, r *http.Request, o *offer) ([]string, error) {
+	turn := time.NewTimer(evidenceWait)
+	defer turn.Stop()
 	select {
 	case s.logs.slots <- struct{}{}:
 		defer func() { <-s.logs.slots }()
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+	case <-turn.C:
+		return nil, report.Errorf(report.KeyFleet, "this key server is busy with the event logs of other devices")
+	}
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(evidenceTime)); err != nil {
+		return nil, fmt.Errorf("bound the time of an event log: %w", err)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, kekproto.MaxEvidence))
 	if err != nil {

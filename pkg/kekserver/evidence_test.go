@@ -1,10 +1,12 @@
 package kekserver_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -238,6 +241,9 @@ func TestEvidenceNeedsItsRefusal(t *testing.T) {
 	if got, want := f.rawRelease(m, body(testDevice)), []int{200, 403}; !slices.Equal(got, want) {
 		t.Errorf("a log after a release: %v, want %v", got, want)
 	}
+	if r := f.device().Refuse; r != nil {
+		t.Errorf("a log that was not taken shows as the device's refusal: %+v", r)
+	}
 	if status, answer := f.as("alice", "GET", "/v1/devices/"+testDevice+"/evidence", nil, nil); status != http.StatusNotFound {
 		t.Errorf("evidence was kept: %d %s", status, answer)
 	}
@@ -250,35 +256,7 @@ func TestEvidenceNeedsItsRefusal(t *testing.T) {
 // connection, and returns the statuses.
 func (f *fleet) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []int) {
 	f.t.Helper()
-	config, err := kekclient.TLSConfig(f.ca(), testMember)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	conn, err := tls.Dial("tcp", f.devices, config)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	state := conn.ConnectionState()
-	exporter, err := state.ExportKeyingMaterial(kekproto.ExporterLabel, nil, kekproto.ExporterLength)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	pair, err := kekproto.NewKeyPair()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	raw, err := json.Marshal(&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpRelease, Device: testDevice, HPKEPublic: pair.Public(), Slice: 1})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	quote, err := q.Quote(attest.Qualify(kekproto.OpRelease.Label(), exporter, raw))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	first, err := json.Marshal(&kekproto.Attested{Request: raw, Quote: quote})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	conn, first := f.attestedConn(q)
 	tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
 	defer tr.CloseIdleConnections()
 	for i, body := range append([][]byte{first}, evidence...) {
@@ -299,4 +277,78 @@ func (f *fleet) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []i
 		statuses = append(statuses, resp.StatusCode)
 	}
 	return statuses
+}
+
+// attestedConn returns a connection and a request for a release that is quoted
+// over it.
+func (f *fleet) attestedConn(q kekclient.Quoter) (*tls.Conn, []byte) {
+	f.t.Helper()
+	config, err := kekclient.TLSConfig(f.ca(), testMember)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", f.devices, config)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	state := conn.ConnectionState()
+	exporter, err := state.ExportKeyingMaterial(kekproto.ExporterLabel, nil, kekproto.ExporterLength)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	pair, err := kekproto.NewKeyPair()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer pair.Wipe()
+	raw, err := json.Marshal(&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpRelease, Device: testDevice, HPKEPublic: pair.Public(), Slice: 1})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	quote, err := q.Quote(attest.Qualify(kekproto.OpRelease.Label(), exporter, raw))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	body, err := json.Marshal(&kekproto.Attested{Request: raw, Quote: quote})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return conn, body
+}
+
+// refusedConn returns a connection on which a release was just refused.
+func (f *fleet) refusedConn(q kekclient.Quoter) *tls.Conn {
+	f.t.Helper()
+	conn, body := f.attestedConn(q)
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", kekproto.OpRelease.Path(), len(body), body); err != nil {
+		f.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusForbidden {
+		f.t.Fatalf("status %d, %v", resp.StatusCode, err)
+	}
+	return conn
+}
+
+// Who sends its log slowly keeps nobody else waiting for long.
+func TestSlowEvidence(t *testing.T) {
+	f, m, slice := sealedDevice(t)
+	m.boot("x", slice)
+	for range 4 { // as many as are looked at at once
+		conn := f.refusedConn(m)
+		defer func() { _ = conn.Close() }()
+		if _, err := conn.Write([]byte("POST /v1/device/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	if why := f.refusedWith(t, m, []byte("log")); !strings.Contains(why, "event log cannot be read") {
+		t.Errorf("no answer about the log: %q", why)
+	}
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
