@@ -142,3 +142,21 @@ func (a *app) call(ctx context.Context, method, path string, in, out any) error 
 	}
 	return c.do(ctx, method, path, in, out)
 }
+
+// elsewhere says where else something must be done that every member must know.
+func (a *app) elsewhere() error {
+	agent, err := a.agent()
+	if err != nil {
+		return err
+	}
+	here, err := pick(agent, a.member)
+	if err != nil {
+		return err
+	}
+	for _, m := range agent.Members {
+		if m.ID != here.ID {
+			a.say("member %s does not know of it: members do not share their stores; repeat this with --member %s", m.ID, m.ID)
+		}
+	}
+	return nil
+}

@@ -163,7 +163,7 @@ func (a *app) suspendCommand() *cobra.Command {
 				return err
 			}
 			a.say("%s is suspended: it holds at its next boot; a running one is not touched", args[0])
-			return nil
+			return a.elsewhere()
 		},
 	}
 	c.Flags().StringVar(&m.Reason, "reason", "", "one line, shown on the device's console")

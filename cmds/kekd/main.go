@@ -128,7 +128,7 @@ func serve(ctx context.Context, member *fleetdir.Member, server *kekserver.Serve
 	}{{devices, &l.Devices}, {operators, &l.Operators}, {health, &l.Health}} {
 		var err error
 		if *a.to, err = lc.Listen(ctx, "tcp", a.addr); err != nil {
-			return fmt.Errorf("listen: %w", err)
+			return fmt.Errorf("listen: %w%s", err, hint(err))
 		}
 	}
 	log.Info("listening", "devices", l.Devices.Addr(), "operators", l.Operators.Addr(), "health", l.Health.Addr())
@@ -136,6 +136,17 @@ func serve(ctx context.Context, member *fleetdir.Member, server *kekserver.Serve
 		return err
 	}
 	return server.Serve(ctx, l)
+}
+
+// hint is the repair of the usual mistakes.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "; no interface has this address yet: bring it up, or change devices and operators in kekd.json"
+	case errors.Is(err, unix.EADDRINUSE):
+		return "; something else listens there, perhaps this member: stop it first"
+	}
+	return ""
 }
 
 // noCoreDumps keeps the keys that kekd holds out of core dumps, and out of the
