@@ -93,6 +93,14 @@ func TestUKISections(t *testing.T) {
 			t.Errorf("section %s begins at %#x", name, s.VirtualAddress)
 		}
 	}
+	// Bytes that belong to no section are hashed by some and not by others.
+	sum := f.OptionalHeader.(*pe.OptionalHeader64).SizeOfHeaders
+	for _, s := range f.Sections {
+		sum += s.Size
+	}
+	if got := len(read(t, uki)); got != int(sum) {
+		t.Errorf("%d bytes of the UKI belong to no section", got-int(sum))
+	}
 }
 
 // TestDisk reads the disk image with tools that did not make it.

@@ -13,6 +13,7 @@ import (
 const (
 	offSignature     = 0x3c // u32 in the DOS header: where the signature is
 	offSectionCount  = 6    // u16, from the signature
+	offSymbols       = 12   // u32 where, u32 how many
 	optionalAt       = 24
 	offInitialized   = 8  // u32, sum of the sections' sizes in the file
 	offImageSize     = 56 // u32, multiple of the section alignment
@@ -32,7 +33,7 @@ type section struct {
 }
 
 // addSections returns the stub with further sections behind its own, in memory
-// as in the file. objcopy(1) would write the time of day into the header.
+// as in the file. (objcopy(1) would write the time of day into the header.)
 func addSections(stub []byte, sections []section) ([]byte, error) {
 	f, err := pe.NewFile(bytes.NewReader(stub))
 	if err != nil {
@@ -53,11 +54,18 @@ func addSections(stub []byte, sections []section) ([]byte, error) {
 	if end > header.SizeOfHeaders {
 		return nil, fmt.Errorf("EFI stub has no room for %d more section headers", len(sections))
 	}
-	out := padded(bytes.Clone(stub), header.FileAlignment)
-	address := uint32(0)
+	address, fileEnd := uint32(0), header.SizeOfHeaders
 	for _, s := range f.Sections {
-		address = max(address, s.VirtualAddress+s.VirtualSize)
+		address, fileEnd = max(address, s.VirtualAddress+s.VirtualSize), max(fileEnd, s.Offset+s.Size)
 	}
+	if fileEnd > uint32(len(stub)) {
+		return nil, errors.New("EFI stub is cut off")
+	}
+	// What lies behind the stub's sections, a symbol table, is left out: in the
+	// middle of a file it would be a gap, and implementations of the Authenticode
+	// hash differ about those.
+	out := padded(bytes.Clone(stub[:fileEnd]), header.FileAlignment)
+	clear(out[signature+offSymbols:][:8])
 	initialized := header.SizeOfInitializedData
 	for i, s := range sections {
 		address = aligned(address, sectionAlign)
