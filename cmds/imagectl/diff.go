@@ -87,7 +87,7 @@ func diffUKIs(w io.Writer, nameA, nameB string) error {
 		return nil
 	}
 	if a.Hash() == b.Hash() {
-		fmt.Fprintln(w, "~ Secure Boot signature only; what is measured is the same")
+		fmt.Fprintln(w, "~ Secure Boot signature only; the Authenticode hash is the same")
 	}
 	if a.Signed() != b.Signed() {
 		fmt.Fprintf(w, "~ signed for Secure Boot: %v, %v\n", a.Signed(), b.Signed())

@@ -20,10 +20,11 @@ func inspectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "List what is in a UKI or on a boot volume",
-		Long: `inspect lists a UKI's sections, its command line and os-release, who signed it
-not, and each file in its initrd. Of a disk image it lists the partitions and
-what the LANDFALL partition carries; signatures are not checked. It reads no file
-system: give it the UKI that make image wrote beside the disk image.`,
+		Long: `inspect lists a UKI's sections, its command line and os-release, whether it is
+signed for Secure Boot, and each file in its initrd. Of a disk image it lists the
+partitions and what the LANDFALL partition carries. Signatures are not checked.
+It reads no file system: for the UKI on a disk image, give it the .efi file that
+make image wrote beside it.`,
 		Example: `  imagectl inspect landfall-server.efi
   imagectl inspect landfall-server.raw`,
 		Args: cobra.ExactArgs(1),

@@ -1,6 +1,7 @@
-// Command imagectl signs what a boot image measures: the image manifest, by
-// which the fleet knows an image, and the PCR policy, which opens a device's NV
-// slots to it.
+// Command imagectl predicts and signs what a boot image measures: the image
+// manifest, by which the fleet knows an image, and the PCR policy, which opens a
+// device's NV slots to it. It also looks into images, verifies and compares
+// them.
 package main
 
 import (
