@@ -18,6 +18,7 @@ wanted() {
 	/usr/sbin/cryptsetup cryptsetup-bin
 	/usr/bin/mmdebstrap mmdebstrap
 	/usr/sbin/dnsmasq dnsmasq-base
+	/usr/sbin/lldpd lldpd
 	/usr/libexec/tangd tang
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod
