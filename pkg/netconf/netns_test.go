@@ -63,9 +63,10 @@ func cable(t *testing.T, name string, mac net.HardwareAddr, far ...string) Link 
 	plug := func(port, peer string, mac net.HardwareAddr) {
 		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, HardwareAddr: mac}, PeerName: peer}
 		must(t, netlink.LinkAdd(v))
-		t.Cleanup(func() { _ = netlink.LinkDel(v) })
 		p, err := netlink.LinkByName(peer)
 		must(t, err)
+		// The end that stays: the other one may be in a namespace that ends later.
+		t.Cleanup(func() { _ = netlink.LinkDel(p) })
 		must(t, netlink.LinkSetMaster(p, br))
 		must(t, netlink.LinkSetUp(p))
 	}
