@@ -1,5 +1,6 @@
 // Package netconf brings up a booting machine's network: links by MAC address,
-// carrier, and a DHCPv4 lease that is compared with the one expected.
+// carrier, a DHCPv4 lease that is compared with the one expected, and the LLDP
+// of each port.
 //
 // Nothing that comes from the network is trusted: of a lease only address,
 // mask, router and time are looked at, and they are checked against what the
