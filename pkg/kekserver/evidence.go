@@ -43,7 +43,7 @@ type offer struct {
 	device string
 	op     kekproto.Op
 	pcrs   map[int][]byte // quoted
-	near   []*image       // one version in several forms; none if the values are of a known image
+	near   []*image       // the refusal named the first; none if the values are of a known image
 }
 
 // evidence takes the event log of a device whose image was just refused on this
@@ -115,33 +115,45 @@ func (o *offer) compare(e *kekproto.Evidence) {
 		return
 	}
 	e.Image = meant.name()
+	if named := o.near[0]; meant.Image != named.Image || meant.Version != named.Version {
+		e.Differences = append(e.Differences, clean("by its event log it is nearer to "+e.Image))
+	}
 	for _, d := range meant.Explain(e.PCRs, events) {
 		e.Differences = append(e.Differences, clean(d.String()))
 	}
 }
 
-// meant is the form that shares most with the log.
-func (o *offer) meant(events []measure.Event) *image {
-	logged := map[string]bool{}
-	for _, e := range events {
-		logged[fmt.Sprint(e.PCR, e.Digest)] = true
+// meant is the image whose events are in the log, of all those that are as near
+// by their values: an edited image may be near to several versions and forms.
+func (o *offer) meant(events []measure.Event) (best *image) {
+	if len(o.near) > 0 && len(events) == 0 {
+		return o.near[0]
 	}
-	var best *image
-	most := -1
+	most := 0
 	for _, m := range o.near {
-		n := 0
-		for _, e := range m.Events {
-			if logged[fmt.Sprint(e.PCR, e.Digest)] {
-				n++
-			} else {
-				n--
-			}
-		}
-		if best == nil || n > most {
+		if n := m.shared(events); best == nil || n > most {
 			best, most = m, n
 		}
 	}
 	return best
+}
+
+// shared counts a manifest's events that are in a log, less those that are not.
+func (m *image) shared(events []measure.Event) (n int) {
+	logged := map[string]int{}
+	for _, e := range events {
+		logged[fmt.Sprint(e.PCR, e.Digest)]++
+	}
+	for _, e := range m.Events {
+		key := fmt.Sprint(e.PCR, e.Digest)
+		if logged[key] > 0 {
+			n++
+		} else {
+			n--
+		}
+		logged[key]--
+	}
+	return n
 }
 
 // clean makes a device's words fit for consoles and logs.

@@ -162,6 +162,35 @@ func TestEvidenceNamesTheComponent(t *testing.T) {
 	}
 }
 
+// With several versions accepted, the one that was edited is found by the log,
+// and named.
+func TestEvidenceFindsTheVersion(t *testing.T) {
+	f, m, slice := sealedDevice(t)
+	log, events := realLog(t)
+	other := imageEvents(t, events, 0, "")
+	for i := range other {
+		if other[i].PCR == 11 {
+			other[i].Digest = bytes.Repeat([]byte{5}, measure.Size)
+		}
+	}
+	f.addEvents("2.0", measure.FormUKI, imageEvents(t, events, 11, "section .linux"))
+	f.addEvents("3.0", measure.FormUKI, other) // as far away, and newer
+	m.bootLog(events, slice)
+	why := f.refusedWith(t, m, log)
+	for _, want := range []string{"PCRs [11] differ from image landfall-server 3.0", "; by its event log it is nearer to landfall-server 2.0 (uki); PCR 11: ", ".linux"} {
+		if !strings.Contains(why, want) {
+			t.Errorf("the device reads %q, want %q", why, want)
+		}
+	}
+	if strings.Contains(why, ".cmdline") {
+		t.Errorf("compared with the wrong version: %q", why)
+	}
+	// Without a log, with the one that the refusal names.
+	if why := f.refusedWith(t, m, []byte("junk")); strings.Contains(why, "server 2.0") {
+		t.Errorf("without a log: %q", why)
+	}
+}
+
 // A known image that is refused for what it is differs in nothing.
 func TestEvidenceOfAKnownImage(t *testing.T) {
 	f, m, slice := sealedDevice(t)

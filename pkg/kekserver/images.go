@@ -186,8 +186,7 @@ func (v *images) match(pcrs map[int][]byte, role measure.Role, lab bool) (found 
 }
 
 // nearest returns the accepted images of a role from which the fewest values
-// differ, of these the newest version in all its forms; diff is how the first
-// one differs.
+// differ, the newest version first; diff is how that one differs.
 func (v *images) nearest(pcrs map[int][]byte, role measure.Role, lab bool) (near []*image, diff []int) {
 	for i := range v.all {
 		m := &v.all[i]
@@ -195,16 +194,16 @@ func (v *images) nearest(pcrs map[int][]byte, role measure.Role, lab bool) (near
 			continue
 		}
 		d := m.Match(pcrs)
-		better := -1
-		if near != nil {
-			better = cmp.Or(cmp.Compare(len(d), len(diff)), measure.CompareVersions(near[0].Version, m.Version))
-		}
 		switch {
-		case better < 0:
+		case near == nil || len(d) < len(diff):
 			near, diff = []*image{m}, d
-		case better == 0:
+		case len(d) == len(diff):
 			near = append(near, m)
 		}
+	}
+	slices.SortStableFunc(near, func(a, b *image) int { return measure.CompareVersions(b.Version, a.Version) })
+	if len(near) > 0 {
+		diff = near[0].Match(pcrs)
 	}
 	return near, diff
 }
