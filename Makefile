@@ -26,8 +26,11 @@ scenarios: ## whole-system scenarios in virtual machines (root)
 	@test "$$(id -u)" = 0 || { echo "scenarios make network namespaces and a Debian root: run as root" >&2; exit 1; }
 	go test -count=1 -timeout 60m -v ./qemu/scenario
 
-image: deps ## build the server, factory and debug images into out/
-	go run ./image -flavour all -out out
+IMAGE_FLAGS ?=
+
+image: deps ## build all images in all boot forms into out/ (IMAGE_FLAGS: see docs/images.md)
+	go run ./image -flavour all -kernel cloud -out out/cloud $(IMAGE_FLAGS)
+	go run ./image -flavour all -kernel generic -out out/generic $(IMAGE_FLAGS)
 
 bench: deps ## measure what docs/performance.md reports
 	go run ./qemu/bench
@@ -41,8 +44,8 @@ lint: ## gofmt, vet, staticcheck, and a build without cgo
 fuzz: ## run every fuzz target for FUZZTIME (3s)
 	image/fuzz.sh $(FUZZTIME)
 
-repro: ## build the server image twice and compare bytes
-	go test -count=1 -run TestReproducible -v ./image/builder
+repro: ## build image, UKI and boot volume twice, elsewhere and later; compare bytes and predicted PCRs
+	go test -count=1 -run TestReproducible -v ./image/builder ./image/bootvolume
 
 deps: ## install the Debian packages that are needed, or name the missing ones
 	@image/install-deps.sh

@@ -142,10 +142,24 @@ func (b *bundle) addArchive(file string) error {
 	}
 	for _, r := range records {
 		if name := cpio.Normalize(r.Name); name != "." && name != cpio.Trailer {
+			r.Mode = plainMode(r.Mode)
 			b.add(r)
 		}
 	}
 	return nil
+}
+
+// plainMode takes the umask of whoever builds out of an entry's mode, and what
+// nothing in an image needs: setuid, setgid, sticky.
+func plainMode(mode uint64) uint64 {
+	const kind, link, executable = 0o170000, 0o120000, 0o100
+	switch {
+	case mode&kind == link:
+		return link | 0o777
+	case mode&executable != 0:
+		return mode&kind | 0o755
+	}
+	return mode&kind | 0o644
 }
 
 // addHostFile copies a file or a symbolic link under its own path. Debian's

@@ -2,6 +2,10 @@ package builder
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,10 +13,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/landfall-project/landfall/image/bootvolume"
 	"github.com/landfall-project/landfall/image/cache"
 	"github.com/landfall-project/landfall/image/kernel"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/uki"
 )
 
 // Size targets of the server image, compressed, in bytes.
@@ -54,17 +66,22 @@ func build(t *testing.T, o Options) (*Image, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	names, err := List(unpack(t, packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img, names
+}
+
+func unpack(t *testing.T, packed []byte) []byte {
+	t.Helper()
 	cmd := exec.Command("zstd", "-dcq")
 	cmd.Stdin = bytes.NewReader(packed)
 	raw, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, err := List(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img, names
+	return raw
 }
 
 // TestServerFiles lists everything in the server image. A new file has to be
@@ -150,34 +167,109 @@ func TestGenericImage(t *testing.T) {
 	}
 }
 
-// TestReproducible builds the server image from two copies of the sources in
-// folders of different names, each with an empty cache, and compares bytes.
+// TestReproducible builds the server image, its UKI and its boot volume from two
+// copies of the sources: in folders of different names, each with an empty
+// cache, the second one later and with another umask and time zone. Bytes and
+// predicted PCRs are compared.
 func TestReproducible(t *testing.T) {
 	o := options(t, Server)
-	var images [][]byte
-	for _, name := range []string{"first", "the-second-one"} {
-		dir := filepath.Join(t.TempDir(), name)
-		copySources(t, dir, o.Repo)
-		c, err := cache.Open(filepath.Join(dir, "cache"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := o
-		o.Repo, o.Cache = dir, c
-		t.Setenv("TMPDIR", t.TempDir())
-		img, err := Build(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := os.ReadFile(img.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		images = append(images, b)
+	dirs := [2]string{filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "the-second-one")}
+	copySources(t, dirs[0], o.Repo)
+	copySources(t, dirs[1], dirs[0]) // not from o.Repo, where somebody may be at work
+	first := buildCopy(t, o, dirs[0])
+	t.Setenv("TZ", "Pacific/Auckland")
+	t.Setenv("LANG", "tr_TR.UTF-8")
+	defer syscall.Umask(syscall.Umask(0o077))
+	time.Sleep(time.Until(first.done.Add(2100 * time.Millisecond))) // FAT's clock ticks every 2 s
+	second := buildCopy(t, o, dirs[1])
+	if !bytes.Equal(first.initrd, second.initrd) {
+		t.Errorf("two builds of the same sources differ (-first +second):\n%s", cmp.Diff(listing(t, first.initrd), listing(t, second.initrd)))
 	}
-	if !bytes.Equal(images[0], images[1]) {
-		t.Error("two builds of the same sources differ")
+	if !bytes.Equal(first.uki, second.uki) {
+		t.Error("the UKIs of two builds differ")
 	}
+	if !bytes.Equal(first.disk, second.disk) {
+		t.Error("the boot volumes of two builds differ")
+	}
+	for _, form := range []measure.Form{measure.FormUKI, measure.FormUKIiPXE} {
+		a, b := predict(t, first.uki, form), predict(t, second.uki, form)
+		if diff := cmp.Diff(a, b); diff != "" {
+			t.Errorf("predicted PCRs of form %s differ (-first +second):\n%s", form, diff)
+		}
+		t.Logf("form %s: %v", form, a)
+	}
+}
+
+// listing tells an image's entries apart: mode, name and content.
+func listing(t *testing.T, packed []byte) []string {
+	t.Helper()
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(unpack(t, packed))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, r := range records {
+		content, err := io.ReadAll(io.NewSectionReader(r, 0, int64(r.FileSize)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, fmt.Sprintf("%07o %s %x", r.Mode, r.Name, sha256.Sum256(content)))
+	}
+	return lines
+}
+
+// predict is what starting a UKI leaves in each image PCR, in hex.
+func predict(t *testing.T, file []byte, form measure.Form) map[int]string {
+	t.Helper()
+	img, err := uki.Parse(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := img.Events(form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pcrs := map[int]string{}
+	for n, value := range measure.Replay(events) {
+		pcrs[n] = hex.EncodeToString(value)
+	}
+	return pcrs
+}
+
+// built is what one of the two builds made.
+type built struct {
+	initrd, uki, disk []byte
+	done              time.Time
+}
+
+// buildCopy builds the sources in dir with an empty cache and a temporary folder
+// of its own.
+func buildCopy(t *testing.T, o Options, dir string) built {
+	t.Helper()
+	c, err := cache.Open(filepath.Join(dir, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Repo, o.Cache = dir, c
+	t.Setenv("TMPDIR", t.TempDir())
+	img, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	efi, disk := filepath.Join(dir, "a.efi"), filepath.Join(dir, "a.disk")
+	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0"}, efi); err != nil {
+		t.Fatal(err)
+	}
+	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), disk); err != nil {
+		t.Fatal(err)
+	}
+	b := built{done: time.Now()}
+	for file, dst := range map[string]*[]byte{img.Path: &b.initrd, efi: &b.uki, disk: &b.disk} {
+		if *dst, err = os.ReadFile(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
 }
 
 func copySources(t *testing.T, dst, repo string) {
