@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"syscall"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sys/unix"
@@ -115,7 +116,7 @@ func (m *machine) loadKernel(t *trust, entry *bootentry.Entry, s *snapshot.Slice
 		// Kernel and initrd are about to be in memory three times.
 		debug.FreeOSMemory()
 		if err := unix.KexecFileLoad(int(kernel.Fd()), int(initrd.Fd()), cmdline, 0); err != nil {
-			return report.Errorf(report.BootKexec, "kexec_file_load %s: %w", entry.Kernel, err)
+			return kexecProblem(entry.Kernel, err)
 		}
 		return nil
 	}()
@@ -146,6 +147,20 @@ func (m *machine) checkSignature(root *bootentry.Root, content *bootentry.Conten
 		return report.Errorf(report.BootChanged, "%w", err)
 	}
 	return report.Errorf(report.BootUnsigned, "%w", err)
+}
+
+// kexecProblem tells a kernel that a locked-down kernel does not trust from
+// other refusals: those are the errors of its signature check, and EPERM where
+// there is no signature (decision 0015).
+func kexecProblem(name string, err error) error {
+	for _, errno := range []syscall.Errno{unix.ENOKEY, unix.EKEYREJECTED, unix.EBADMSG, unix.ENODATA, unix.EPERM} {
+		if errors.Is(err, errno) {
+			p := report.Errorf(report.BootKexec, "kexec_file_load %s: %w: Secure Boot is on, and the signature of this kernel is by no key that the firmware trusts", name, err)
+			p.Do = "put the certificate of the kernel's signer into the firmware's db, or have the kernel signed by a key that is in it (docs/images.md)"
+			return p
+		}
+	}
+	return report.Errorf(report.BootKexec, "kexec_file_load %s: %w", name, err)
 }
 
 func readKernel(root *bootentry.Root, name string) (*memory, [32]byte, error) {
