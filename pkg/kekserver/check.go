@@ -139,9 +139,9 @@ func checkSlice(r *request, pcr []byte) error {
 	case r.Op == kekproto.OpAuths && bytes.Equal(pcr, make([]byte, measure.Size)):
 		return nil
 	case r.Slice < d.slice.Generation:
-		return report.Errorf(report.KeySliceOld, "%s booted with slice generation %d, recorded is %d", r.Device, r.Slice, d.slice.Generation)
+		return report.Errorf(report.KeySliceOld, "PCR %d: %s booted with its slice of generation %d, recorded is %d", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
 	default:
-		return report.Errorf(report.KeySliceNew, "the measured slice of %s (generation %d by its own words) is not the recorded one (generation %d)", r.Device, r.Slice, d.slice.Generation)
+		return report.Errorf(report.KeySliceNew, "PCR %d: the slice that %s measured (generation %d by its own words) is not the recorded one (generation %d)", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
 	}
 }
 
