@@ -66,17 +66,19 @@ func TestPage(t *testing.T) {
 		floor: boots{root: time.Second},
 		tpm:   []string{"Quote", "NV_Read"},
 		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
+		forms: []form{{"UKI", 5 * time.Second, 7 * time.Second, 9 * time.Second}},
 		fleet: loads, memory: tooMuch,
 	}
 	page := f.page(5)
 	early := (&figures{ours: f.ours, floor: f.floor, tpm: f.tpm, sizes: f.sizes, loadLater: notMeasured}).page(5)
-	if n := strings.Count(early, notMeasured); n != 3 || strings.Contains(early, "| smallest memory") {
-		t.Errorf("the page of a run that ended early says %d times that something is missing, want 3:\n%s", n, early)
+	if n := strings.Count(early, notMeasured); n != 4 || strings.Contains(early, "| smallest memory") {
+		t.Errorf("the page of a run that ended early says %d times that something is missing, want 4:\n%s", n, early)
 	}
 	for _, want := range []string{
 		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
 		"| TPM commands, PID 1 → unlocked | 2 | ≤ 12 | met |",
 		"| 8.0 × | ≥ 8 × | met |",
+		"| UKI | 5.00 s | 7.00 s (2.00 s) | 9.00 s |",
 		"| smallest memory | more than 256 MiB | ≤ 160 MiB | **missed**",
 	} {
 		if !strings.Contains(page, want) {

@@ -47,6 +47,7 @@ func main() {
 type figures struct {
 	ours, floor boots
 	tpm         []string // commands from PID 1 to the unlocked root, in order
+	forms       []form
 	sizes       []size
 	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
@@ -76,6 +77,8 @@ func run(ctx context.Context, args []string) error {
 		l := server(scenario.New(t), *sealed)
 		f.measureBoots(l, *runs)
 		f.sizes = measureSizes(l)
+		l.Check(save())
+		f.forms = measureForms(l)
 		l.Check(save())
 		f.memory = measureMemory(l)
 	})

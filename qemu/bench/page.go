@@ -47,6 +47,7 @@ func (f *figures) page(runs int) string {
 	fmt.Fprintf(&b, "Load average of the machine when the run began: %s; before the key server's benchmarks: %s.\n\n", f.loadBegan, f.loadLater)
 	f.summary(&b)
 	f.bootTable(&b, runs)
+	f.formTable(&b)
 	f.tpmTable(&b)
 	f.sizeTable(&b)
 	f.fleetTable(&b)

@@ -8,15 +8,16 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/image/kernel"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
 
-// Image builds a boot image with the cloud kernel's modules, or takes it from
-// the cache.
-func (l *Lab) Image(f builder.Flavour, regionPub, policyPub []byte) *builder.Image {
+// Image builds a boot image with a kernel's modules, or takes it from the
+// cache.
+func (l *Lab) Image(f builder.Flavour, k *kernel.Kernel, regionPub, policyPub []byte) *builder.Image {
 	l.Helper()
 	img, err := builder.Build(l.Context(), builder.Options{
-		Repo: l.Repo, Cache: l.Cache, Flavour: f, Kernel: l.Kernel(), RegionPub: regionPub, PolicyPub: policyPub,
+		Repo: l.Repo, Cache: l.Cache, Flavour: f, Kernel: k, RegionPub: regionPub, PolicyPub: policyPub,
 	})
 	l.Check(err)
 	return img

@@ -14,7 +14,7 @@ import (
 // press may bring a shell.
 func TestServerImageHoldsWithoutSlice(t *testing.T) {
 	l := New(t)
-	img := l.Image(builder.Server, nil, nil)
+	img := l.Image(builder.Server, l.Kernel(), nil, nil)
 	m := l.Boot(vm.Config{
 		Name: "bare", Kernel: l.Kernel().Image, Initrd: img.Path,
 		// tty0 becomes /dev/console: what ttyS0 shows comes by the list of active consoles.

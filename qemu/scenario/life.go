@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/image/kernel"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/qemu/netlab"
 	"github.com/landfall-project/landfall/qemu/swtpm"
@@ -30,6 +31,7 @@ type Life struct {
 	// Watch is told of each machine that Start powered on, if it is not nil.
 	Watch func(*Machine)
 
+	dhcp     *netlab.Process
 	images   map[builder.Flavour]string // files
 	policies []string                   // files: signed PCR policies of the approved images
 	// bus is what passed on the TPM's bus in each boot of the factory image, from
@@ -83,11 +85,18 @@ func (l *Life) BuildImages() []*builder.Image {
 	l.images = map[builder.Flavour]string{}
 	var built []*builder.Image
 	for _, f := range builder.Flavours() {
-		img := l.Image(f, l.Region.public("root.pub"), l.Region.public("policy.pub"))
+		img := l.ImageFor(f, l.Kernel())
 		l.images[f] = img.Path
 		built = append(built, img)
 	}
 	return built
+}
+
+// ImageFor builds an image that trusts the region's keys, with a kernel's
+// drivers.
+func (l *Life) ImageFor(f builder.Flavour, k *kernel.Kernel) *builder.Image {
+	l.Helper()
+	return l.Image(f, k, l.Region.public("root.pub"), l.Region.public("policy.pub"))
 }
 
 // ServeDHCP starts a DHCP server that knows the device.
@@ -97,13 +106,25 @@ func (l *Life) ServeDHCP() *netlab.Process {
 }
 
 // ServeLease starts a DHCP server that gives the device any address.
-func (l *Life) ServeLease(ip string) *netlab.Process {
+func (l *Life) ServeLease(ip string) *netlab.Process { l.Helper(); return l.serveDHCP(ip, "") }
+
+// serveDHCP starts a DHCP server in place of the one before. A folder for TFTP,
+// if there is one, holds bootScript.
+func (l *Life) serveDHCP(ip, tftp string) *netlab.Process {
 	l.Helper()
-	p, err := l.Region.Net.StartDHCP(l.Context(), netlab.DHCP{
+	if l.dhcp != nil {
+		l.Check(l.dhcp.Stop())
+	}
+	d := netlab.DHCP{
 		Dir: l.Dir, Subnet: "10.77.0.0", Netmask: "255.255.255.0", Router: "10.77.0.1",
 		Hosts: []netlab.Host{{MAC: deviceMAC, IP: ip, Name: Device}},
-	})
+	}
+	if tftp != "" {
+		d.TFTPRoot, d.Bootfile = tftp, bootScript
+	}
+	p, err := l.Region.Net.StartDHCP(l.Context(), d)
 	l.Check(err)
+	l.dhcp = p
 	return p
 }
 

@@ -38,6 +38,7 @@ func sealed(l *Lab) *Life {
 			dir = filepath.Join(l.Repo, "out", "sealed")
 		}
 		life := l.NewLife()
+		life.signBootEntry(life.Config.Disks[1].Path)
 		life.ServeDHCP()
 		start := time.Now()
 		mark := func(what string) {

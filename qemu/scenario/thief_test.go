@@ -132,6 +132,12 @@ func TestOtherSlices(t *testing.T) {
 		l.WritePartition(disk, b)
 		m := l.Start(builder.Server, serial)
 		m.expectHold(x.code)
+		if x.code == report.KeySliceOld {
+			m.Expect(`PCR 8: `+Device+`\s`, time.Minute)
+			if text := l.Region.Kekctl("audit", "show", "--device", Device); !strings.Contains(text, "PCR 8: "+Device+" booted with its slice of generation 1, recorded is 2") {
+				t.Errorf("the audit log does not name the PCR:\n%s", text)
+			}
+		}
 		l.Check(m.Off())
 		t.Logf("%s: %s", x.name, x.code)
 	}
