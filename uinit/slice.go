@@ -156,6 +156,9 @@ func (m *machine) lookForParts() (parts []*snapshot.Part, faults []error, err er
 	}
 	for _, dev := range found {
 		part, err := readPart(dev)
+		if errors.Is(err, snapshot.ErrBlank) {
+			part, err = new(snapshot.Part), nil // a boot volume that brings nothing
+		}
 		if err != nil {
 			faults = append(faults, err)
 			continue

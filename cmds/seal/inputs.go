@@ -115,6 +115,7 @@ func (in *inputs) choose(found []disk.Device) (faults []error, err error) {
 	for _, dev := range found {
 		part, err := readPart(dev)
 		switch {
+		case errors.Is(err, snapshot.ErrBlank): // a boot volume that brings nothing
 		case err != nil:
 			faults = append(faults, err)
 		case part.Slice == nil && part.Station == nil:

@@ -267,13 +267,14 @@ func TestSeveralPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.disk("vda0", "", "PARTNAME=LANDFALL\n", b)
-	s.disk("vdx", "", "PARTNAME=LANDFALL\n", make([]byte, 4096))
+	s.disk("vdx", "", "PARTNAME=LANDFALL\n", bytes.Repeat([]byte{1}, 4096))
+	s.disk("vdy", "", "PARTNAME=LANDFALL\n", make([]byte, 4096))
 	s.part(&snapshot.Part{Slice: slice})
 	if err := s.seal(); err != nil {
 		t.Fatal(err)
 	}
-	if text := s.out.String(); !strings.Contains(text, "left out: ") || !strings.Contains(text, "vdx: ") {
-		t.Errorf("the broken partition is not named:\n%s", text)
+	if text := s.out.String(); !strings.Contains(text, "left out: ") || !strings.Contains(text, "vdx: ") || strings.Contains(text, "vdy: ") {
+		t.Errorf("the broken partition is not named, or the blank one is:\n%s", text)
 	}
 	s.opens(slice, policies)
 }

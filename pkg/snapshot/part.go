@@ -36,6 +36,10 @@ const (
 // `snapshot part write`.
 var ErrPart = errors.New("LANDFALL partition is not valid")
 
+// ErrBlank: the partition begins with a sector of zeros, so nothing was ever
+// written to it, as on a boot volume that brings no policies. It wraps ErrPart.
+var ErrBlank = fmt.Errorf("%w: it is blank", ErrPart)
+
 // Part is the content of a LANDFALL partition. Nothing in it is believed by
 // itself: slice and policies are signed, Station and Token serve only the
 // factory.
@@ -144,6 +148,10 @@ func ReadPart(r io.ReaderAt, size int64) (*Part, error) {
 }
 
 func readEntries(r io.ReaderAt, size int64) ([]newc.Entry, error) {
+	head := make([]byte, min(size, 512))
+	if n, err := r.ReadAt(head, 0); err == nil && n > 0 && isBlank(head) {
+		return nil, ErrBlank
+	}
 	entries, err := newc.Read(r, newc.Limits{Size: min(size, MaxPartSize), Entries: maxPartEntries, Name: maxPartName})
 	if errors.Is(err, newc.ErrFormat) {
 		return nil, fmt.Errorf("%w: %w", ErrPart, err)
@@ -154,8 +162,8 @@ func readEntries(r io.ReaderAt, size int64) ([]newc.Entry, error) {
 	return entries, nil
 }
 
-// isBlank says whether a token was used up.
-func isBlank(token []byte) bool { return strings.Trim(string(token), "\x00") == "" }
+// isBlank: nothing but zeros, as a used token.
+func isBlank(b []byte) bool { return strings.Trim(string(b), "\x00") == "" }
 
 // ReadWriterAt is a block device.
 type ReadWriterAt interface {

@@ -183,3 +183,23 @@ func TestStation(t *testing.T) {
 		t.Error("huge document accepted")
 	}
 }
+
+// TestBlankPartition tells what was never written from what is broken.
+func TestBlankPartition(t *testing.T) {
+	broken := make([]byte, 4096)
+	broken[100] = 1
+	for name, tc := range map[string]struct {
+		content []byte
+		blank   bool
+	}{
+		"blank":      {make([]byte, 4096), true},
+		"one sector": {make([]byte, 512), true},
+		"broken":     {broken, false},
+		"nothing":    {nil, false},
+	} {
+		_, err := ReadPart(bytes.NewReader(tc.content), int64(len(tc.content)))
+		if !errors.Is(err, ErrPart) || errors.Is(err, ErrBlank) != tc.blank {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
