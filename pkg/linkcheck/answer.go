@@ -20,7 +20,7 @@ func (m *Machine) request(now time.Time, p *port, from netip.AddrPort, datagram 
 		return nil
 	}
 	exact := home && q.To == here
-	if !exact && !q.Anyone {
+	if !exact && (!q.Anyone || home && p.shares(q.To)) {
 		m.count.NotForUs++
 		return nil
 	}
@@ -28,7 +28,11 @@ func (m *Machine) request(now time.Time, p *port, from netip.AddrPort, datagram 
 	if !home {
 		l = nil
 	}
-	if !m.allow(now, p, l, home && m.knows(q.From.Device)) {
+	var neighbor *link
+	if exact {
+		neighbor = l
+	}
+	if !m.allow(now, p, neighbor, home && m.knows(q.From.Device)) {
 		m.count.Limited++
 		return nil
 	}
@@ -55,13 +59,15 @@ func (m *Machine) request(now time.Time, p *port, from netip.AddrPort, datagram 
 	return []Send{{Interface: p.Name, To: from, Datagram: b}}
 }
 
-// allow spends a token for an answer: to the neighbor of that link, else to a
-// neighbor that belongs on another port, else to a stranger.
-func (m *Machine) allow(now time.Time, p *port, l *link, known bool) bool {
+// allow spends a token for an answer: to the neighbor of that link that asks
+// for this very port, else to a neighbor that does not, else to a stranger. So
+// neither a flood of strangers nor the questions on a busy switch keep a
+// neighbor from its answer.
+func (m *Machine) allow(now time.Time, p *port, exact *link, known bool) bool {
 	b := &p.strangers
 	switch {
-	case l != nil:
-		b = &l.answers
+	case exact != nil:
+		b = &exact.answers
 	case known:
 		b = &p.others
 	}
@@ -80,6 +86,17 @@ func (p *port) linkTo(e End) *link {
 		}
 	}
 	return found
+}
+
+// shares says whether an end belongs on this port, too: then a switch is between
+// all of them, and no cable is wrong because both are heard there.
+func (p *port) shares(e End) bool {
+	for _, l := range p.links {
+		if l.Peer == e {
+			return true
+		}
+	}
+	return false
 }
 
 // knows says whether the slice has a link to that device, on whatever port.

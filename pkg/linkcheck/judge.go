@@ -41,6 +41,12 @@ func (m *Machine) response(now time.Time, p *port, from netip.AddrPort, datagram
 		seen: End{c.Device, r.Arrived}, region: c.Region, expected: r.Expected, generation: r.Generation,
 		at: now, nonce: r.Nonce,
 	}
+	if k := p.linkTo(f.seen); k != nil && k != l && k.Peer == f.seen {
+		// Several neighbors are on this port, and this one belongs there: that
+		// is for its own link to prove.
+		m.count.NotForUs++
+		return
+	}
 	known := m.nearest(l, c.Device)
 	switch {
 	case c.Region != m.cfg.Region:
@@ -56,7 +62,7 @@ func (m *Machine) response(now time.Time, p *port, from netip.AddrPort, datagram
 		f.err = m.authenticate(known, r, o)
 		f.verdict, f.proven = m.compare(l, f), f.err == nil
 	}
-	if f.verdict != Proved && f.verdict != ProvedOK && f.verdict != InProduction {
+	if f.verdict != Proved {
 		l.assume(f, now)
 		return
 	}

@@ -2,10 +2,10 @@ package linkcheck
 
 import "time"
 
-// Answers per second, at most (docs/spec/linkcheck.md, "Answering"). A flood on
-// one port takes nothing from another: each has its share of the total.
+// Answers per second, at most (docs/spec/linkcheck.md, "Answering"): a signature
+// takes some 50 µs. A flood on one port takes nothing from another.
 const (
-	totalRate    = 200
+	portRate     = 200
 	neighborRate = 10
 	strangerRate = 1
 )

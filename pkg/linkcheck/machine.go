@@ -66,7 +66,7 @@ type port struct {
 	up        bool
 	links     []*link
 	answers   bucket // all signed answers on this port
-	others    bucket // to neighbors that belong on another port
+	others    bucket // to neighbors that ask for another port, or for others
 	strangers bucket // to devices that the slice does not know
 	lldp      LLDPVerdict
 	lldpSeen  string
@@ -111,9 +111,8 @@ func New(now time.Time, cfg Config) (*Machine, error) {
 	}
 	m := &Machine{cfg: cfg, state: cfg.State, ports: map[string]*port{}}
 	for _, p := range cfg.Ports {
-		share := max(totalRate/len(cfg.Ports), strangerRate)
 		m.ports[p.Name] = &port{
-			PortConfig: p, answers: newBucket(share), others: newBucket(neighborRate), strangers: newBucket(strangerRate),
+			PortConfig: p, answers: newBucket(portRate), others: newBucket(strangerRate), strangers: newBucket(strangerRate),
 		}
 	}
 	for _, l := range cfg.Links {

@@ -189,7 +189,7 @@ func (m *Machine) Done(now time.Time) bool {
 type Counters struct {
 	Asked, Answered uint64
 	Malformed       uint64 // not read: damaged, unknown version or type
-	NotForUs        uint64 // requests for others
+	NotForUs        uint64 // requests to, and responses of, others on a switch
 	Reflected       uint64 // our own requests
 	Limited         uint64 // above a rate
 	Unmatched       uint64 // responses to no request of ours: replayed, duplicate, forged

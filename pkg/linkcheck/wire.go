@@ -187,7 +187,7 @@ func ParseRequest(b []byte) (*Request, error) {
 	if !isName(q.Region) || !q.From.valid() || !q.To.valid() {
 		return nil, fmt.Errorf("%w: names in a request", ErrFormat)
 	}
-	if len(bytes.Trim(padding, "\x00")) > 0 {
+	if bytes.Count(padding, []byte{0}) != len(padding) {
 		return nil, fmt.Errorf("%w: padding that is not zero", ErrFormat)
 	}
 	return q, nil
