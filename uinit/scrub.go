@@ -96,7 +96,8 @@ type scrubber struct {
 	mem, pages *os.File
 	words      *secret.Bytes // 8 bytes per fragment
 	fragments  []fragment
-	likely     [1 << 16]bool // by a word's low 16 bits; most words end here
+	likely     [1 << 16]bool // by slot; most words end here
+	zero       bool          // a word of the secrets is zero, as most of memory is
 	window     []byte
 	found      int
 	own        int // pieces met inside the secrets themselves
@@ -122,10 +123,19 @@ func newScrubber(mem, pages *os.File, secrets []*secret.Bytes) *scrubber {
 	words := s.words.Expose()
 	for i, f := range s.fragments {
 		copy(words[8*i:8*i+8], f.piece[f.offset:])
-		s.likely[binary.LittleEndian.Uint16(words[8*i:])] = true
+		word := binary.LittleEndian.Uint64(words[8*i:])
+		s.likely[slot(word)] = true
+		s.zero = s.zero || word == 0
 	}
 	return s
 }
+
+// candidate says whether a word may be one of the secrets'.
+func (s *scrubber) candidate(word uint64) bool { return s.likely[slot(word)] && (word != 0 || s.zero) }
+
+// slot spreads words (Fibonacci hashing: Knuth, TAOCP 3, 6.4), so that no
+// secret makes what memory is full of likely.
+func slot(word uint64) uint16 { return uint16(word * 0x9E3779B97F4A7C15 >> 48) }
 
 // wipe forgets the words: together they are the secrets.
 func (s *scrubber) wipe() {
@@ -185,7 +195,7 @@ func (s *scrubber) search(at uint64, n int) error {
 	}
 	for i := 0; i+8 <= len(w); i += 8 {
 		word := binary.LittleEndian.Uint64(w[i:])
-		if !s.likely[uint16(word)] {
+		if !s.candidate(word) {
 			continue
 		}
 		for k, f := range s.fragments {

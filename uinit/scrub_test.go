@@ -90,6 +90,37 @@ func TestScrubFailsWhenItIsBlind(t *testing.T) {
 	}
 }
 
+// TestMemoryIsNotFullOfCandidates: no secret makes zeros, of which memory is
+// full, or the small numbers and pointers in it worth a closer look: that took
+// minutes. A secret that holds zeros is found all the same.
+func TestMemoryIsNotFullOfCandidates(t *testing.T) {
+	for name, key := range map[string]string{
+		"random":            "\x8f\x21\xa3\x77\x04\xe9\x5c\x11\x42\x90\xbd\x6a\x38\xc5\x0e\xd7",
+		"begins with zeros": "\x00\x00\xa3\x77\x04\xe9\x5c\x11\x42\x90\xbd\x6a\x38\xc5\x0e\xd7",
+	} {
+		s := newScrubber(nil, nil, []*secret.Bytes{secret.Take([]byte(key))})
+		hits := 0
+		for word := range uint64(1 << 12) {
+			for _, w := range []uint64{word, word << 16, 0xc000000000 + word<<16, ^word} {
+				if s.candidate(w) {
+					hits++
+				}
+			}
+		}
+		if s.candidate(0) || hits > 64 {
+			t.Errorf("%s: zero is a candidate: %v; %d of %d common words are", name, s.candidate(0), hits, 4<<12)
+		}
+		s.wipe()
+	}
+	key := secret.Take([]byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07"))
+	defer key.Wipe()
+	s := newScrubber(nil, nil, []*secret.Bytes{key})
+	defer s.wipe()
+	if !s.candidate(0) {
+		t.Error("a secret of zeros is not searched for")
+	}
+}
+
 // TestScrubTakesEqualSecrets, as two releases of one key are.
 func TestScrubTakesEqualSecrets(t *testing.T) {
 	a := secret.Random(32)
