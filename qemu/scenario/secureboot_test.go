@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func TestSecureBoot(t *testing.T) {
 
 	m = l.StartFrom(volume, l.secureBoot("debian.fd", l.kernelSigner()))
 	l.production(m)
-	if out, _ := m.Run("cat /sys/kernel/security/lockdown", time.Minute); out != "none [integrity] confidentiality" {
+	if out, _ := m.Run("cat /sys/kernel/security/lockdown", time.Minute); strings.TrimSpace(out) != "none [integrity] confidentiality" {
 		t.Errorf("lockdown of production: %q", out)
 	}
 	l.Check(m.Off())
