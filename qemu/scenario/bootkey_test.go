@@ -20,9 +20,7 @@ import (
 // the one that did.
 func TestSignedBootEntry(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	_, stranger, err := note.GenerateKey(rand.Reader, "north/nobody")
 	l.Check(err)
 	l.amend(2, "boot entries must be signed", stranger)

@@ -14,9 +14,7 @@ import (
 // names it, on the console and to the fleet.
 func TestOptionalDiskDead(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	dead := l.Path("dead.raw")
 	l.Check(os.WriteFile(dead, nil, 0o600))
 	l.Check(os.Truncate(dead, dataSize))
@@ -44,9 +42,7 @@ func TestOptionalDiskDead(t *testing.T) {
 // itself when the disk is plugged in.
 func TestRootDiskLate(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	root := l.Config.Disks[1]
 	m := l.Start(builder.Server, func(c *vm.Config) {
 		c.Disks, c.HotplugPorts = []vm.Disk{c.Disks[0], c.Disks[2]}, 1

@@ -88,9 +88,7 @@ func (l *Life) silence(address string) {
 // device goes on by itself; what it reports is there for the operator to see.
 func TestSuspended(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	l.Region.Kekctl("suspend", Device, "--reason", "crate 3 was open")
 	m := l.Start(builder.Server)
 	m.Expect(`HOLD .*LF-KEY-04`, serverStart)

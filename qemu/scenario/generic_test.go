@@ -12,9 +12,7 @@ import (
 // with drivers from modules, on an Intel network card and NVMe disks.
 func TestGenericKernel(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	k, err := kernel.Fetch(t.Context(), l.Cache, kernel.Generic)
 	l.Check(err)
 	img := l.ImageFor(builder.Server, k)

@@ -35,9 +35,7 @@ import (
 // fleet.
 func TestEditedImages(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	const held = string(report.KeyImage)
 	for _, x := range []struct {
 		name   string

@@ -57,6 +57,16 @@ func sealed(l *Lab) *Life {
 	return l.Thaw(*s)
 }
 
+// delivered gives a scenario its own copy of the sealed server, in a region
+// that is live, with a DHCP server that knows it.
+func delivered(t *testing.T) *Life {
+	t.Helper()
+	l := sealed(New(t))
+	l.ServeDHCP()
+	l.Region.Deliver()
+	return l
+}
+
 // production waits for the login prompt of the unlocked Debian, and returns
 // the shell of its root.
 func (l *Life) production(m *Machine) {

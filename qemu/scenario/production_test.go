@@ -24,9 +24,7 @@ import (
 // longer its own.
 func TestProduction(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	m := l.Start(builder.Server)
 	m.Expect(unlocked, 3*time.Minute)
 	secrets := l.leftClean(t, m)

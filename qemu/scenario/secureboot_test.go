@@ -22,9 +22,7 @@ import (
 // db, and refused if not (decision 0015).
 func TestSecureBoot(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	unsigned := l.BuildUKI(UKI{Version: "2.0"})
 	file := l.Path("signed.efi")
 	l.Check(bootvolume.Sign(l.Context(), unsigned, l.snakeoilKey(), ovmf.SnakeoilCert, file))

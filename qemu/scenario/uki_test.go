@@ -24,9 +24,7 @@ import (
 // the new one in.
 func TestUKI(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	file := l.BuildUKI(UKI{Version: "2.0"})
 	policies := l.Region.ApproveUKI("2.0", file, measure.FormUKI)
 	m := l.StartFrom(l.BootVolume("boot.raw", file, policies...))
@@ -73,9 +71,7 @@ func (l *Life) withCredential(volume vm.Disk) vm.Disk {
 // kekctl explain name PCR and component; the TPM refuses without asking anybody.
 func TestEditedUKI(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	good := l.BuildUKI(UKI{Version: "2.0"})
 	policies := l.Region.ApproveUKI("2.0", good, measure.FormUKI)
 	l.policies = append(policies, l.policies...)

@@ -13,9 +13,7 @@ import (
 // word of the fleet's takes the old one out.
 func TestUpdate(t *testing.T) {
 	t.Parallel()
-	l := sealed(New(t))
-	l.ServeDHCP()
-	l.Region.Deliver()
+	l := delivered(t)
 	first, second := l.BuildUKI(UKI{Version: "2.0"}), l.BuildUKI(UKI{Version: "2.1"})
 	policies := l.Region.ApproveUKI("2.0", first, measure.FormUKI)
 	one, two := l.BootVolume("one.raw", first, policies...), l.BootVolume("two.raw", second, policies...)
