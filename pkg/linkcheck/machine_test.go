@@ -101,7 +101,7 @@ func TestAsking(t *testing.T) {
 	}
 	o = a.Receive(at, "eth0", peerAddr, answer(t, b, s.Datagram, linkcheck.Pending))
 	for range 3 {
-		at, s, o = next(t, a, o)
+		at, s, _ = next(t, a, o)
 		near(at.Sub(last), 2*time.Second)
 		if s.To != peerAddr {
 			t.Errorf("asked %v, want the address of the proof", s.To)
