@@ -52,7 +52,7 @@ func (m *Machine) request(now time.Time, p *port, from netip.AddrPort, datagram 
 		m.count.Failed++
 		return nil
 	}
-	if l != nil && exact && q.From == l.Peer && m.state == OK {
+	if l != nil && exact && q.From == l.Peer {
 		l.asked = now
 	}
 	m.count.Answered++

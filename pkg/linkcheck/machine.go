@@ -95,7 +95,7 @@ type link struct {
 	seen     End // who led to it
 	since    time.Time
 	answers  bucket
-	asked    time.Time // last request that got our answer "ok"
+	asked    time.Time // last request that was answered, since this device became ok
 }
 
 // New makes a machine whose interfaces are all down. Errors are ErrConfig.

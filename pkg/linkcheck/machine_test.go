@@ -163,8 +163,8 @@ func TestRoutedAddress(t *testing.T) {
 func TestDone(t *testing.T) {
 	t.Parallel()
 	a, _ := ends(t, nil)
-	ask := func(at time.Time) {
-		q := linkcheck.Request{Region: "sea1", From: fabric.E("b", "eth0"), To: fabric.E("a", "eth0")}
+	askFor := func(at time.Time, to linkcheck.End) {
+		q := linkcheck.Request{Region: "sea1", From: fabric.E("b", "eth0"), To: to, Anyone: true}
 		request, err := q.Marshal()
 		if err != nil {
 			t.Fatal(err)
@@ -174,6 +174,7 @@ func TestDone(t *testing.T) {
 			t.Fatalf("got %v, want an answer that is no larger than the request", o.Send)
 		}
 	}
+	ask := func(at time.Time) { askFor(at, fabric.E("a", "eth0")) }
 	s := func(n float64) time.Time { return epoch.Add(time.Duration(n * float64(time.Second))) }
 	ask(s(1)) // heard "pending"
 	for _, step := range []struct {
@@ -183,7 +184,8 @@ func TestDone(t *testing.T) {
 	}{
 		{s(4), func() {}, false},
 		{s(5), func() { a.SetState(s(5), linkcheck.OK) }, false},
-		{s(20), func() {}, false},
+		{s(10), func() { askFor(s(10), fabric.E("c", "eth0")) }, false},
+		{s(20), func() {}, false}, // that was about another link
 		{s(21), func() { ask(s(21)) }, false},
 		{s(23), func() {}, false}, // b would ask again after 2.5 s at most
 		{s(24), func() {}, true},

@@ -136,6 +136,9 @@ func (n *Network) Other(e linkcheck.End) (linkcheck.End, bool) {
 	return linkcheck.End{}, false
 }
 
+// Segment returns what a port is plugged into, or nil.
+func (n *Network) Segment(e linkcheck.End) *Segment { return n.wires[e] }
+
 // Peers returns the ports that hear what this one sends.
 func (n *Network) Peers(e linkcheck.End) []linkcheck.End {
 	s := n.wires[e]

@@ -145,7 +145,7 @@ func (w *world) fault(t *rapid.T, honest bool, heard []fabric.Packet) {
 	ends := w.ends()
 	a, b := rapid.SampledFrom(ends).Draw(t, "port"), rapid.SampledFrom(ends).Draw(t, "other port")
 	d := rapid.SampledFrom(w.Devices()).Draw(t, "device")
-	most := 5
+	most := 6
 	if honest {
 		most = 3
 	}
@@ -176,6 +176,10 @@ func (w *world) fault(t *rapid.T, honest bool, heard []fabric.Packet) {
 				continue
 			}
 			w.Inject(p)
+		}
+	case 6:
+		if s := w.Segment(a); s != nil {
+			s.Silent = !s.Silent
 		}
 	}
 }
