@@ -18,7 +18,7 @@ func readUKI(name string) (*uki.Image, []byte, error) {
 	}
 	img, err := uki.Parse(raw)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w; give the .efi file that `make image` wrote", name, err)
 	}
 	return img, raw, nil
 }

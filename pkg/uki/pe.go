@@ -62,6 +62,9 @@ func parsePE(b []byte) (*pe, error) {
 	if len(b) > MaxSize {
 		return nil, refuse("%d bytes, limit %d", len(b), MaxSize)
 	}
+	if len(b) == 0 {
+		return nil, refuse("the file is empty")
+	}
 	if len(b) < offNewHeader+4 || string(b[:2]) != "MZ" {
 		return nil, refuse("it does not begin with an MS-DOS header")
 	}
@@ -125,6 +128,10 @@ func (p *pe) check() error {
 	for _, s := range p.sections {
 		if s.file.size != 0 && (s.file.off < p.headers || s.file.end() > content) {
 			return refuse("section %q is at %#x to %#x, outside the %#x bytes of content", s.name, s.file.off, s.file.end(), content)
+		}
+		if s.memory.size != 0 && s.memory.off < p.headers {
+			// The stub reads the section table in memory.
+			return refuse("section %q is loaded at %#x, over the headers", s.name, s.memory.off)
 		}
 		if s.memory.end() > image {
 			return refuse("section %q is loaded at %#x to %#x, outside the image of %#x bytes", s.name, s.memory.off, s.memory.end(), image)

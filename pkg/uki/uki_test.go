@@ -79,7 +79,7 @@ func TestParseRefuses(t *testing.T) {
 		change func([]byte) []byte
 		want   string
 	}{
-		{"empty", func([]byte) []byte { return nil }, "MS-DOS header"},
+		{"empty", func([]byte) []byte { return nil }, "empty"},
 		{"a script", func([]byte) []byte { return bytes.Repeat([]byte("#!ipxe\n"), 200) }, "MS-DOS header"},
 		{"PE header outside", put32(0x3c, 0xfffffff0), "no PE header"},
 		{"no PE", put32(0x80, 0), "no PE header"},
@@ -93,6 +93,7 @@ func TestParseRefuses(t *testing.T) {
 		{"data directories", put32(atOptional+108, 17), "17 data directories"},
 		{"truncated", func(b []byte) []byte { return b[:len(b)-1] }, "outside the"},
 		{"section in the headers", put32(field(osrel, 20), 0x80), "outside the"},
+		{"section loaded over the headers", put32(field(osrel, 12), 0), "over the headers"},
 		{"section past the end", put32(field(osrel, 20), 0xfffffe00), "outside the"},
 		{"absurd size", put32(field(linux, 16), 0xffffffff), "outside the"},
 		{"absurd size in memory", put32(field(linux, 8), 0xffffffff), "outside the image"},
