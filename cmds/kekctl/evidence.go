@@ -31,7 +31,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 			var e kekproto.Evidence
 			if err := a.call(cmd.Context(), "GET", devicePath(args[0], "evidence"), nil, &e); err != nil {
 				if errors.Is(err, errNotFound) {
-					return fmt.Errorf("no event log of a refused image of %s is here: %w", args[0], err)
+					return fmt.Errorf("no event log of %s is here: a member keeps the one of a device whose image it has just refused; see `kekctl explain %s`", args[0], args[0])
 				}
 				return err
 			}

@@ -133,8 +133,8 @@ func (a *app) manifestRevoke() *cobra.Command {
 		Short: "Give nothing to an image any more, for good",
 		Long: "Give nothing to an image any more: neither a manifest of these PCR values nor this version comes\n" +
 			"back, so that an old image with a known hole cannot be booted to get keys. DIGEST is the first 8\n" +
-			"digits or more of what `manifest list` shows; IMAGE VERSION means all its boot forms, or the one of\n" +
-			"--form. Servers that run are not touched; the TPM's own policy opens the wrapped key to the old\n" +
+			"digits or more of what `manifest list` shows, and means this manifest alone; IMAGE VERSION means all\n" +
+			"its boot forms, or the one of --form. Servers that run are not touched; the TPM's own policy opens the wrapped key to the old\n" +
 			"image still, but without the fleet's key that is ciphertext.",
 		Example: "  kekctl --region r7 --as alice manifest revoke landfall-server 1.4 --reason 'kernel hole, use 1.5'",
 		Args:    cobra.RangeArgs(1, 2),
@@ -163,6 +163,7 @@ func (a *app) manifestRevoke() *cobra.Command {
 
 func (a *app) manifestMinimum() *cobra.Command {
 	var in kekproto.Minimum
+	var dark bool
 	c := &cobra.Command{
 		Use:   "minimum ROLE VERSION",
 		Short: "Set the oldest version of a role's images that gets anything",
@@ -172,6 +173,11 @@ func (a *app) manifestMinimum() *cobra.Command {
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Role, in.Version = args[0], args[1]
+			if !dark {
+				if err := a.leavesOne(cmd.Context(), in.Role, in.Version); err != nil {
+					return err
+				}
+			}
 			var all kekproto.Images
 			if err := a.call(cmd.Context(), "POST", "/v1/manifests/minimum", &in, &all); err != nil {
 				return err
@@ -180,7 +186,29 @@ func (a *app) manifestMinimum() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&in.Lower, "lower", false, "let the minimum be lower than it is")
+	c.Flags().BoolVar(&dark, "leave-none", false, "although no accepted image of the role is so new: its devices get nothing until one is added")
 	return c
+}
+
+// leavesOne refuses a minimum that all accepted images of a role are below. It
+// guards against a slip, not an attack. Words that are not versions are left to
+// the member.
+func (a *app) leavesOne(ctx context.Context, role, version string) error {
+	var all kekproto.Images
+	if err := a.call(ctx, "GET", "/v1/manifests", nil, &all); err != nil {
+		return err
+	}
+	newest := ""
+	for _, m := range all.Manifests {
+		if m.Role == role && m.State == kekproto.ManifestAccepted && (newest == "" || measure.CompareVersions(newest, m.Version) < 0) {
+			newest = m.Version
+		}
+	}
+	if newest == "" || !measure.ValidVersion(version) || measure.CompareVersions(newest, version) >= 0 {
+		return nil
+	}
+	return fmt.Errorf("the newest accepted image of role %s is %s: with minimum %s its devices get nothing; add the new image first, or say --leave-none",
+		role, newest, version)
 }
 
 // afterwards shows what is left, and says so if that is nothing.

@@ -69,6 +69,9 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if p.Slice == nil && p.Policies == nil && p.Station == nil && p.Token == nil {
+		return errors.New("nothing to write: name a --slice, a --policy or a --station")
+	}
 	b, err := p.Bytes()
 	if err != nil {
 		return err

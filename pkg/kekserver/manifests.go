@@ -222,7 +222,7 @@ func (s *Server) setMinimum(w http.ResponseWriter, r *http.Request, agent *Agent
 		return fmt.Errorf("%w: role %q: want one of %v", errRequest, in.Role, roles)
 	}
 	if !measure.ValidVersion(in.Version) {
-		return fmt.Errorf("%w: version %q: want a semantic version as in a manifest, like 1.4", errRequest, in.Version)
+		return fmt.Errorf("%w: version %q: want a semantic version as in a manifest, like 1.4 or 1.4.2", errRequest, in.Version)
 	}
 	s.deciding.Lock()
 	defer s.deciding.Unlock()

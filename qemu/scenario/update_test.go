@@ -37,7 +37,7 @@ func TestUpdate(t *testing.T) {
 	_, err := l.release(chip)
 	refused(t, "release to the revoked image", err, report.KeyImage)
 
-	l.Region.Kekctl("manifest", "minimum", "server", "2.2")
+	l.Region.Kekctl("manifest", "minimum", "server", "2.2", "--leave-none")
 	m = l.StartFrom(two)
 	m.expectHold(report.KeyImage)
 	m.Expect(`(?s)2\.1\s.*2\.2`, time.Minute)
