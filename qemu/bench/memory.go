@@ -24,7 +24,7 @@ func measureMemory(l *scenario.Life) int {
 	for hi := tooMuch; hi-short > memoryStep; {
 		mib := short + (hi-short)/2/memoryStep*memoryStep
 		l.Config.MemoryMiB = mib
-		ok := reachesKexec(l, fmt.Sprintf("1.0-%dMiB", mib))
+		ok := reachesKexec(l, fmt.Sprintf("1.0.0-%dMiB", mib))
 		l.Logf("%d MiB: reaches kexec: %v", mib, ok)
 		if ok {
 			enough, hi = mib, mib
