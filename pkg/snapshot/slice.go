@@ -7,8 +7,9 @@ package snapshot
 // another purpose never passes as one.
 const SliceType = "landfall.dev/slice/v1"
 
-// MaxSliceSize bounds a signed slice, in bytes.
-const MaxSliceSize = 256 << 10
+// MaxSliceSize bounds a signed slice, in bytes: that of a DHCP device lists the
+// leases of 4,000 devices.
+const MaxSliceSize = 2 << 20
 
 // MaxBootKeys bounds the keys that may sign boot entries.
 const MaxBootKeys = 8
@@ -37,6 +38,7 @@ type Slice struct {
 	Boot       Boot        `json:"boot"`
 	Fleet      Fleet       `json:"fleet"`
 	DHCPDevice string      `json:"dhcp_device,omitempty"` // device ID
+	DHCP       *DHCP       `json:"dhcp,omitempty"`        // what a device of that role serves
 	Policy     Policy      `json:"policy"`
 	Amendment  *Amendment  `json:"amendment,omitempty"`
 }
@@ -93,8 +95,9 @@ type Neighbor struct {
 	Interface     string `json:"interface"`      // ours
 	PeerInterface string `json:"peer_interface"` // theirs
 	AKName        string `json:"ak_name"`
-	Link          string `json:"link"`  // "l2" or "routed"
-	Check         string `json:"check"` // "required" or "advisory"
+	Link          string `json:"link"`              // "l2" or "routed"
+	Address       string `json:"address,omitempty"` // of the peer's interface; routed links only
+	Check         string `json:"check"`             // "required" or "advisory"
 }
 
 // Volume is one LUKS2 volume of the device.
@@ -147,7 +150,11 @@ type Member struct {
 // Policy holds the choices of the region's operator.
 type Policy struct {
 	Lease string `json:"lease"` // "strict" or "warn"
-	Links string `json:"links"` // "required" or "advisory"
+	// Links is "required" (all required links must be proved), "advisory" (none)
+	// or "fraction" (LinksPercent of them: for a device that serves others, which
+	// one dead neighbor must not stop).
+	Links        string `json:"links"`
+	LinksPercent int    `json:"links_percent,omitempty"` // 1 to 100
 	// KernelSignature demands a detached signature of the boot entry, by one of
 	// Boot.Keys.
 	KernelSignature bool `json:"kernel_signature,omitempty"`

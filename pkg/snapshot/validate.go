@@ -102,7 +102,11 @@ func (s *Slice) Validate() error {
 		c.name("dhcp_device", s.DHCPDevice)
 	}
 	c.oneOf("policy.lease", s.Policy.Lease, "strict", "warn")
-	c.oneOf("policy.links", s.Policy.Links, "required", "advisory")
+	c.oneOf("policy.links", s.Policy.Links, "required", "advisory", "fraction")
+	if p := s.Policy; (p.Links == "fraction") != (p.LinksPercent != 0) || p.LinksPercent < 0 || p.LinksPercent > 100 {
+		c.add("policy.links_percent", "is %d; it must be 1 to 100 with links \"fraction\", and is for nothing else", p.LinksPercent)
+	}
+	s.checkDHCP(c)
 	s.checkAmendment(c)
 	return errors.Join(c.errs...)
 }

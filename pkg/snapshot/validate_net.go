@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/lldp"
 )
 
 func (s *Slice) findInterface(name string) *Interface {
@@ -16,33 +19,48 @@ func (s *Slice) findInterface(name string) *Interface {
 	return nil
 }
 
+// isInterface: printable ASCII without space and slash, as linkcheck shows it
+// on consoles; IFNAMSIZ is 16 with its NUL (linux/if.h).
+func isInterface(name string) bool {
+	return name != "" && len(name) <= 15 && strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) < 0
+}
+
 func (s *Slice) checkInterfaces(c *checker) {
 	names, macs, addrs := map[string]string{}, map[string]string{}, map[string]string{}
 	addresses := 0
 	for i, ifc := range s.Interfaces {
 		field := fmt.Sprintf("interfaces[%d]", i)
-		// IFNAMSIZ is 16 with its NUL (linux/if.h).
-		if ifc.Name == "" || len(ifc.Name) > 15 || !printable(ifc.Name) || slices.Contains([]byte(ifc.Name), '/') {
-			c.add(field+".name", "%q is no interface name", ifc.Name)
-		}
 		c.unique(field+".name", names, ifc.Name)
-		if mac, err := net.ParseMAC(ifc.MAC); err != nil || len(mac) != 6 || mac.String() != ifc.MAC {
-			c.add(field+".mac", "%q must be six lower-case bytes as in 00:1b:21:aa:bb:cc", ifc.MAC)
-		} else if mac[0]&1 != 0 {
-			c.add(field+".mac", "%q is a group address", ifc.MAC)
-		}
-		c.unique(field+".mac", macs, ifc.MAC)
-		addresses += ifc.checkAddresses(c, field, addrs)
-		if ifc.MTU != 0 && (ifc.MTU < 576 || ifc.MTU > 65535) {
-			c.add(field+".mtu", "is %d, must be 576 to 65535", ifc.MTU)
-		}
-		if l := ifc.LLDP; l != nil && (l.ChassisID == "" || l.PortID == "" || !printable(l.ChassisID) || !printable(l.PortID)) {
-			c.add(field+".lldp", "needs a printable chassis_id and port_id")
+		addresses += ifc.check(c, field, macs, addrs)
+		if l := ifc.LLDP; l != nil {
+			for _, id := range []string{l.ChassisID, l.PortID} {
+				if _, err := lldp.ParseID(id); err != nil {
+					c.add(field+".lldp", "%v", err)
+				}
+			}
 		}
 	}
 	if addresses == 0 {
 		c.add("interfaces", "have no address: the fleet cannot be reached")
 	}
+}
+
+// check looks at all but the neighborhood of an interface, and returns the number
+// of good addresses.
+func (i *Interface) check(c *checker, field string, macs, addrs map[string]string) int {
+	if !isInterface(i.Name) {
+		c.add(field+".name", "%q is no interface name", i.Name)
+	}
+	if mac, err := net.ParseMAC(i.MAC); err != nil || len(mac) != 6 || mac.String() != i.MAC {
+		c.add(field+".mac", "%q must be six lower-case bytes as in 00:1b:21:aa:bb:cc", i.MAC)
+	} else if mac[0]&1 != 0 {
+		c.add(field+".mac", "%q is a group address", i.MAC)
+	}
+	c.unique(field+".mac", macs, i.MAC)
+	if i.MTU != 0 && (i.MTU < 576 || i.MTU > 65535) {
+		c.add(field+".mtu", "is %d, must be 576 to 65535", i.MTU)
+	}
+	return i.checkAddresses(c, field, addrs)
 }
 
 // checkAddresses returns the number of good addresses.
@@ -83,14 +101,19 @@ func (s *Slice) checkNeighbors(c *checker) {
 		if s.findInterface(n.Interface) == nil {
 			c.add(field+".interface", "%q is no interface of this device", n.Interface)
 		}
-		if n.PeerInterface == "" || !printable(n.PeerInterface) {
-			c.add(field+".peer_interface", "is missing")
+		if !isInterface(n.PeerInterface) {
+			c.add(field+".peer_interface", "%q is no interface name", n.PeerInterface)
 		}
 		c.tpmName(field+".ak_name", n.AKName)
 		if n.AKName == s.Device.AKName && n.AKName != "" {
 			c.add(field+".ak_name", "is this device's own")
 		}
 		c.oneOf(field+".link", n.Link, "l2", "routed")
+		if a, err := netip.ParseAddr(n.Address); n.Link == "routed" && (err != nil || a.Zone() != "" || !a.IsGlobalUnicast()) {
+			c.add(field+".address", "is %q; a routed link needs the unicast address of the peer's interface", n.Address)
+		} else if n.Link != "routed" && n.Address != "" {
+			c.add(field+".address", "is for routed links")
+		}
 		c.oneOf(field+".check", n.Check, "required", "advisory")
 		c.unique(field, seen, n.Interface+" to "+n.Device+"/"+n.PeerInterface)
 	}
