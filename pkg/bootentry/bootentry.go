@@ -60,26 +60,34 @@ func OpenRoot(dir string) (*Root, error) {
 func (r *Root) Close() error { return r.dir.Close() }
 
 // Open opens a regular file or a directory inside the root for reading.
-// Devices, sockets and pipes are refused: opening one may block or act.
+// Devices, sockets and pipes are refused before they are opened, which may
+// block or act.
 func (r *Root) Open(name string) (*os.File, error) {
-	how := &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	fd, err := unix.Openat2(int(r.dir.Fd()), name, how)
-	if err != nil {
+	refuse := func(err error) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), name)
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
-	}
+	// O_PATH finds the file and opens nothing (open(2)).
+	place, err := unix.Openat2(int(r.dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
 	if err != nil {
-		f.Close()
-		return nil, err
+		return refuse(err)
 	}
-	return f, nil
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if err := unix.Fstat(place, &st); err != nil {
+		return refuse(err)
+	}
+	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFDIR {
+		return refuse(errors.New("not a regular file"))
+	}
+	// The very file that was looked at, whatever its name means by now.
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", place), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return refuse(err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func (r *Root) exists(name string) bool {

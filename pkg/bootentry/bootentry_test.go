@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 // tree writes files below a new root; a value that begins with "->" is a
@@ -183,4 +185,45 @@ func FuzzEntry(f *testing.F) {
 		}
 		_ = compareVersions(text, "1.2")
 	})
+}
+
+// TestOpenTouchesNoPipe shows that what is not a file is not even opened: a
+// writer that waits for a reader goes on waiting.
+func TestOpenTouchesNoPipe(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "vmlinuz")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	opened := make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		opened <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // the writer waits by then, or the test shows less
+	if f, err := r.Open("vmlinuz"); err == nil {
+		f.Close()
+		t.Error("a pipe was opened")
+	}
+	select {
+	case err := <-opened:
+		t.Errorf("somebody who waits at the pipe saw it opened (%v)", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
 }
