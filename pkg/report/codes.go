@@ -22,12 +22,13 @@ const (
 
 // Hardware and image.
 const (
-	HWPanic   Code = "LF-HW-01"
-	HWMounts  Code = "LF-HW-02"
-	HWModules Code = "LF-HW-03"
-	HWImage   Code = "LF-HW-04"
-	HWFactory Code = "LF-HW-05"
-	HWLab     Code = "LF-HW-06"
+	HWPanic     Code = "LF-HW-01"
+	HWMounts    Code = "LF-HW-02"
+	HWModules   Code = "LF-HW-03"
+	HWImage     Code = "LF-HW-04"
+	HWFactory   Code = "LF-HW-05"
+	HWLab       Code = "LF-HW-06"
+	FleetDaemon Code = "LF-HW-07"
 )
 
 // Slice and LANDFALL partition.
@@ -38,6 +39,8 @@ const (
 	SliceSignature   Code = "LF-SLICE-04"
 	SliceInvalid     Code = "LF-SLICE-05"
 	SliceOther       Code = "LF-SLICE-06"
+	SliceRole        Code = "LF-SLICE-07"
+	SliceAmendment   Code = "LF-SLICE-08"
 )
 
 // TPM.
@@ -67,6 +70,22 @@ const (
 	NetNoLease     Code = "LF-NET-03"
 	NetWrongLease  Code = "LF-NET-04"
 	NetApply       Code = "LF-NET-05"
+	NetQuarantine  Code = "LF-NET-06"
+)
+
+// Links to neighbors.
+const (
+	LinkSilent       Code = "LF-LINK-01"
+	LinkNoCarrier    Code = "LF-LINK-02"
+	LinkWrongPort    Code = "LF-LINK-03"
+	LinkWrongDevice  Code = "LF-LINK-04"
+	LinkDisagrees    Code = "LF-LINK-05"
+	LinkBadSignature Code = "LF-LINK-06"
+	LinkForeign      Code = "LF-LINK-07"
+	LinkLLDP         Code = "LF-LINK-08"
+	LinkDemand       Code = "LF-LINK-09"
+	LinkConfig       Code = "LF-LINK-10"
+	LinkDHCPWaits    Code = "LF-LINK-11"
 )
 
 // Key release; most of them come from the fleet.
@@ -114,7 +133,7 @@ const (
 
 // Lookup returns what is known about a code.
 func Lookup(code Code) (Info, bool) {
-	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), boots()} {
 		for _, info := range area {
 			if info.Code == code {
 				return info, true
@@ -127,7 +146,7 @@ func Lookup(code Code) (Info, bool) {
 // Codes returns the whole table, in the order of the runbook.
 func Codes() []Info {
 	var all []Info
-	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), boots()} {
 		all = append(all, area...)
 	}
 	return all

@@ -20,6 +20,9 @@ func hardware() []Info {
 		{HWLab, "HWLab", "UNMEASURED LAB BOOT",
 			"The firmware measured neither kernel nor initrd, so this machine proves nothing about itself.",
 			"never ship such a machine: boot through UEFI firmware", Warned},
+		{FleetDaemon, "FleetDaemon", "key server of this device does not run",
+			"The program kekd ended, or the partition LANDFALL-MEMBER that holds its store is missing or damaged. Its last lines are shown.",
+			"read those lines; seat the member's disk, or restore it from the store's backup. The region's other key servers answer meanwhile", Goes},
 	}
 }
 
@@ -43,6 +46,12 @@ func partitions() []Info {
 		{SliceOther, "SliceOther", "slice of another device",
 			"The slice names another TPM than this machine's.",
 			"put the boot volume back into its own machine; after a TPM or board replacement enrol again", Goes},
+		{SliceRole, "SliceRole", "slice of another role than the image",
+			"A server's image was booted with the slice of a key server or DHCP device, or the reverse.",
+			"boot the image that belongs to this device (its roles are in the slice), or write this device's slice with `snapshot part`", Goes},
+		{SliceAmendment, "SliceAmendment", "amended slice refused",
+			"The fleet has a newer slice for this device, and it is not acceptable: not signed by this region, not newer, for another TPM, or contradicting itself.",
+			"correct the amendment (`snapshot verify` lists all faults), sign it, and give it to the fleet (`kekctl slice add`)", Goes},
 	}
 }
 
@@ -109,5 +118,8 @@ func networks() []Info {
 		{NetApply, "NetApply", "address cannot be set",
 			"The kernel refused the address or the route.",
 			"report it, with the text shown", Goes},
+		{NetQuarantine, "NetQuarantine", "unknown NIC in place of the slice's",
+			"The NIC that the slice names is gone, and another one is there: replaced, or in the wrong machine. It has a quarantine lease, which reaches the key servers only, and no key comes over it.",
+			"write an amendment with the new MAC address (`snapshot amend`), sign it, and give it to the fleet (`kekctl slice add`); or put the old NIC back", Goes},
 	}
 }
