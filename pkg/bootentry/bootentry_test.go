@@ -215,7 +215,7 @@ func TestOpenTouchesNoPipe(t *testing.T) {
 	}
 	select {
 	case err := <-opened:
-		t.Errorf("somebody who waits at the pipe saw it opened (%v)", err)
+		t.Fatalf("somebody who waits at the pipe saw it opened (%v)", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	reader, err := os.OpenFile(pipe, os.O_RDONLY, 0)
