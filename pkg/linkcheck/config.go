@@ -56,8 +56,7 @@ type Link struct {
 }
 
 // FromSlice returns the configuration that a slice demands. The caller adds
-// Session and Rand, and the addresses of routed neighbors, which a slice does
-// not hold.
+// Session and Rand; a policy's fraction is for Pass to judge.
 func FromSlice(s *snapshot.Slice) Config {
 	c := Config{Region: s.Region, Device: s.Device.ID, Generation: s.Generation}
 	for _, i := range s.Interfaces {
@@ -70,6 +69,7 @@ func FromSlice(s *snapshot.Slice) Config {
 			AKName:    n.AKName,
 			Routed:    n.Link == "routed",
 		}
+		l.Address, _ = netip.ParseAddr(n.Address) // Machine refuses a routed link without one
 		if s.Amendment != nil {
 			for _, w := range s.Amendment.Waivers {
 				if w.Interface == n.Interface && w.Peer == n.Device {

@@ -65,14 +65,19 @@ type Status struct {
 	// Ours is the interface of this device where Seen belongs, if it does.
 	Ours string
 	Err  error // why a signature is bad
+	// Own is the generation of this device's slice.
+	Own uint64
 
 	LLDP     LLDPVerdict
 	LLDPSeen string // what the switch said, for people
+	LLDPWant string // what the slice expects of it, in the same form
+	Carrier  bool
 }
 
 func (m *Machine) status(l *link) Status {
 	p := m.ports[l.Interface]
-	s := Status{Link: l.Link, Verdict: l.shown, Since: l.since, LLDP: p.lldp, LLDPSeen: p.lldpSeen}
+	s := Status{Link: l.Link, Verdict: l.shown, Since: l.since, Own: m.cfg.Generation,
+		Carrier: p.up, LLDP: p.lldp, LLDPSeen: p.lldpSeen}
 	f := l.claim
 	if l.proof != nil {
 		f = l.proof

@@ -24,7 +24,7 @@ func tierOf(pkg string) (int, bool) {
 		// 1: drivers.
 		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry"},
 		// 2: services.
-		{"disk", "kekclient", "kekserver", "kekstore", "fleetdir", "audit", "provision", "nvslot", "linkcheck", "dhcpserve"},
+		{"disk", "kekclient", "kekserver", "kekstore", "fleetdir", "audit", "provision", "nvslot", "linkcheck", "linknet", "dhcpserve"},
 	}
 	for _, top := range []string{"uinit", "cmds/", "image", "qemu"} {
 		if strings.HasPrefix(pkg, top) {
