@@ -64,11 +64,13 @@ type Disk struct {
 	Broken bool
 }
 
-// NIC is a network card on a tap of the machine's namespace.
+// NIC is a network card on a tap of the machine's namespace, or on a socket of
+// package qemu/hub.
 type NIC struct {
-	Tap   string
-	MAC   string
-	Model string // "virtio-net-pci" (default) or "e1000e"
+	Tap    string
+	Socket string
+	MAC    string
+	Model  string // "virtio-net-pci" (default) or "e1000e"
 	// PXE gives the card a boot ROM, iPXE's, which the firmware tries before any
 	// disk. The ROM is measured into PCR 2.
 	PXE bool

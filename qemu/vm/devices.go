@@ -59,6 +59,14 @@ func (n NIC) rom() string {
 	return romDir + "efi-virtio.rom"
 }
 
+// netdev is where the card is plugged in.
+func (n NIC) netdev(id string) string {
+	if n.Socket != "" {
+		return fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", id, n.Socket)
+	}
+	return fmt.Sprintf("tap,id=%s,ifname=%s,script=no,downscript=no", id, n.Tap)
+}
+
 // device is the guest's part of a network card: QEMU's -device.
 func (n NIC) device(netdev, id string, boot func() string) string {
 	dev := fmt.Sprintf("%s,netdev=%s,id=%s,mac=%s,romfile=", n.model(), netdev, id, n.MAC)
@@ -78,7 +86,7 @@ func (c *Config) deviceArgs() []string {
 	}
 	var cards, a []string
 	for i, n := range c.NICs {
-		cards = append(cards, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, n.Tap),
+		cards = append(cards, "-netdev", n.netdev(fmt.Sprintf("net%d", i)),
 			"-device", n.device(fmt.Sprintf("net%d", i), fmt.Sprintf("nic%d", i), boot))
 	}
 	for i, d := range c.Disks {
