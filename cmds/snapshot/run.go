@@ -8,23 +8,29 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// maxFile bounds every document that is read from a file, in bytes.
-const maxFile = 8 << 20
+// maxFile bounds every document that is read from a file, in bytes: the largest
+// is a region's snapshot.
+const maxFile = snapshot.MaxDocumentSize + 64<<10
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := &cobra.Command{
 		Use:   "snapshot",
-		Short: "Make, sign and show the documents that a device carries",
-		Long: `snapshot makes a device's slice, signs it with the region root, and writes it
-onto the LANDFALL partition together with the PCR policies.
+		Short: "Make, sign and show the snapshot of a region, and what a device carries of it",
+		Long: `snapshot assembles the snapshot of a region, cuts it into one slice for each
+device, signs those with the region root, and writes a slice onto the LANDFALL
+partition together with the PCR policies. docs/region-network.md tells the way.
 
 FILE may be - for standard input or output.`,
-		Example: `  kekctl --region north device show r07-u12 --json >r07-u12.record.json
-  snapshot slice --region north --record r07-u12.record.json r07-u12.json -o r07-u12.slice.json
-  snapshot sign --key north/offline/root.key r07-u12.slice.json -o r07-u12.slice.note
-  snapshot part write --slice r07-u12.slice.note --policy server.policy.json -o r07-u12.part`,
+		Example: `  kekctl --region north --as alice device list --json >records.json
+  snapshot assemble --region north --plan plan.json --record records.json -o region.json
+  snapshot slice --document region.json --all --dir slices
+  snapshot sign --key north/offline/root.key --dir notes slices
+  snapshot verify --key north/public/root.pub --document region.json notes
+  snapshot part write --slice notes/r07-u12.slice.note --policy server.policy.json -o r07-u12.part`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -33,7 +39,8 @@ FILE may be - for standard input or output.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
+	root.AddCommand(captureCommand(), assembleCommand(), sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
+	root.AddCommand(amendCommand(), diffCommand())
 	return root.ExecuteContext(ctx)
 }
 
@@ -60,11 +67,17 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 
 // writeFile writes a document whole or not at all; name may be - for standard
 // output. perm is 0600 for what holds a token.
-func writeFile(cmd *cobra.Command, name string, perm os.FileMode, b []byte) (err error) {
+func writeFile(cmd *cobra.Command, name string, perm os.FileMode, b []byte) error {
 	if name == "-" {
 		_, err := cmd.OutOrStdout().Write(b)
 		return err
 	}
+	return replaceFile(name, perm, b, (*os.File).Sync)
+}
+
+// replaceFile writes a file whole or not at all; sync is left out where
+// thousands are made that can be made again.
+func replaceFile(name string, perm os.FileMode, b []byte, sync func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".snapshot-*")
 	if err != nil {
 		return err
@@ -79,7 +92,7 @@ func writeFile(cmd *cobra.Command, name string, perm os.FileMode, b []byte) (err
 		err = f.Chmod(perm)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr

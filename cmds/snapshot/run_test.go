@@ -45,6 +45,13 @@ func makeRegion(dir string) error {
 		EKName: sum("ek"), AKName: sum("ak"), SRKName: sum("srk"), SRKPublic: []byte("srk")}
 	stranger := record
 	stranger.Enrolled = false
+	rack := []deviceRecord{}
+	for _, id := range []string{"r07-u01", "r07-u12", "r07-u13", "r07-u14"} {
+		rack = append(rack, deviceRecord{DeviceInfo: kekproto.DeviceInfo{Device: id, Enrolled: true,
+			EKName: sum("ek" + id), AKName: sum("ak" + id), SRKName: sum("srk" + id), SRKPublic: []byte("srk" + id)}})
+	}
+	replaced := rack[3]
+	replaced.EKName, replaced.AKName, replaced.SRKName, replaced.SRKPublic = sum("ek new"), sum("ak new"), sum("srk new"), []byte("srk new")
 	root, rootPub, err := note.GenerateKey(rand.Reader, "north/root")
 	if err != nil {
 		return err
@@ -63,7 +70,8 @@ func makeRegion(dir string) error {
 		"south.pub":              []byte(otherPub + "\n"),
 		"north/public/ca.pem":    ca,
 	}
-	for name, v := range map[string]any{"north/public/region.json": region, "record.json": record, "new.json": stranger} {
+	for name, v := range map[string]any{"north/public/region.json": region, "record.json": record, "new.json": stranger,
+		"records.json": rack, "replaced.json": replaced} {
 		if files[name], err = json.Marshal(v); err != nil {
 			return err
 		}

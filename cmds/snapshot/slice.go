@@ -1,48 +1,135 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"iter"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
+// sliceInput is what `slice` was asked for: one slice from a description, or
+// those of a snapshot.
+type sliceInput struct {
+	region, record, out   string
+	document, device, dir string
+	all                   bool
+}
+
 func sliceCommand() *cobra.Command {
-	var region, record, out string
+	var in sliceInput
 	cmd := &cobra.Command{
-		Use:   "slice --region DIR --record RECORD DESCRIPTION",
-		Short: "Make an unsigned slice from a device's description and its fleet record",
-		Long: `slice completes the description of a device, written by a person, with what no
-person should write: the names of its TPM keys from the fleet's record
-(kekctl device show ID --json), volume UUIDs, key servers and fleet CA.
-It lists every contradiction it finds, and writes nothing then.`,
-		Example: `  snapshot slice --region north --record r07-u12.record.json r07-u12.json -o r07-u12.slice.json`,
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := makeSlice(cmd, region, record, args[0])
-			if err != nil {
-				return err
-			}
-			text, err := signed.Marshal(s)
-			if err != nil {
-				return err
-			}
-			return writeFile(cmd, out, 0o644, text)
-		},
+		Use:   "slice --document SNAPSHOT (--all --dir DIR | --device ID) | --region DIR --record RECORD DESCRIPTION",
+		Short: "Make unsigned slices from a region's snapshot, or one from a device's description",
+		Long: `slice cuts the snapshot of a region into one slice for each device, or makes that
+of one device.
+
+Without a snapshot it completes the description of one device, written by a
+person, with what no person should write: the names of its TPM keys from the
+fleet's record (kekctl device show ID --json), volume UUIDs, key servers and
+fleet CA. It lists every contradiction it finds, and writes nothing then.`,
+		Example: `  snapshot slice --document region.json --all --dir slices
+  snapshot slice --document region.json --device r07-u12 -o r07-u12.slice.json
+  snapshot slice --region north --record r07-u12.record.json r07-u12.json -o r07-u12.slice.json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
 	}
-	cmd.Flags().StringVar(&region, "region", "", "folder that kekctl init made (its public/ is read)")
-	cmd.Flags().StringVar(&record, "record", "", "the fleet's record of the device, JSON")
-	cmd.Flags().StringVarP(&out, "output", "o", "-", "file to write")
-	mustRequire(cmd, "region", "record")
+	f := cmd.Flags()
+	f.StringVar(&in.document, "document", "", "snapshot of the region, signed or not")
+	f.BoolVar(&in.all, "all", false, "make the slices of all devices (with --document)")
+	f.StringVar(&in.dir, "dir", "", "folder to write ID.slice.json into (with --all)")
+	f.StringVar(&in.device, "device", "", "make the slice of this device (with --document)")
+	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
+	f.StringVar(&in.record, "record", "", "the fleet's record of the device, JSON")
+	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	cmd.MarkFlagsMutuallyExclusive("document", "region")
+	cmd.MarkFlagsMutuallyExclusive("all", "device")
+	cmd.MarkFlagsMutuallyExclusive("dir", "output")
+	cmd.MarkFlagsOneRequired("document", "region")
+	cmd.MarkFlagsRequiredTogether("all", "dir")
+	cmd.MarkFlagsRequiredTogether("region", "record")
 	return cmd
+}
+
+func (in *sliceInput) run(cmd *cobra.Command, args []string) error {
+	switch {
+	case in.document == "" && len(args) != 1:
+		return errors.New("name the description of one device")
+	case in.document == "":
+		s, err := makeSlice(cmd, in.region, in.record, args[0])
+		if err != nil {
+			return err
+		}
+		return writeDocument(cmd, in.out, s)
+	case len(args) > 0 || in.all == (in.device != ""):
+		return errors.New("with --document: say --all and --dir, or one --device, and no description")
+	}
+	doc, err := readDocument(cmd, in.document)
+	if err != nil {
+		return err
+	}
+	if in.all {
+		n, err := writeSlices(in.dir, doc.Slices())
+		if err == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d slices of snapshot %d of region %s in %s\n", n, doc.Generation, doc.Region, in.dir)
+		}
+		return err
+	}
+	s := doc.Slice(in.device)
+	if s == nil {
+		return fmt.Errorf("%s: region %s has no device %q", in.document, doc.Region, in.device)
+	}
+	return writeDocument(cmd, in.out, s)
+}
+
+func writeDocument(cmd *cobra.Command, name string, v any) error {
+	text, err := signed.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeFile(cmd, name, 0o644, text)
+}
+
+// writeSlices writes each slice into a folder that is new or empty: a slice of
+// another time must not be signed with them.
+func writeSlices(dir string, all iter.Seq[*snapshot.Slice]) (n int, err error) {
+	if err := emptyDir(dir); err != nil {
+		return 0, err
+	}
+	for s := range all {
+		text, err := signed.Marshal(s)
+		if err != nil {
+			return n, err
+		}
+		noSync := func(*os.File) error { return nil }
+		if err := replaceFile(filepath.Join(dir, s.Device.ID+".slice.json"), 0o644, text, noSync); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// emptyDir makes a folder, or takes one that is empty.
+func emptyDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: choose another folder", dir)
+	}
+	return nil
 }
 
 // mustRequire panics on a flag that does not exist: a mistake in this program.
@@ -63,7 +150,7 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	if err != nil {
 		return nil, err
 	}
-	var info kekproto.DeviceInfo
+	var info deviceRecord
 	if err := json.Unmarshal(text, &info); err != nil {
 		return nil, fmt.Errorf("%s: not a device record: %w", record, err)
 	}
@@ -80,8 +167,7 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	case !info.Enrolled:
 		return nil, fmt.Errorf("device %s is not enrolled yet: boot it in the factory image first", info.Device)
 	}
-	keys := snapshot.TPMKeys{EKName: info.EKName, AKName: info.AKName, SRKName: info.SRKName, SRKPublic: info.SRKPublic}
-	if err := s.Complete(region, ca, keys); err != nil {
+	if err := s.Complete(region, ca, info.keys()); err != nil {
 		return nil, fmt.Errorf("%s:\n%w", description, err)
 	}
 	return s, nil
@@ -110,91 +196,4 @@ func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error
 		return nil, nil, fmt.Errorf("%s: no PEM certificate", file)
 	}
 	return r, block.Bytes, nil
-}
-
-func signCommand() *cobra.Command {
-	var keys []string
-	var out string
-	cmd := &cobra.Command{
-		Use:   "sign --key KEY SLICE",
-		Short: "Sign a slice with the region root",
-		Long: `sign checks a slice for contradictions and signs it as a C2SP signed note.
-It prints the digest on standard error: what the slice PCR and the fleet hold.`,
-		Example: `  snapshot sign --key north/offline/root.key r07-u12.slice.json -o r07-u12.slice.note`,
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return signSlice(cmd, keys, args[0], out)
-		},
-	}
-	cmd.Flags().StringSliceVar(&keys, "key", nil, "file of the region root's signing key; may be given again for a second signature")
-	cmd.Flags().StringVarP(&out, "output", "o", "-", "file to write")
-	mustRequire(cmd, "key")
-	return cmd
-}
-
-func signSlice(cmd *cobra.Command, keys []string, name, out string) error {
-	text, err := readFile(cmd, name)
-	if err != nil {
-		return err
-	}
-	s := new(snapshot.Slice)
-	if err := signed.Unmarshal(text, snapshot.SliceType, s); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	signers, err := readSigners(cmd, keys)
-	if err != nil {
-		return err
-	}
-	msg, err := snapshot.SignSlice(s, signers...)
-	if err != nil {
-		return fmt.Errorf("%s:\n%w", name, err)
-	}
-	digest := signed.Digest(text)
-	fmt.Fprintf(cmd.ErrOrStderr(), "signed slice %d of %s, sha256 %s\n", s.Generation, s.Device.ID, hex.EncodeToString(digest[:]))
-	return writeFile(cmd, out, 0o644, msg)
-}
-
-func verifyCommand() *cobra.Command {
-	var key string
-	cmd := &cobra.Command{
-		Use:     "verify --key PUBLIC SLICE",
-		Short:   "Verify a signed slice as a booting device does",
-		Example: `  snapshot verify --key north/public/root.pub r07-u12.slice.note`,
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, digest, err := openSlice(cmd, key, args[0])
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: slice %d of %s, region %s, sha256 %s\n",
-				s.Generation, s.Device.ID, s.Region, hex.EncodeToString(digest[:]))
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&key, "key", "", "file of the region root's public key")
-	mustRequire(cmd, "key")
-	return cmd
-}
-
-func openSlice(cmd *cobra.Command, key, name string) (*snapshot.Slice, [32]byte, error) {
-	text, err := readFile(cmd, key)
-	if err != nil {
-		return nil, [32]byte{}, err
-	}
-	root, err := signed.ParseVerifier(text)
-	if err != nil {
-		return nil, [32]byte{}, fmt.Errorf("%s: %w", key, err)
-	}
-	msg, err := readFile(cmd, name)
-	if err != nil {
-		return nil, [32]byte{}, err
-	}
-	s, digest, err := snapshot.OpenSlice(msg, root)
-	if errors.Is(err, signed.ErrSignature) {
-		return nil, digest, fmt.Errorf("%s: %w (%s)", name, err, root.Name())
-	}
-	if err != nil {
-		return nil, digest, fmt.Errorf("%s: %w", name, err)
-	}
-	return s, digest, nil
 }

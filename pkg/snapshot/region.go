@@ -15,6 +15,10 @@ type Region struct {
 	Type    string   `json:"type"` // RegionType
 	Name    string   `json:"name"`
 	Members []Member `json:"members"`
+	// AmendKeys are note verifiers (NAME+HASH+KEY), one of which must sign an
+	// amendment beside the region root. The operator's tools demand it; devices
+	// look for the region root only.
+	AmendKeys []string `json:"amend_keys,omitempty"`
 }
 
 // TPMKeys are the names of a device's TPM keys, as the fleet recorded them when

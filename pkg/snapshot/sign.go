@@ -37,3 +37,18 @@ func OpenSlice(msg []byte, root note.Verifier) (*Slice, [32]byte, error) {
 	}
 	return s, doc.Digest, nil
 }
+
+// Countersigned demands a valid signature by one of the second keys, none of
+// which counts if it is the region root. OpenSlice is still to be called.
+func Countersigned(msg []byte, root note.Verifier, second []note.Verifier) error {
+	var keys []note.Verifier
+	for _, v := range second {
+		if v.Name() != root.Name() || v.KeyHash() != root.KeyHash() {
+			keys = append(keys, v)
+		}
+	}
+	if _, err := note.Open(msg, note.VerifierList(keys...)); err != nil {
+		return fmt.Errorf("second signature of an amendment: %w: %w", signed.ErrSignature, err)
+	}
+	return nil
+}

@@ -16,9 +16,15 @@ import (
 )
 
 // checker collects every contradiction, so that one round repairs them all.
-type checker struct{ errs []error }
+type checker struct {
+	device string // that the fields are of, in the document of a region
+	errs   []error
+}
 
 func (c *checker) add(field, format string, args ...any) {
+	if c.device != "" {
+		field = c.device + ": " + field
+	}
 	c.errs = append(c.errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
 }
 
@@ -101,14 +107,18 @@ func (s *Slice) Validate() error {
 	if s.DHCPDevice != "" {
 		c.name("dhcp_device", s.DHCPDevice)
 	}
-	c.oneOf("policy.lease", s.Policy.Lease, "strict", "warn")
-	c.oneOf("policy.links", s.Policy.Links, "required", "advisory", "fraction")
-	if p := s.Policy; (p.Links == "fraction") != (p.LinksPercent != 0) || p.LinksPercent < 0 || p.LinksPercent > 100 {
-		c.add("policy.links_percent", "is %d; it must be 1 to 100 with links \"fraction\", and is for nothing else", p.LinksPercent)
-	}
+	s.Policy.check(c)
 	s.checkDHCP(c)
 	s.checkAmendment(c)
 	return errors.Join(c.errs...)
+}
+
+func (p *Policy) check(c *checker) {
+	c.oneOf("policy.lease", p.Lease, "strict", "warn")
+	c.oneOf("policy.links", p.Links, "required", "advisory", "fraction")
+	if (p.Links == "fraction") != (p.LinksPercent != 0) || p.LinksPercent < 0 || p.LinksPercent > 100 {
+		c.add("policy.links_percent", "is %d; it must be 1 to 100 with links \"fraction\", and is for nothing else", p.LinksPercent)
+	}
 }
 
 func (s *Slice) checkDevice(c *checker) {

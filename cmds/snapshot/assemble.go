@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// deviceRecord is the fleet's record of a device, with the capture that the
+// device posted.
+type deviceRecord struct {
+	kekproto.DeviceInfo
+	Capture json.RawMessage `json:"capture,omitempty"`
+}
+
+func (r *deviceRecord) keys() snapshot.TPMKeys {
+	return snapshot.TPMKeys{EKName: r.EKName, AKName: r.AKName, SRKName: r.SRKName, SRKPublic: r.SRKPublic}
+}
+
+// assembleInput is what `assemble` was asked for.
+type assembleInput struct {
+	region, plan, out string
+	records, captures []string
+}
+
+func assembleCommand() *cobra.Command {
+	var in assembleInput
+	cmd := &cobra.Command{
+		Use:   "assemble --region DIR --record FILE... [--plan PLAN] [--capture FILE...] [DESCRIPTION...]",
+		Short: "Make the snapshot of a region from plan, descriptions, captures and records",
+		Long: `assemble puts together what people planned, what the machines found out about
+themselves and what the fleet recorded of their TPMs. It lists every
+contradiction between them, by name, and writes nothing then.
+
+Plan and descriptions say which devices there are, their addresses, disks and
+links; snapshot import makes a plan from a cabling plan. Records are what
+kekctl device list --json or device show ID --json print; they may hold the
+captures that seal provision posted. A folder stands for the *.json in it.`,
+		Example: `  kekctl --region north --as alice device list --json >records.json
+  snapshot assemble --region north --plan plan.json --record records.json -o region.json`,
+		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
+	f.StringVar(&in.plan, "plan", "", "plan of the region")
+	f.StringArrayVar(&in.records, "record", nil, "records of the fleet; may be given again")
+	f.StringArrayVar(&in.captures, "capture", nil, "captures that are not in the records; may be given again")
+	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	mustRequire(cmd, "region", "record")
+	return cmd
+}
+
+func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
+	region, ca, err := readRegion(cmd, in.region)
+	if err != nil {
+		return err
+	}
+	src := snapshot.Sources{Region: region, CA: ca, Keys: map[string]snapshot.TPMKeys{}}
+	if in.plan != "" {
+		text, err := readFile(cmd, in.plan)
+		if err != nil {
+			return err
+		}
+		if src.Plan, err = snapshot.ParsePlan(text); err != nil {
+			return fmt.Errorf("%s: %w", in.plan, err)
+		}
+	}
+	err = eachFile(cmd, descriptions, func(text []byte) error {
+		s, err := snapshot.ParseDescription(text)
+		src.Descriptions = append(src.Descriptions, s)
+		return err
+	})
+	if err == nil {
+		err = eachFile(cmd, in.records, func(text []byte) error { return addRecords(&src, text) })
+	}
+	if err == nil {
+		err = eachFile(cmd, in.captures, func(text []byte) error { return addCapture(&src, text) })
+	}
+	if err != nil {
+		return err
+	}
+	doc, notes, err := snapshot.Assemble(src)
+	for _, n := range notes {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", n)
+	}
+	if err != nil {
+		return fmt.Errorf("the sources contradict each other:\n%w", err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "snapshot 1 of region %s: %d devices, %d links, %d switches\n",
+		doc.Region, len(doc.Devices), len(doc.Links), len(doc.Switches))
+	return writeDocument(cmd, in.out, doc)
+}
+
+// eachFile reads files, and the *.json of folders.
+func eachFile(cmd *cobra.Command, args []string, do func(text []byte) error) error {
+	files, err := expand(args, ".json")
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		text, err := readFile(cmd, name)
+		if err != nil {
+			return err
+		}
+		if err := do(text); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// addRecords takes one record, or a list.
+func addRecords(src *snapshot.Sources, text []byte) error {
+	var list []deviceRecord
+	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+		text = append(append([]byte{'['}, text...), ']')
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		return fmt.Errorf("no record of the fleet: %w", err)
+	}
+	for _, r := range list {
+		if r.Device == "" {
+			return fmt.Errorf("no record of the fleet: it names no device")
+		}
+		if r.Enrolled {
+			src.Keys[r.Device] = r.keys()
+		}
+		if len(r.Capture) == 0 || string(r.Capture) == "null" {
+			continue
+		}
+		if err := addCapture(src, r.Capture); err != nil {
+			return fmt.Errorf("record of %s: %w", r.Device, err)
+		}
+	}
+	return nil
+}
+
+func addCapture(src *snapshot.Sources, text []byte) error {
+	c, err := snapshot.ParseCapture(text)
+	src.Captures = append(src.Captures, c)
+	return err
+}

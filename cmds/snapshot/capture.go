@@ -1,0 +1,40 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/netconf"
+)
+
+func captureCommand() *cobra.Command {
+	var device, out string
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "capture --device ID",
+		Short: "Write down the network ports of this machine and what is heard at them",
+		Long: `capture sets the network ports of this machine up, listens for LLDP and says by
+LLDP which device this is, so that machines at the other ends of cables hear it
+too. It needs root. seal provision does the same in the factory image and posts
+the capture to the fleet; this command is for machines that run something else.`,
+		Example: `  snapshot capture --device r07-u12 -o captures/r07-u12.json`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := netconf.Capture(cmd.Context(), device, wait)
+			if err != nil {
+				return err
+			}
+			b, err := c.Bytes()
+			if err != nil {
+				return err
+			}
+			return writeFile(cmd, out, 0o644, append(b, '\n'))
+		},
+	}
+	cmd.Flags().StringVar(&device, "device", "", "ID of this device")
+	cmd.Flags().DurationVar(&wait, "wait", 35*time.Second, "how long to listen; many switches speak every 30 s")
+	cmd.Flags().StringVarP(&out, "output", "o", "-", "file to write")
+	mustRequire(cmd, "device")
+	return cmd
+}

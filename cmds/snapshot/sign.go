@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// signInput is what `sign` was asked for.
+type signInput struct {
+	keys     []string
+	out, dir string
+}
+
+func signCommand() *cobra.Command {
+	var in signInput
+	cmd := &cobra.Command{
+		Use:   "sign --key KEY FILE...",
+		Short: "Sign slices, or the snapshot of a region, with the region root",
+		Long: `sign checks slices and snapshots for contradictions and signs each as a C2SP
+signed note. A folder stands for the slices in it. It prints the digest on
+standard error: what the slice PCR and the fleet hold.
+
+A file that is signed already gets one more signature: an amendment where the
+region demands two signers.`,
+		Example: `  snapshot sign --key north/offline/root.key r07-u12.slice.json -o r07-u12.slice.note
+  snapshot sign --key north/offline/root.key --dir notes slices
+  snapshot sign --key operations.key r07-u12.slice.note -o r07-u12.both.note`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&in.keys, "key", nil, "file of the region root's signing key; may be given again for a second signature")
+	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	f.StringVar(&in.dir, "dir", "", "folder to write NAME.note into, for several files")
+	cmd.MarkFlagsMutuallyExclusive("dir", "output")
+	mustRequire(cmd, "key")
+	return cmd
+}
+
+func (in *signInput) run(cmd *cobra.Command, args []string) error {
+	files, err := expand(args, ".slice.json")
+	if err != nil {
+		return err
+	}
+	signers, err := readSigners(cmd, in.keys)
+	if err != nil {
+		return err
+	}
+	if in.dir == "" {
+		if len(files) != 1 {
+			return fmt.Errorf("%d files: name a --dir for what is signed", len(files))
+		}
+		msg, what, err := signFile(cmd, signers, files[0])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "signed", what)
+		return writeFile(cmd, in.out, 0o644, msg)
+	}
+	return in.many(cmd, signers, files)
+}
+
+// many signs files one after the other. All are signed, or their faults listed
+// and nothing kept.
+func (in *signInput) many(cmd *cobra.Command, signers []note.Signer, files []string) error {
+	if err := emptyDir(in.dir); err != nil {
+		return err
+	}
+	var faults []error
+	var last string
+	seen := map[string]string{}
+	for _, name := range files {
+		out := noteName(name)
+		if other, ok := seen[out]; ok {
+			faults = append(faults, fmt.Errorf("%s and %s would both become %s", other, name, out))
+			continue
+		}
+		seen[out] = name
+		msg, what, err := signFile(cmd, signers, name)
+		if err == nil {
+			last = what
+			err = replaceFile(filepath.Join(in.dir, out), 0o644, msg, func(*os.File) error { return nil })
+		}
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		for out := range seen {
+			if err := os.Remove(filepath.Join(in.dir, out)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				faults = append(faults, err)
+			}
+		}
+		return errors.Join(faults...)
+	}
+	if len(files) == 1 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "signed", last)
+	} else {
+		fmt.Fprintf(cmd.ErrOrStderr(), "signed %d files, now in %s\n", len(files), in.dir)
+	}
+	return nil
+}
+
+// noteName is the file name of what a file becomes.
+func noteName(name string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(name), ".note"), ".json") + ".note"
+}
+
+// expand replaces folders by the files in them that end on suffix.
+func expand(args []string, suffix string) ([]string, error) {
+	var files []string
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		if arg == "-" || err == nil && !info.IsDir() {
+			files = append(files, arg)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found, err := filepath.Glob(filepath.Join(arg, "*"+suffix))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%s holds no file *%s", arg, suffix)
+		}
+		files = append(files, found...)
+	}
+	return files, nil
+}
+
+// signFile signs one file and says what it is.
+func signFile(cmd *cobra.Command, signers []note.Signer, name string) (msg []byte, what string, err error) {
+	b, err := readFile(cmd, name)
+	if err != nil {
+		return nil, "", err
+	}
+	text, sigs := noteText(b)
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", name, err)
+	}
+	if head.Type == snapshot.DocumentType {
+		d := new(snapshot.Document)
+		if err := signed.Unmarshal(text, snapshot.DocumentType, d); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", name, err)
+		}
+		msg, err = snapshot.SignDocument(d, signers...)
+		what = fmt.Sprintf("snapshot %d of region %s", d.Generation, d.Region)
+	} else {
+		s := new(snapshot.Slice)
+		if err := signed.Unmarshal(text, snapshot.SliceType, s); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", name, err)
+		}
+		msg, err = snapshot.SignSlice(s, signers...)
+		what = fmt.Sprintf("slice %d of %s", s.Generation, s.Device.ID)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("%s:\n%w", name, err)
+	}
+	if sigs != nil {
+		if msg, err = addSignatures(b, signers); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	digest := signed.Digest(text)
+	return msg, what + ", sha256 " + hex.EncodeToString(digest[:]), nil
+}
+
+// noteText splits a signed note; sigs is nil when the file is not signed.
+func noteText(b []byte) (text, sigs []byte) {
+	if i := bytes.LastIndex(b, []byte("\n\n\u2014 ")); i >= 0 {
+		return b[:i+1], b[i+2:]
+	}
+	return b, nil
+}
+
+// addSignatures keeps the signatures that are there, whose keys need not be
+// known here.
+func addSignatures(msg []byte, signers []note.Signer) ([]byte, error) {
+	var unverified *note.UnverifiedNoteError
+	n, err := note.Open(msg, note.VerifierList())
+	if errors.As(err, &unverified) {
+		n, err = unverified.Note, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return note.Sign(n, signers...)
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// verifyInput is what `verify` was asked for.
+type verifyInput struct {
+	key, region, document string
+
+	root   note.Verifier
+	second []note.Verifier
+	cut    map[string][32]byte // digests of the document's slices, by device
+}
+
+func verifyCommand() *cobra.Command {
+	var in verifyInput
+	cmd := &cobra.Command{
+		Use:   "verify (--key PUBLIC | --region DIR) FILE...",
+		Short: "Verify signed slices as booting devices do, or a signed snapshot",
+		Long: `verify checks signature and content of signed slices and snapshots. A folder
+stands for the notes in it. With --document each slice must be, byte for byte,
+the one that the snapshot yields, and there must be one for each device.
+
+With --region an amendment must bear a second signature, if public/region.json
+lists amend_keys. Devices demand that of the region root only.`,
+		Example: `  snapshot verify --key north/public/root.pub r07-u12.slice.note
+  snapshot verify --region north --document region.json notes`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.key, "key", "", "file of the region root's public key")
+	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
+	f.StringVar(&in.document, "document", "", "snapshot that the slices must follow from")
+	cmd.MarkFlagsMutuallyExclusive("key", "region")
+	cmd.MarkFlagsOneRequired("key", "region")
+	return cmd
+}
+
+func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
+	if err := in.read(cmd); err != nil {
+		return err
+	}
+	files, err := expand(args, ".note")
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, name := range files {
+		line, err := in.verify(cmd, name)
+		if err != nil {
+			faults = append(faults, err)
+		} else if len(files) == 1 {
+			fmt.Fprintln(cmd.OutOrStdout(), line)
+		}
+	}
+	for id := range in.cut {
+		faults = append(faults, fmt.Errorf("%s: the slice of %s is not among the files", in.document, id))
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	if len(files) > 1 {
+		fmt.Fprintf(cmd.OutOrStdout(), "ok: %d files\n", len(files))
+	}
+	return nil
+}
+
+func (in *verifyInput) read(cmd *cobra.Command) (err error) {
+	if in.region != "" {
+		in.key = filepath.Join(in.region, "public", "root.pub")
+		region, _, err := readRegion(cmd, in.region)
+		if err != nil {
+			return err
+		}
+		for _, k := range region.AmendKeys {
+			v, err := note.NewVerifier(k)
+			if err != nil {
+				return fmt.Errorf("%s: amend_keys: %q: %w", in.region, k, err)
+			}
+			in.second = append(in.second, v)
+		}
+	}
+	if in.root, err = readVerifier(cmd, in.key); err != nil || in.document == "" {
+		return err
+	}
+	doc, err := readDocument(cmd, in.document)
+	if err != nil {
+		return err
+	}
+	in.cut = map[string][32]byte{}
+	for s := range doc.Slices() {
+		text, err := signed.Marshal(s)
+		if err != nil {
+			return err
+		}
+		in.cut[s.Device.ID] = signed.Digest(text)
+	}
+	return nil
+}
+
+func readVerifier(cmd *cobra.Command, name string) (note.Verifier, error) {
+	text, err := readFile(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	v, err := signed.ParseVerifier(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return v, nil
+}
+
+// verify checks one file and says in a line what it is.
+func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
+	msg, err := readFile(cmd, name)
+	if err != nil {
+		return "", err
+	}
+	if isDocument(msg) {
+		d, err := snapshot.OpenDocument(msg, in.root)
+		if err != nil {
+			return "", in.fault(name, err)
+		}
+		return fmt.Sprintf("ok: snapshot %d of region %s, %d devices, %d links", d.Generation, d.Region, len(d.Devices), len(d.Links)), nil
+	}
+	s, digest, err := snapshot.OpenSlice(msg, in.root)
+	if err == nil && s.Amendment != nil && len(in.second) > 0 {
+		err = snapshot.Countersigned(msg, in.root, in.second)
+	}
+	if err != nil {
+		return "", in.fault(name, err)
+	}
+	if in.cut != nil {
+		want, ok := in.cut[s.Device.ID]
+		if !ok {
+			return "", fmt.Errorf("%s: %s has no device %s, or it was among the files already", name, in.document, s.Device.ID)
+		}
+		if want != digest {
+			return "", fmt.Errorf("%s: is not the slice of %s that %s yields: make it again", name, s.Device.ID, in.document)
+		}
+		delete(in.cut, s.Device.ID)
+	}
+	return fmt.Sprintf("ok: slice %d of %s, region %s, sha256 %s", s.Generation, s.Device.ID, s.Region, hex.EncodeToString(digest[:])), nil
+}
+
+func (in *verifyInput) fault(name string, err error) error {
+	if errors.Is(err, signed.ErrSignature) {
+		return fmt.Errorf("%s: %w (%s)", name, err, in.root.Name())
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// isDocument says whether a file claims to be a region's snapshot.
+func isDocument(b []byte) bool {
+	text, _ := noteText(b)
+	var head struct {
+		Type string `json:"type"`
+	}
+	return json.Unmarshal(text, &head) == nil && head.Type == snapshot.DocumentType
+}
+
+// readDocument reads a region's snapshot. Of a signed one the signature is not
+// looked at: what is made of it gets a signature of its own.
+func readDocument(cmd *cobra.Command, name string) (*snapshot.Document, error) {
+	b, err := readFile(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	text, _ := noteText(b)
+	d, err := snapshot.ParseDocument(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s:\n%w", name, err)
+	}
+	return d, nil
+}
+
+func openSlice(cmd *cobra.Command, key, name string) (*snapshot.Slice, [32]byte, error) {
+	root, err := readVerifier(cmd, key)
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	msg, err := readFile(cmd, name)
+	if err != nil {
+		return nil, [32]byte{}, err
+	}
+	s, digest, err := snapshot.OpenSlice(msg, root)
+	if err != nil {
+		return nil, digest, (&verifyInput{root: root}).fault(name, err)
+	}
+	return s, digest, nil
+}
