@@ -124,22 +124,29 @@ func New(now time.Time, cfg Config) (*Machine, error) {
 	return m, nil
 }
 
-// LinkUp says that an interface has a carrier (and, for routed links, an
-// address).
+// LinkUp says that an interface has a carrier; or, once more, that it has got
+// an address: then routed neighbors that did not answer so far are asked soon.
 func (m *Machine) LinkUp(now time.Time, name string) Output {
 	p := m.ports[name]
-	if p == nil || p.up {
+	if p == nil || m.state == Production {
+		if p != nil {
+			p.up = true
+		}
 		return m.output(now, nil)
 	}
-	p.up = true
-	if m.state != Production {
-		for _, l := range p.links {
-			l.next = now.Add(m.fraction(firstAsk))
-			if earliest := l.lastSent.Add(flapGap); !l.lastSent.IsZero() && l.next.Before(earliest) {
-				l.next = earliest
-			}
+	for _, l := range p.links {
+		if p.up && (!l.Routed || l.proof != nil) {
+			continue
+		}
+		next := now.Add(m.fraction(firstAsk))
+		if earliest := l.lastSent.Add(flapGap); !l.lastSent.IsZero() && next.Before(earliest) {
+			next = earliest
+		}
+		if !p.up || next.Before(l.next) {
+			l.next = next
 		}
 	}
+	p.up = true
 	return m.output(now, nil)
 }
 

@@ -60,8 +60,12 @@ func ByMAC(links []Link, mac net.HardwareAddr) *Link {
 	return nil
 }
 
-// Up sets a port up, after giving it an MTU (0 keeps the driver's).
+// Up sets a port up, after giving it an MTU (0 keeps the driver's) and the
+// IPv6 settings of LinkLocal.
 func Up(l Link, mtu int) error {
+	if err := LinkLocal(l); err != nil {
+		return err
+	}
 	nl := handleOf(l)
 	if mtu != 0 {
 		if err := netlink.LinkSetMTU(nl, mtu); err != nil {

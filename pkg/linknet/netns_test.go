@@ -1,0 +1,150 @@
+package linknet_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/linkcheck"
+	"github.com/landfall-project/landfall/pkg/linknet"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/tpm/tpmtest"
+)
+
+const insideEnv = "LANDFALL_LINKNET_NETNS"
+
+// TestMain runs the tests again in a network namespace of their own, so that
+// every thread of the process is in it and the machine's network is untouched.
+func TestMain(m *testing.M) {
+	if os.Getenv(insideEnv) != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			os.Exit(exit.ExitCode())
+		}
+		fmt.Fprintln(os.Stderr, "these tests need root for a network namespace:", err)
+		os.Exit(1)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// board is a device's mainboard: a software TPM with the factory's keys.
+type board struct {
+	sim    *tpmtest.Sim
+	ak     []byte
+	akName string
+}
+
+func newBoard(t *testing.T) *board {
+	t.Helper()
+	sim := tpmtest.Start(t)
+	keys, err := sim.TPM().CreateKeys()
+	must(t, err)
+	name, err := attest.Name(keys.AK)
+	must(t, err)
+	return &board{sim, keys.AK, name}
+}
+
+func (b *board) session(t *testing.T, device string) *linkcheck.Session {
+	t.Helper()
+	s, err := linkcheck.Certify("sea1", device, b.ak, func(qualifying []byte) (kekproto.Quote, error) {
+		pcrs, err := b.sim.TPM().ReadPCRs()
+		if err != nil {
+			return kekproto.Quote{}, err
+		}
+		return b.sim.TPM().Quote(qualifying, pcrs)
+	})
+	must(t, err)
+	t.Cleanup(s.Wipe)
+	return s
+}
+
+func (b *board) cap(t *testing.T) {
+	t.Helper()
+	must(t, b.sim.TPM().Extend(measure.CapPCR, measure.CapDigest()))
+}
+
+// mac makes an address that no other port of a test has.
+func mac(t testing.TB) net.HardwareAddr {
+	t.Helper()
+	m := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(m)
+	m[0] = 0x02
+	return m
+}
+
+// plug makes a cable between two ports that are down.
+func plug(t testing.TB, a, b string, macA, macB net.HardwareAddr) {
+	t.Helper()
+	v := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: a, HardwareAddr: macA}, PeerName: b, PeerHardwareAddr: macB,
+	}
+	must(t, netlink.LinkAdd(v))
+	t.Cleanup(func() { _ = netlink.LinkDel(v) })
+}
+
+// config is that of a device with one port, eth0.
+func config(t *testing.T, b *board, id string, mac net.HardwareAddr, links ...linkcheck.Link) linknet.Config {
+	t.Helper()
+	c := linknet.Config{MACs: map[string]net.HardwareAddr{"eth0": mac}, Raise: true, Logf: func(format string, args ...any) {
+		t.Logf(id+": "+format, args...)
+	}}
+	c.Region, c.Device, c.Generation, c.Session = "sea1", id, 1, b.session(t, id)
+	c.Ports = []linkcheck.PortConfig{{Name: "eth0"}}
+	c.Links = links
+	return c
+}
+
+func to(b *board, device string) linkcheck.Link {
+	return linkcheck.Link{Interface: "eth0", Peer: linkcheck.End{Device: device, Interface: "eth0"}, AKName: b.akName, Required: true}
+}
+
+func start(t *testing.T, c linknet.Config) *linknet.Net {
+	t.Helper()
+	n, err := linknet.Start(t.Context(), c)
+	must(t, err)
+	t.Cleanup(func() { _ = n.Close() })
+	return n
+}
+
+// await waits until a device's first link has a verdict, and returns how long.
+func await(t *testing.T, n *linknet.Net, limit time.Duration, want ...linkcheck.Verdict) time.Duration {
+	t.Helper()
+	began := time.Now()
+	end := time.After(limit)
+	for {
+		got := n.Links()[0]
+		for _, w := range want {
+			if got.Verdict == w {
+				return time.Since(began)
+			}
+		}
+		select {
+		case <-n.Changed():
+		case <-end:
+			t.Fatalf("%s, want %v after %s; %+v, ports %+v", got, want, limit, n.Counters(), n.Ports())
+		}
+	}
+}
