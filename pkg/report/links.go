@@ -40,6 +40,7 @@ type LinkVerdict struct {
 	Verdict       string `json:"verdict"`          // a word of docs/spec/linkcheck.md, "Verdicts"
 	Code          Code   `json:"code,omitempty"`   // of what is wrong
 	What          string `json:"what,omitempty"`   // one line
+	Seen          string `json:"seen,omitempty"`   // DEVICE/INTERFACE that answers in the neighbor's place
 	LLDP          string `json:"lldp,omitempty"`   // "match" or "mismatch"
 	LLDPSeen      string `json:"lldp_seen,omitempty"`
 }
@@ -98,7 +99,7 @@ func ParseLinkReport(text []byte) (*LinkReport, error) {
 }
 
 func (l *LinkVerdict) printable() bool {
-	for _, s := range []string{l.Interface, l.Peer, l.PeerInterface, l.Waived, l.Verdict, string(l.Code), l.What, l.LLDP, l.LLDPSeen} {
+	for _, s := range []string{l.Interface, l.Peer, l.PeerInterface, l.Waived, l.Verdict, string(l.Code), l.What, l.Seen, l.LLDP, l.LLDPSeen} {
 		if len(s) > 2*maxLinkWhat || strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
 			return false
 		}
