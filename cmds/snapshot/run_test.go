@@ -60,6 +60,12 @@ func makeRegion(dir string) error {
 	if err != nil {
 		return err
 	}
+	second, secondPub, err := note.GenerateKey(rand.Reader, "north/operations")
+	if err != nil {
+		return err
+	}
+	demanding := region
+	demanding.AmendKeys = []string{secondPub}
 	ca, err := caPEM()
 	if err != nil {
 		return err
@@ -68,10 +74,11 @@ func makeRegion(dir string) error {
 		"north/offline/root.key": []byte(root + "\n"),
 		"north/public/root.pub":  []byte(rootPub + "\n"),
 		"south.pub":              []byte(otherPub + "\n"),
+		"second.key":             []byte(second + "\n"),
 		"north/public/ca.pem":    ca,
 	}
 	for name, v := range map[string]any{"north/public/region.json": region, "record.json": record, "new.json": stranger,
-		"records.json": rack, "replaced.json": replaced} {
+		"records.json": rack, "replaced.json": replaced, "demanding.json": demanding} {
 		if files[name], err = json.Marshal(v); err != nil {
 			return err
 		}
