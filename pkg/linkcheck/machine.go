@@ -70,6 +70,7 @@ type port struct {
 	strangers bucket // to devices that the slice does not know
 	lldp      LLDPVerdict
 	lldpSeen  string
+	lldpWant  string
 }
 
 // outstanding is a request that may still be answered.
@@ -159,7 +160,7 @@ func (m *Machine) LinkDown(now time.Time, name string) Output {
 	}
 	p.up = false
 	changed := p.lldp != ""
-	p.lldp, p.lldpSeen = "", ""
+	p.lldp, p.lldpSeen, p.lldpWant = "", "", ""
 	for _, l := range p.links {
 		l.out, l.proof, l.claim, l.tries = nil, nil, nil, 0
 		l.next, l.addr, l.asked = time.Time{}, netip.AddrPort{}, time.Time{}

@@ -52,6 +52,7 @@ const (
 // Status is a link with what is known of it.
 type Status struct {
 	Link
+	Device  string // this one
 	Verdict Verdict
 	Since   time.Time
 	// Seen answered; Proven says whether its TPM vouches for that. Names that
@@ -69,15 +70,17 @@ type Status struct {
 	Own uint64
 
 	LLDP     LLDPVerdict
-	LLDPSeen string // what the switch said, for people
-	LLDPWant string // what the slice expects of it, in the same form
+	LLDPSeen string // what the switch said, such as "tor-7 port 14"
+	LLDPWant string // what it should say, when it differs: "port 12", or "tor-8 port 12"
 	Carrier  bool
 }
 
 func (m *Machine) status(l *link) Status {
 	p := m.ports[l.Interface]
-	s := Status{Link: l.Link, Verdict: l.shown, Since: l.since, Own: m.cfg.Generation,
-		Carrier: p.up, LLDP: p.lldp, LLDPSeen: p.lldpSeen}
+	s := Status{
+		Link: l.Link, Device: m.cfg.Device, Verdict: l.shown, Since: l.since, Own: m.cfg.Generation,
+		Carrier: p.up, LLDP: p.lldp, LLDPSeen: p.lldpSeen, LLDPWant: p.lldpWant,
+	}
 	f := l.claim
 	if l.proof != nil {
 		f = l.proof
@@ -210,19 +213,28 @@ func (m *Machine) Counters() Counters { return m.count }
 
 // heard compares an LLDPDU with what is expected on this port.
 func (p *port) heard(du *lldp.DU) {
-	p.lldp, p.lldpSeen = "", ""
+	p.lldp, p.lldpSeen, p.lldpWant = "", "", ""
 	if du.Shutdown() {
 		return
 	}
-	p.lldpSeen = fmt.Sprintf("%s port %s", du.Chassis, du.Port)
+	name := du.Chassis.Text()
+	if du.Chassis.Subtype == lldp.MACAddress && du.SystemName != "" {
+		name = du.SystemName // what is written on the switch
+	}
+	p.lldpSeen = fmt.Sprintf("%s port %s", name, du.Port.Text())
 	if p.PortConfig.LLDP == nil {
 		return
 	}
 	// New has parsed both: they are sane.
 	chassis, _ := lldp.ParseID(p.PortConfig.LLDP.ChassisID)
 	id, _ := lldp.ParseID(p.PortConfig.LLDP.PortID)
-	p.lldp = LLDPMismatch
-	if chassis.Match(du.Chassis) && id.Match(du.Port) {
+	here := chassis.Match(du.Chassis)
+	if here && id.Match(du.Port) {
 		p.lldp = LLDPMatch
+		return
+	}
+	p.lldp, p.lldpWant = LLDPMismatch, "port "+id.Text
+	if !here {
+		p.lldpWant = chassis.Text + " " + p.lldpWant
 	}
 }
