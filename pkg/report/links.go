@@ -40,7 +40,7 @@ type LinkVerdict struct {
 	Verdict       string `json:"verdict"`          // a word of docs/spec/linkcheck.md, "Verdicts"
 	Code          Code   `json:"code,omitempty"`   // of what is wrong
 	What          string `json:"what,omitempty"`   // one line
-	Seen          string `json:"seen,omitempty"`   // DEVICE/INTERFACE that answers in the neighbor's place
+	Seen          string `json:"seen,omitempty"`   // "DEVICE INTERFACE" that answers in the neighbor's place
 	LLDP          string `json:"lldp,omitempty"`   // "match" or "mismatch"
 	LLDPSeen      string `json:"lldp_seen,omitempty"`
 }
