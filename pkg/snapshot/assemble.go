@@ -258,7 +258,7 @@ func (a *assembler) entry(p *PlanDevice) DeviceEntry {
 		e.Roles = []Role{RoleServer}
 	}
 	for _, i := range p.Interfaces {
-		ifc := Interface{Name: i.Name, MAC: i.MAC, Addresses: i.Addresses, Gateway: i.Gateway, MTU: i.MTU, LLDP: i.LLDP}
+		ifc := Interface(i)
 		if ifc.Addresses == nil {
 			ifc.Addresses = []string{}
 		}
