@@ -13,14 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// Bounds on an answer, in bytes.
-const (
-	maxHeader = 16 << 10
-	maxAnswer = 64 << 10
-)
+// maxHeader bounds the header of an answer, in bytes.
+const maxHeader = 16 << 10
 
 // conn is one HTTP/1.1 connection to one member (RFC 9112), just enough of it:
 // POST with a body, answers with a Content-Length, one at a time. net/http would
@@ -30,6 +28,7 @@ type conn struct {
 	r      *bufio.Reader
 	host   string
 	member string
+	most   int // bytes in the body of an answer
 }
 
 // dial connects to a member; ctx bounds the TLS handshake as well.
@@ -50,7 +49,7 @@ func (c *Client) dial(ctx context.Context, m snapshot.Member) (*conn, error) {
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, closed(raw.Close()))
 	}
-	return &conn{tls: t, r: bufio.NewReaderSize(t, 4<<10), host: addr, member: m.ID}, nil
+	return &conn{tls: t, r: bufio.NewReaderSize(t, 4<<10), host: addr, member: m.ID, most: kekproto.MaxAnswer}, nil
 }
 
 func (c *Client) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
@@ -101,7 +100,7 @@ func (c *conn) post(ctx context.Context, path string, body []byte) (int, []byte,
 	if _, err := c.tls.Write(append([]byte(head), body...)); err != nil {
 		return 0, nil, timedOut(ctx, fmt.Errorf("send request: %w", err))
 	}
-	status, answer, err := readAnswer(c.r)
+	status, answer, err := readAnswer(c.r, c.most)
 	if err != nil {
 		return 0, nil, timedOut(ctx, fmt.Errorf("read answer: %w", err))
 	}
@@ -118,10 +117,10 @@ func timedOut(ctx context.Context, err error) error {
 
 func (c *conn) close() { _ = c.tls.Close() } // nothing is lost by a failure
 
-// readAnswer parses a status line, headers and a body of known length. Bodies
-// in chunks, interim answers and bodies that end with the connection are
-// refused: kekd never sends them, and a member that does is lying.
-func readAnswer(r *bufio.Reader) (status int, body []byte, err error) {
+// readAnswer parses a status line, headers and a body of known length, at most
+// so many bytes. Bodies in chunks, interim answers and bodies that end with the
+// connection are refused: kekd never sends them, and a member that does is lying.
+func readAnswer(r *bufio.Reader, most int) (status int, body []byte, err error) {
 	left := maxHeader
 	line, err := readLine(r, &left)
 	if err != nil {
@@ -145,8 +144,8 @@ func readAnswer(r *bufio.Reader) (status int, body []byte, err error) {
 		switch strings.ToLower(name) {
 		case "content-length":
 			n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 31)
-			if err != nil || length >= 0 || n > maxAnswer {
-				return 0, nil, fmt.Errorf("answer has length %.20q, at most %d bytes are allowed", value, maxAnswer)
+			if err != nil || length >= 0 || n > uint64(most) {
+				return 0, nil, fmt.Errorf("answer has length %.20q, at most %d bytes are allowed", value, most)
 			}
 			length = int(n)
 		case "transfer-encoding":

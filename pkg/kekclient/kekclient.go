@@ -49,6 +49,9 @@ type Client struct {
 	// NeedPolicy has Release ask for the PCR policy of the measured image too:
 	// none at hand fits.
 	NeedPolicy bool
+	// Links is the link report that goes with a release (report.LinkReport); nil:
+	// none goes. A region may demand one.
+	Links []byte
 	// Evidence reads the firmware's event log, for a member that refuses the
 	// image: it answers which component differs. nil: none is sent.
 	Evidence func() ([]byte, error)

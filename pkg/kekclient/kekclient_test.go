@@ -303,7 +303,7 @@ func TestReadAnswer(t *testing.T) {
 		"nothing":               {"", 0},
 		"status of four digits": {"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", 0},
 	} {
-		status, _, err := readAnswer(bufio.NewReaderSize(strings.NewReader(test.text), 64))
+		status, _, err := readAnswer(bufio.NewReaderSize(strings.NewReader(test.text), 64), kekproto.MaxAnswer)
 		if status != test.want && (err == nil || test.want != 0) || (test.want == 0) != (err != nil) {
 			t.Errorf("%s: status %d, %v; want %d", name, status, err, test.want)
 		}
@@ -314,8 +314,8 @@ func FuzzReadAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
 	f.Add([]byte(refusalText(report.KeyState)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		status, body, err := readAnswer(bufio.NewReader(bytes.NewReader(data)))
-		if err == nil && (status < 200 || status > 999 || len(body) > maxAnswer) {
+		status, body, err := readAnswer(bufio.NewReader(bytes.NewReader(data)), kekproto.MaxAnswer)
+		if err == nil && (status < 200 || status > 999 || len(body) > kekproto.MaxAnswer) {
 			t.Errorf("status %d with %d bytes", status, len(body))
 		}
 	})

@@ -28,7 +28,7 @@ const (
 // Release asks for the KEK that opens this device's slot. slice is the
 // generation of the slice in use.
 func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released, error) {
-	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice, NeedPolicy: c.NeedPolicy}, func(a *answer) (*Released, error) {
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRelease, Slice: slice, NeedPolicy: c.NeedPolicy, Body: c.Links}, func(a *answer) (*Released, error) {
 		traces := a.traces()
 		kek, err := a.kek(a.KEK)
 		if err != nil {
@@ -115,6 +115,39 @@ func (c *Client) CreateKEK(ctx context.Context, q Quoter, generation uint32) (*K
 // Sealed tells the fleet that the device is sealed under a generation.
 func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error {
 	_, err := attested(ctx, c, q, kekproto.Request{Op: kekproto.OpSealed, Generation: generation}, func(a *answer) (struct{}, error) {
+		a.conn.close()
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// News returns the signed note of the newest slice that the fleet recorded for
+// this device, or nil if none is newer than generation, the one in use. A member
+// without a newer one may lag behind, so the others are asked as well. links is
+// a link report for the fleet (report.LinkReport), or nil. The note is not
+// verified: the caller opens it like the first one.
+func (c *Client) News(ctx context.Context, q Quoter, generation uint64, links []byte) (slice []byte, err error) {
+	r := kekproto.Request{Op: kekproto.OpSlice, Slice: generation, Body: links}
+	answered := false
+	slice, err = attested(ctx, c, q, r, func(a *answer) ([]byte, error) {
+		a.conn.close()
+		if answered = true; len(a.Slice) == 0 {
+			return nil, errNoNews
+		}
+		return a.Slice, nil
+	})
+	if err != nil && answered {
+		return nil, nil
+	}
+	return slice, err
+}
+
+var errNoNews = errors.New("it has no newer slice")
+
+// Capture posts what the machine found out about itself (snapshot.Capture) in
+// the factory. A later one takes its place.
+func (c *Client) Capture(ctx context.Context, q Quoter, text []byte) error {
+	_, err := attested(ctx, c, q, kekproto.Request{Op: kekproto.OpCapture, Body: text}, func(a *answer) (struct{}, error) {
 		a.conn.close()
 		return struct{}{}, nil
 	})
@@ -286,6 +319,7 @@ func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Reques
 		if err != nil {
 			return none, &localError{err}
 		}
+		conn.most = r.Op.AnswerLimit()
 		a := &answer{conn: conn, pair: pair, info: kekproto.Info(r.Op, raw)}
 		if err := conn.exchange(ctx, r.Op.Path(), &kekproto.Attested{Request: raw, Quote: quote}, &a.Response); err != nil {
 			return none, c.explain(ctx, conn, err)

@@ -13,6 +13,9 @@ const (
 	MaxBody     = 64 << 10  // any body of the device plane
 	MaxRequest  = 16 << 10  // Attested.Request
 	MaxReport   = 8 << 10   // Request.Body and a posted report
+	MaxFinding  = 12 << 10  // Request.Body that is a link report or a capture
+	MaxAnswer   = 64 << 10  // any answer of the device plane
+	MaxSlice    = 3 << 20   // but that to OpSlice: a DHCP device's slice in base64
 	MaxEventLog = 256 << 10 // EventLog.Log
 	MaxEvidence = 352 << 10 // a posted event log: the same in base64, and what is around it
 	MaxMessage  = 1 << 10   // Response.Message
@@ -115,10 +118,22 @@ func ParseRequest(data []byte, op Op) (*Request, error) {
 
 // limits returns how long a request of the operation and its body may be.
 func (o Op) limits() (request, body int) {
-	if o == OpEvidence {
+	switch o {
+	case OpEvidence:
 		return MaxEvidence, MaxEvidence
+	case OpRelease, OpSlice, OpCapture:
+		return MaxRequest, MaxFinding
+	default:
+		return MaxRequest, MaxReport
 	}
-	return MaxRequest, MaxReport
+}
+
+// AnswerLimit is how long an answer to the operation may be, in bytes.
+func (o Op) AnswerLimit() int {
+	if o == OpSlice {
+		return MaxSlice
+	}
+	return MaxAnswer
 }
 
 // ParseEvidence decodes a posted event log.

@@ -25,6 +25,8 @@ const (
 	OpAuths   Op = "auths"   // factory: the TPM's owner and lockout authorizations
 	OpKEK     Op = "kek"     // factory: make or return the KEK of a generation
 	OpSealed  Op = "sealed"  // factory: this device is sealed
+	OpSlice   Op = "slice"   // uinit, factory: is there a newer slice of mine
+	OpCapture Op = "capture" // factory: what this machine found out about itself
 	OpReport  Op = "report"  // on a connection that is attested already
 
 	// OpEvidence: on a connection on which a quote of that device verified, and
@@ -67,7 +69,7 @@ type Request struct {
 	Generation uint32          `json:"generation,omitempty"`  // kek, sealed
 	Slice      uint64          `json:"slice,omitempty"`       // generation of the slice in use
 	NeedPolicy bool            `json:"need_policy,omitempty"` // release: no PCR policy at hand fits the measured values
-	Body       json.RawMessage `json:"body,omitempty"`
+	Body       json.RawMessage `json:"body,omitempty"`        // release, slice: a link report; capture: a capture
 }
 
 // Response answers an attested request.
@@ -76,6 +78,7 @@ type Response struct {
 	KEK      *KEK     `json:"kek,omitempty"`     // release, kek
 	Next     *KEK     `json:"next,omitempty"`    // release: re-wrap under this one
 	Auths    *Secrets `json:"auths,omitempty"`   // auths
+	Slice    []byte   `json:"slice,omitempty"`   // slice: the recorded one as a signed note, if it is newer than Request.Slice
 	Policy   []byte   `json:"policy,omitempty"`  // release: the attested image's signed PCR policy, when asked for and known
 	Message  string   `json:"message,omitempty"` // for the console; evidence: the differences, at most 1 KiB
 }

@@ -30,7 +30,7 @@ func marshal(t testing.TB, v any) []byte {
 }
 
 func TestParseRequest(t *testing.T) {
-	for _, op := range []Op{OpRelease, OpAuths, OpKEK, OpSealed, OpReport, OpEvidence} {
+	for _, op := range []Op{OpRelease, OpAuths, OpKEK, OpSealed, OpSlice, OpCapture, OpReport, OpEvidence} {
 		r := goodRequest(op)
 		if _, err := ParseRequest(marshal(t, &r), op); err != nil {
 			t.Errorf("%s: %v", op, err)
@@ -50,6 +50,13 @@ func TestParseRequest(t *testing.T) {
 	if _, err := ParseRequest(marshal(t, &kek), OpKEK); err == nil {
 		t.Error("another operation asks for a policy")
 	}
+	sealed := goodRequest(OpSealed)
+	for r, op := range map[*Request]Op{&kek: OpKEK, &sealed: OpSealed} {
+		r.NeedPolicy, r.Body = false, marshal(t, strings.Repeat("x", MaxReport))
+		if _, err := ParseRequest(marshal(t, r), op); err == nil {
+			t.Errorf("%s with the body of a link report", op)
+		}
+	}
 	for name, test := range map[string]struct {
 		data []byte
 		want error
@@ -63,7 +70,7 @@ func TestParseRequest(t *testing.T) {
 		"device with a path":                {with(func(r *Request) { r.Device = "../x" }), nil},
 		"short HPKE key":                    {with(func(r *Request) { r.HPKEPublic = r.HPKEPublic[1:] }), nil},
 		"no HPKE key":                       {with(func(r *Request) { r.HPKEPublic = nil }), nil},
-		"large body":                        {with(func(r *Request) { r.Body = marshal(t, strings.Repeat("x", MaxReport)) }), nil},
+		"large body":                        {with(func(r *Request) { r.Body = marshal(t, strings.Repeat("x", MaxFinding)) }), nil},
 		"unknown field":                     {bytes.Replace(good, []byte(`{`), []byte(`{"x":1,`), 1), nil},
 		"trailing data":                     {append(bytes.Clone(good), '1'), nil},
 		"too long":                          {append(bytes.Clone(good), bytes.Repeat([]byte(" "), MaxRequest)...), nil},

@@ -1,6 +1,9 @@
 package kekproto
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // RegionState is where a region is in its life.
 type RegionState string
@@ -51,6 +54,44 @@ type DeviceInfo struct {
 	Unproved *RefusalInfo `json:"last_unproved,omitempty"`
 	Drift    *Drift       `json:"firmware_drift,omitempty"` // the last one
 	Report   string       `json:"last_report,omitempty"`    // as the device posted it
+	Links    *LinksInfo   `json:"links,omitempty"`          // as the device last said
+
+	// Capture is what the machine found out about itself in the factory:
+	// snapshot.Capture as it was posted. Lists are without it.
+	Capture json.RawMessage `json:"capture,omitempty"`
+}
+
+// LinksInfo is what a device last said about its links to the member that is
+// asked, in an attested request of an accepted image.
+type LinksInfo struct {
+	Device   string    `json:"device"`
+	Rack     string    `json:"rack,omitempty"` // of the recorded slice
+	Time     time.Time `json:"time"`           // of the report
+	Since    time.Time `json:"since"`          // when what is wrong, or that nothing is, was first said
+	Slice    uint64    `json:"slice"`          // generation that the links were checked against
+	Required int       `json:"required"`
+	Proved   int       `json:"proved"`
+	Wrong    string    `json:"wrong,omitempty"` // each link that is not as it should be, in words
+
+	// Report is the report.LinkReport itself. A member that was started since
+	// then knows only the rest, from its audit log.
+	Report json.RawMessage `json:"report,omitempty"`
+}
+
+// LinkDemand is what the region asks of a device's links before it releases a
+// key.
+type LinkDemand string
+
+// The demands. DemandClean takes a link report in which every link that the
+// slice requires is proved.
+const (
+	DemandNone  LinkDemand = "none"
+	DemandClean LinkDemand = "clean"
+)
+
+// SetLinkDemand changes the region's demand.
+type SetLinkDemand struct {
+	Demand LinkDemand `json:"link_report"`
 }
 
 // Seen is a device's last release at the member that is asked.
@@ -185,8 +226,9 @@ type Status struct {
 	Region     string      `json:"region"`
 	State      RegionState `json:"state"`
 	Shipment   string      `json:"shipment,omitempty"`
-	AllowLab   bool        `json:"allow_lab"` // unmeasured boots are accepted: never outside a lab
-	Since      time.Time   `json:"since"`     // start of this member
+	LinkReport LinkDemand  `json:"link_report"` // what a release takes
+	AllowLab   bool        `json:"allow_lab"`   // unmeasured boots are accepted: never outside a lab
+	Since      time.Time   `json:"since"`       // start of this member
 	StoreEpoch uint64      `json:"store_epoch"`
 	AuditLines uint64      `json:"audit_lines"`
 	AuditHead  string      `json:"audit_head"` // hex
