@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -147,4 +148,18 @@ func await(t *testing.T, n *linknet.Net, limit time.Duration, want ...linkcheck.
 			t.Fatalf("%s, want %v after %s; %+v, ports %+v", got, want, limit, n.Counters(), n.Ports())
 		}
 	}
+}
+
+func setHops(t *testing.T, c *net.UDPConn, index, hops int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	must(t, err)
+	var set error
+	must(t, raw.Control(func(fd uintptr) {
+		set = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_MULTICAST_HOPS, hops),
+			unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_MULTICAST_IF, index),
+		)
+	}))
+	must(t, set)
 }
