@@ -11,14 +11,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// deviceRecord is the fleet's record of a device, with the capture that the
-// device posted.
-type deviceRecord struct {
-	kekproto.DeviceInfo
-	Capture json.RawMessage `json:"capture,omitempty"`
-}
-
-func (r *deviceRecord) keys() snapshot.TPMKeys {
+func tpmKeys(r *kekproto.DeviceInfo) snapshot.TPMKeys {
 	return snapshot.TPMKeys{EKName: r.EKName, AKName: r.AKName, SRKName: r.SRKName, SRKPublic: r.SRKPublic}
 }
 
@@ -116,7 +109,7 @@ func eachFile(cmd *cobra.Command, args []string, do func(text []byte) error) err
 
 // addRecords takes one record, or a list.
 func addRecords(src *snapshot.Sources, text []byte) error {
-	var list []deviceRecord
+	var list []kekproto.DeviceInfo
 	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
 		text = append(append([]byte{'['}, text...), ']')
 	}
@@ -128,7 +121,7 @@ func addRecords(src *snapshot.Sources, text []byte) error {
 			return fmt.Errorf("no record of the fleet: it names no device")
 		}
 		if r.Enrolled {
-			src.Keys[r.Device] = r.keys()
+			src.Keys[r.Device] = tpmKeys(&r)
 		}
 		if len(r.Capture) == 0 || string(r.Capture) == "null" {
 			continue

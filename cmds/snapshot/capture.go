@@ -21,7 +21,7 @@ the capture to the fleet; this command is for machines that run something else.`
 		Example: `  snapshot capture --device r07-u12 -o captures/r07-u12.json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := netconf.Capture(cmd.Context(), device, wait)
+			c, err := netconf.Capture(cmd.Context(), device, netconf.Listen{Wait: wait})
 			if err != nil {
 				return err
 			}
@@ -33,7 +33,7 @@ the capture to the fleet; this command is for machines that run something else.`
 		},
 	}
 	cmd.Flags().StringVar(&device, "device", "", "ID of this device")
-	cmd.Flags().DurationVar(&wait, "wait", 35*time.Second, "how long to listen; many switches speak every 30 s")
+	cmd.Flags().DurationVar(&wait, "wait", 35*time.Second, "how long to listen at most; many switches speak every 30 s")
 	cmd.Flags().StringVarP(&out, "output", "o", "-", "file to write")
 	mustRequire(cmd, "device")
 	return cmd

@@ -45,10 +45,10 @@ func makeRegion(dir string) error {
 		EKName: sum("ek"), AKName: sum("ak"), SRKName: sum("srk"), SRKPublic: []byte("srk")}
 	stranger := record
 	stranger.Enrolled = false
-	rack := []deviceRecord{}
+	rack := []kekproto.DeviceInfo{}
 	for _, id := range []string{"r07-u01", "r07-u12", "r07-u13", "r07-u14"} {
-		rack = append(rack, deviceRecord{DeviceInfo: kekproto.DeviceInfo{Device: id, Enrolled: true,
-			EKName: sum("ek" + id), AKName: sum("ak" + id), SRKName: sum("srk" + id), SRKPublic: []byte("srk" + id)}})
+		rack = append(rack, kekproto.DeviceInfo{Device: id, Enrolled: true,
+			EKName: sum("ek" + id), AKName: sum("ak" + id), SRKName: sum("srk" + id), SRKPublic: []byte("srk" + id)})
 	}
 	replaced := rack[3]
 	replaced.EKName, replaced.AKName, replaced.SRKName, replaced.SRKPublic = sum("ek new"), sum("ak new"), sum("srk new"), []byte("srk new")

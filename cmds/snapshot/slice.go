@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -150,7 +151,7 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	if err != nil {
 		return nil, err
 	}
-	var info deviceRecord
+	var info kekproto.DeviceInfo
 	if err := json.Unmarshal(text, &info); err != nil {
 		return nil, fmt.Errorf("%s: not a device record: %w", record, err)
 	}
@@ -167,7 +168,7 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	case !info.Enrolled:
 		return nil, fmt.Errorf("device %s is not enrolled yet: boot it in the factory image first", info.Device)
 	}
-	if err := s.Complete(region, ca, info.keys()); err != nil {
+	if err := s.Complete(region, ca, tpmKeys(&info)); err != nil {
 		return nil, fmt.Errorf("%s:\n%w", description, err)
 	}
 	return s, nil

@@ -18,29 +18,60 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// announceEvery is how often a capturing machine says which device it is, so
-// that a neighbor that listens for a short time hears it.
-const announceEvery = time.Second
+const (
+	// announceEvery is how often a capturing machine says which device it is, so
+	// that a neighbor that listens for a short time hears it. To a switch it is
+	// a new neighbor, which makes it speak at once (802.1AB-2016, txFastInit).
+	announceEvery = time.Second
+	// settled is how long nobody new must have been heard, once each port with a
+	// carrier has heard somebody: several devices may be behind one port.
+	settled = 5 * time.Second
+)
+
+// Listen says how long a capture listens.
+type Listen struct {
+	Wait time.Duration // at most; many switches speak every 30 s only
+	// Quiet ends it earlier when nobody was heard at any port; 0: it does not.
+	Quiet time.Duration
+}
 
 // Capture writes down the network ports of this machine, and what is heard at
-// them by LLDP until wait is over. The ports are set up for it, and stay up.
-// Bridges, bonds, VLANs and tunnels are no ports.
-func Capture(ctx context.Context, device string, wait time.Duration) (*snapshot.Capture, error) {
+// them by LLDP. The ports are set up for it, and stay up. Bridges, bonds, VLANs
+// and tunnels are no ports. With an error comes what could be captured.
+func Capture(ctx context.Context, device string, listen Listen) (*snapshot.Capture, error) {
 	links, err := physical()
 	if err != nil {
 		return nil, err
 	}
 	c := &snapshot.Capture{Type: snapshot.CaptureType, Device: device, Vendor: dmi("sys_vendor"), Product: dmi("product_name"), Serial: dmi("product_serial")}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, listen.Wait)
 	defer cancel()
-	ports := make([]snapshot.CapturePort, len(links))
+	h := &hearing{device: device, start: time.Now(), heard: make([][]snapshot.Heard, len(links))}
 	errs := make([]error, len(links))
 	var wg sync.WaitGroup
 	for i, l := range links {
-		wg.Go(func() { ports[i], errs[i] = capturePort(ctx, device, l) })
+		wg.Go(func() {
+			if errs[i] = Up(fromAttrs(l), 0); errs[i] == nil {
+				errs[i] = h.exchange(ctx, i, fromAttrs(l))
+			}
+		})
 	}
+	wg.Go(func() {
+		for ctx.Err() == nil && !h.enough(links, listen.Quiet) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(announceEvery / 2):
+			}
+		}
+		cancel()
+	})
 	wg.Wait()
-	c.Ports = ports
+	for i, l := range links {
+		c.Ports = append(c.Ports, describe(l, h.heard[i]))
+	}
 	return c, errors.Join(errs...)
 }
 
@@ -61,25 +92,17 @@ func physical() ([]*netlink.LinkAttrs, error) {
 	return ports, nil
 }
 
-func capturePort(ctx context.Context, device string, a *netlink.LinkAttrs) (snapshot.CapturePort, error) {
-	link := fromAttrs(a)
-	p := snapshot.CapturePort{Name: a.Name, MAC: permanent(a).String(), MTU: a.MTU}
+// describe is a port as it is after listening: some NICs need seconds to find
+// their partner.
+func describe(a *netlink.LinkAttrs, heard []snapshot.Heard) snapshot.CapturePort {
 	dir := filepath.Join("/sys/class/net", a.Name, "device")
-	p.Driver, p.Bus = linkBase(filepath.Join(dir, "driver")), linkBase(dir)
-	if err := Up(link, 0); err != nil {
-		return p, err
-	}
-	var err error
-	if p.Heard, err = exchange(ctx, device, link); err != nil {
-		return p, err
-	}
-	// Carrier is looked at last: some NICs need seconds to find their partner.
-	now, err := netlink.LinkByIndex(link.Index)
-	if err != nil {
-		return p, fmt.Errorf("look at %s: %w", link.Name, err)
-	}
-	p.Carrier = fromAttrs(now.Attrs()).Carrier
-	return p, nil
+	return snapshot.CapturePort{Name: a.Name, MAC: permanent(a).String(), MTU: a.MTU, Heard: heard,
+		Driver: linkBase(filepath.Join(dir, "driver")), Bus: linkBase(dir), Carrier: carrier(a)}
+}
+
+func carrier(a *netlink.LinkAttrs) bool {
+	now, err := netlink.LinkByIndex(a.Index)
+	return err == nil && fromAttrs(now.Attrs()).Carrier
 }
 
 // permanent is the address that the NIC was made with, where its driver tells.
@@ -90,15 +113,26 @@ func permanent(a *netlink.LinkAttrs) net.HardwareAddr {
 	return a.HardwareAddr
 }
 
-// exchange announces this device and collects who else speaks, until ctx ends.
-func exchange(ctx context.Context, device string, link Link) ([]snapshot.Heard, error) {
-	du, err := lldp.Marshal(lldp.Announcement{Device: device, Interface: link.Name, State: "factory"})
+// hearing collects who speaks, by port.
+type hearing struct {
+	device string
+	start  time.Time
+
+	mu    sync.Mutex
+	heard [][]snapshot.Heard
+	last  time.Time // when somebody new was heard
+}
+
+// exchange announces this device at a port and collects who else speaks, until
+// ctx ends.
+func (h *hearing) exchange(ctx context.Context, port int, link Link) error {
+	du, err := lldp.Marshal(lldp.Announcement{Device: h.device, Interface: link.Name, State: "factory"})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	sock, err := ListenLLDP(link)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer sock.Close()
 	var wg sync.WaitGroup
@@ -112,34 +146,53 @@ func exchange(ctx context.Context, device string, link Link) ([]snapshot.Heard, 
 			}
 		}
 	})
-	var all []snapshot.Heard
 	for {
 		du, err := sock.Receive(ctx)
 		if ctx.Err() != nil {
-			return all, nil
+			return nil
 		}
 		if err != nil {
-			return all, err
+			return err
 		}
-		all = hear(all, snapshot.HeardFrom(du))
+		h.take(port, snapshot.HeardFrom(du))
 	}
 }
 
 // maxHeard bounds what is kept of one port.
 const maxHeard = 64
 
-// hear keeps each sender once, with what it said last.
-func hear(all []snapshot.Heard, h snapshot.Heard) []snapshot.Heard {
-	for i, old := range all {
-		if old.ChassisID == h.ChassisID && old.PortID == h.PortID {
-			all[i] = h
-			return all
+// take keeps each sender once, with what it said last.
+func (h *hearing) take(port int, one snapshot.Heard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, old := range h.heard[port] {
+		if old.ChassisID == one.ChassisID && old.PortID == one.PortID {
+			h.heard[port][i] = one
+			return
 		}
 	}
-	if len(all) < maxHeard {
-		all = append(all, h)
+	if len(h.heard[port]) < maxHeard {
+		h.heard[port] = append(h.heard[port], one)
+		h.last = time.Now()
 	}
-	return all
+}
+
+// enough says whether listening on is not worth it.
+func (h *hearing) enough(links []*netlink.LinkAttrs, quiet time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.last.IsZero() {
+		return quiet > 0 && time.Since(h.start) > quiet
+	}
+	if time.Since(h.last) < settled {
+		return false
+	}
+	for i, l := range links {
+		if len(h.heard[i]) == 0 && carrier(l) {
+			return false
+		}
+	}
+	return true
 }
 
 // linkBase is the last part of what a symbolic link of /sys points to.
