@@ -30,6 +30,14 @@ type Lease struct {
 	Server   netip.Addr    // who gave it
 	Duration time.Duration // from Got
 	Got      time.Time     // monotonic; the wall clock may be wrong by years
+	// Routes are those of a quarantine lease; other leases have none.
+	Routes []Route
+}
+
+// Route leads to one host.
+type Route struct {
+	To netip.Addr
+	By netip.Addr // zero: on the link
 }
 
 // Expired says whether the lease's time has run out.

@@ -12,7 +12,6 @@ package netconf
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -113,27 +112,6 @@ func WaitCarrier(ctx context.Context, l Link) error {
 			}
 		}
 	}
-}
-
-// Apply gives a port the lease's address and route. It may be repeated.
-func Apply(lease *Lease) error {
-	nl := handleOf(lease.Link)
-	addr := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   lease.Address.Addr().AsSlice(),
-		Mask: net.CIDRMask(lease.Address.Bits(), 32),
-	}}
-	if err := netlink.AddrReplace(nl, addr); err != nil {
-		return fmt.Errorf("set %s on %s: %w", lease.Address, lease.Link.Name, err)
-	}
-	if !lease.Router.IsValid() {
-		return nil
-	}
-	// Several ports may each have a default route; the metric keeps them apart.
-	route := &netlink.Route{LinkIndex: lease.Link.Index, Gw: lease.Router.AsSlice(), Priority: 100 + lease.Link.Index}
-	if err := netlink.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("route by %s on %s: %w", lease.Router, lease.Link.Name, err)
-	}
-	return nil
 }
 
 // Loopback sets lo up; some programs of the factory image want it.
