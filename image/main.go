@@ -2,7 +2,7 @@
 //
 // Synopsis:
 //
-//	image -flavour server|factory|debug|all [options]
+//	image -flavour server|keyserver|factory|debug|all [options]
 //
 // Description:
 //
@@ -22,7 +22,7 @@
 // Options:
 //
 //	-cmdline TEXT     the kernel's command line; if empty, one for real machines
-//	-flavour NAME     server, factory, debug, or all
+//	-flavour NAME     server, keyserver, factory, debug, or all
 //	-kernel NAME      cloud (virtual machines) or generic (physical servers); cloud by default
 //	-no-modules       leave the kernel's modules out
 //	-out DIR          where to write; "out" by default

@@ -33,7 +33,7 @@ type settings struct {
 
 func (s *settings) flags() *flag.FlagSet {
 	fs := flag.NewFlagSet("image", flag.ContinueOnError)
-	fs.StringVar(&s.flavour, "flavour", "", "server, factory, debug, or all")
+	fs.StringVar(&s.flavour, "flavour", "", "server, keyserver, factory, debug, or all")
 	fs.StringVar(&s.kernel, "kernel", "cloud", "cloud (virtual machines) or generic (physical servers)")
 	fs.StringVar(&s.version, "version", "0.0.0-dev", "semantic version without \"v\"")
 	fs.StringVar(&s.cmdline, "cmdline", "", "the kernel's command line; if empty: "+bootvolume.DefaultCmdline)
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.SetOutput(io.Discard) // the error says it; usage is for who asks
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(stdout, "Usage: image -flavour server|factory|debug|all [options]")
+		fmt.Fprintln(stdout, "Usage: image -flavour server|keyserver|factory|debug|all [options]")
 		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return nil
@@ -86,13 +86,13 @@ func (s settings) job(stdout, stderr io.Writer) (*job, error) {
 	j := &job{settings: s, stdout: stdout, stderr: stderr}
 	switch f := builder.Flavour(s.flavour); {
 	case s.flavour == "":
-		return nil, errors.New("-flavour is missing: server, factory, debug, or all")
+		return nil, errors.New("-flavour is missing: server, keyserver, factory, debug, or all")
 	case s.flavour == "all":
 		j.flavours = builder.Flavours()
 	case slices.Contains(builder.Flavours(), f):
 		j.flavours = []builder.Flavour{f}
 	default:
-		return nil, fmt.Errorf("-flavour %q is unknown: server, factory, debug, or all", s.flavour)
+		return nil, fmt.Errorf("-flavour %q is unknown: server, keyserver, factory, debug, or all", s.flavour)
 	}
 	n := slices.IndexFunc(kernel.Flavours(), func(f kernel.Flavour) bool { return f.Name() == s.kernel })
 	if n < 0 {

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ const (
 )
 
 // assemble adds the flavour's files to mkuimage's archive.
-func (o Options) assemble(base string) ([]byte, error) {
+func (o Options) assemble(ctx context.Context, base string) ([]byte, error) {
 	b := &bundle{records: map[string]cpio.Record{}}
 	if err := b.addArchive(base); err != nil {
 		return nil, err
@@ -50,7 +51,25 @@ func (o Options) assemble(base string) ([]byte, error) {
 	if err := o.addPrograms(b); err != nil {
 		return nil, err
 	}
+	if o.Flavour == Keyserver {
+		if err := o.addKeyServer(ctx, b); err != nil {
+			return nil, err
+		}
+	}
 	return b.bytes()
+}
+
+func (o Options) addKeyServer(ctx context.Context, b *bundle) error {
+	file, err := o.keyServer(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	b.add(cpio.StaticFile(KeyServer, string(data), 0o555))
+	return nil
 }
 
 // Modules picks the kernel modules of an image from three lists: base.modules,

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/landfall-project/landfall/image/cache"
 	"github.com/landfall-project/landfall/image/kernel"
@@ -26,13 +27,14 @@ type Flavour string
 
 // The flavours.
 const (
-	Server  Flavour = "server"  // unlocks and starts production
-	Factory Flavour = "factory" // seals
-	Debug   Flavour = "debug"   // has a shell; never released to
+	Server    Flavour = "server"    // unlocks and starts production
+	Keyserver Flavour = "keyserver" // serves addresses and keys, and stays
+	Factory   Flavour = "factory"   // seals
+	Debug     Flavour = "debug"     // has a shell; never released to
 )
 
 // Flavours lists them all.
-func Flavours() []Flavour { return []Flavour{Server, Factory, Debug} }
+func Flavours() []Flavour { return []Flavour{Server, Keyserver, Factory, Debug} }
 
 // Options says what to build.
 type Options struct {
@@ -56,14 +58,14 @@ type Image struct {
 
 // Build makes an image, or finds it in the cache.
 func Build(ctx context.Context, o Options) (*Image, error) {
-	if o.Flavour != Server && o.Flavour != Factory && o.Flavour != Debug {
-		return nil, fmt.Errorf("image flavour %q is unknown: use server, factory or debug", o.Flavour)
+	if !slices.Contains(Flavours(), o.Flavour) {
+		return nil, fmt.Errorf("image flavour %q is unknown: use server, keyserver, factory or debug", o.Flavour)
 	}
 	base, err := o.compile(ctx)
 	if err != nil {
 		return nil, err
 	}
-	archive, err := o.assemble(base)
+	archive, err := o.assemble(ctx, base)
 	if err != nil {
 		return nil, fmt.Errorf("assemble %s image: %w", o.Flavour, err)
 	}
@@ -96,11 +98,11 @@ func (o Options) compile(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := o.Cache.Make(ctx, "uroot-"+string(o.Flavour), key, func(ctx context.Context, dir string) error {
+	dir, err := o.Cache.Make(ctx, "uroot-"+o.uroot(), key, func(ctx context.Context, dir string) error {
 		// mkuimage keeps its folder when a build fails; in dir it goes with dir.
 		tmp := filepath.Join(dir, "tmp")
 		cmd := o.goCommand(ctx, "tool", "mkuimage", "-tmp-dir", tmp, "-base=/dev/null", "-config-file", o.configFile("mkuimage.yaml"),
-			"-config", string(o.Flavour), "-o", filepath.Join(dir, "base.cpio"))
+			"-config", o.uroot(), "-o", filepath.Join(dir, "base.cpio"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("mkuimage: %w\n%s", err, out)
@@ -111,6 +113,37 @@ func (o Options) compile(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return filepath.Join(dir, "base.cpio"), nil
+}
+
+// uroot names the configuration in mkuimage.yaml: that of the keyserver image is
+// the server's, to which its daemon is added.
+func (o Options) uroot() string {
+	if o.Flavour == Keyserver {
+		return string(Server)
+	}
+	return string(o.Flavour)
+}
+
+// KeyServer is the daemon of the keyserver image. It is a program of its own:
+// every init() of a Go program runs at its start, and those of a key server have
+// no business in front of uinit.
+const KeyServer = "bin/kekd"
+
+// keyServer builds the daemon and returns its file.
+func (o Options) keyServer(ctx context.Context) (string, error) {
+	const pkg = "github.com/landfall-project/landfall/cmds/kekd"
+	key, err := o.packagesKey(ctx, nil, []string{pkg})
+	if err != nil {
+		return "", err
+	}
+	dir, err := o.Cache.Make(ctx, "kekd", key, func(ctx context.Context, dir string) error {
+		out, err := o.goCommand(ctx, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", filepath.Join(dir, "kekd"), pkg).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("build kekd: %w\n%s", err, out)
+		}
+		return nil
+	})
+	return filepath.Join(dir, "kekd"), err
 }
 
 func (o Options) configFile(name string) string {

@@ -117,6 +117,26 @@ func TestServerFiles(t *testing.T) {
 	}
 }
 
+// TestKeyserverFiles shows that the key server's image is the server's, another
+// role and the daemon.
+func TestKeyserverFiles(t *testing.T) {
+	img, names := build(t, options(t, Keyserver))
+	_, server := build(t, options(t, Server))
+	want := slices.Sorted(slices.Values(append(server, "bin", KeyServer)))
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("files of the keyserver image (-want +got):\n%s", diff)
+	}
+	packed, err := os.ReadFile(img.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := fmt.Sprintf("0100444 %s %x", RoleFile, sha256.Sum256([]byte("keyserver\n")))
+	if !slices.Contains(listing(t, packed), role) {
+		t.Error("its role is not keyserver")
+	}
+	t.Logf("keyserver image with modules: %d bytes, %d unpacked", img.Size, img.Raw)
+}
+
 // TestFactoryFiles shows that the factory image has what sealing needs and no
 // shell, and that the debug image alone has one.
 func TestFactoryFiles(t *testing.T) {
@@ -167,8 +187,8 @@ func TestGenericImage(t *testing.T) {
 	}
 }
 
-// TestReproducible builds the server image, its UKI and its boot volume from two
-// copies of the sources: in folders of different names, each with an empty
+// TestReproducible builds the server image, its UKI and its boot volume, and the
+// keyserver image from two copies of the sources: in folders of different names, each with an empty
 // cache, the second one later and with another umask and time zone. Bytes and
 // predicted PCRs are compared.
 func TestReproducible(t *testing.T) {
@@ -184,6 +204,9 @@ func TestReproducible(t *testing.T) {
 	second := buildCopy(t, o, dirs[1])
 	if !bytes.Equal(first.initrd, second.initrd) {
 		t.Errorf("two builds of the same sources differ (-first +second):\n%s", cmp.Diff(listing(t, first.initrd), listing(t, second.initrd)))
+	}
+	if !bytes.Equal(first.keyserver, second.keyserver) {
+		t.Errorf("two builds of the keyserver image differ (-first +second):\n%s", cmp.Diff(listing(t, first.keyserver), listing(t, second.keyserver)))
 	}
 	if !bytes.Equal(first.uki, second.uki) {
 		t.Error("the UKIs of two builds differ")
@@ -238,8 +261,8 @@ func predict(t *testing.T, file []byte, form measure.Form) map[int]string {
 
 // built is what one of the two builds made.
 type built struct {
-	initrd, uki, disk []byte
-	done              time.Time
+	initrd, keyserver, uki, disk []byte
+	done                         time.Time
 }
 
 // buildCopy builds the sources in dir with an empty cache and a temporary folder
@@ -256,6 +279,11 @@ func buildCopy(t *testing.T, o Options, dir string) built {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Flavour = Keyserver
+	keyserver, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	efi, disk := filepath.Join(dir, "a.efi"), filepath.Join(dir, "a.disk")
 	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0"}, efi); err != nil {
 		t.Fatal(err)
@@ -264,7 +292,7 @@ func buildCopy(t *testing.T, o Options, dir string) built {
 		t.Fatal(err)
 	}
 	b := built{done: time.Now()}
-	for file, dst := range map[string]*[]byte{img.Path: &b.initrd, efi: &b.uki, disk: &b.disk} {
+	for file, dst := range map[string]*[]byte{img.Path: &b.initrd, keyserver.Path: &b.keyserver, efi: &b.uki, disk: &b.disk} {
 		if *dst, err = os.ReadFile(file); err != nil {
 			t.Fatal(err)
 		}

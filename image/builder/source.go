@@ -40,29 +40,20 @@ func (o Options) sourceKey(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read image configuration: %w", err)
 	}
-	config, ok := t.Configs[string(o.Flavour)]
+	config, ok := t.Configs[o.uroot()]
 	if !ok {
-		return "", fmt.Errorf("mkuimage.yaml has no configuration %q", o.Flavour)
-	}
-	version, err := o.goCommand(ctx, "version").Output()
-	if err != nil {
-		return "", fmt.Errorf("go version: %w", err)
+		return "", fmt.Errorf("mkuimage.yaml has no configuration %q", o.uroot())
 	}
 	// As text: printed as a Go value, its pointers would differ from run to run.
 	text, err := json.Marshal(config)
 	if err != nil {
 		return "", fmt.Errorf("mkuimage.yaml: %w", err)
 	}
-	inputs := []string{"2", string(version), string(text), fmt.Sprint(buildEnv())}
-	args := []string{"list", "-deps", "-tags=" + strings.Join(config.BuildTags, ","), "-json=ImportPath,Dir,Standard,Module,GoFiles,SFiles,HFiles,EmbedFiles"}
+	var packages []string
 	for _, c := range config.Commands {
-		args = append(args, c.Commands...)
+		packages = append(packages, c.Commands...)
 	}
-	out, err := o.goCommand(ctx, args...).Output()
-	if err != nil {
-		return "", fmt.Errorf("list the image's packages: %w\n%s", err, stderrOf(err))
-	}
-	sources, err := hashSources(out)
+	sources, err := o.packagesKey(ctx, config.BuildTags, packages)
 	if err != nil {
 		return "", err
 	}
@@ -70,7 +61,26 @@ func (o Options) sourceKey(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find mkuimage's version: %w\n%s", err, stderrOf(err))
 	}
-	return cache.Key(append(inputs, string(tool), sources)...), nil
+	return cache.Key("3", string(text), string(tool), sources), nil
+}
+
+// packagesKey hashes the compiler, its environment, and all that packages and
+// what they import consist of.
+func (o Options) packagesKey(ctx context.Context, tags, packages []string) (string, error) {
+	version, err := o.goCommand(ctx, "version").Output()
+	if err != nil {
+		return "", fmt.Errorf("go version: %w", err)
+	}
+	args := []string{"list", "-deps", "-tags=" + strings.Join(tags, ","), "-json=ImportPath,Dir,Standard,Module,GoFiles,SFiles,HFiles,EmbedFiles"}
+	out, err := o.goCommand(ctx, append(args, packages...)...).Output()
+	if err != nil {
+		return "", fmt.Errorf("list the image's packages: %w\n%s", err, stderrOf(err))
+	}
+	sources, err := hashSources(out)
+	if err != nil {
+		return "", err
+	}
+	return cache.Key(string(version), fmt.Sprint(buildEnv()), sources), nil
 }
 
 // stderrOf is what a failed command printed.

@@ -20,6 +20,11 @@ const (
 	dataSize     = 64 << 20
 )
 
+// lifeFlavours are the images of one server's life.
+func lifeFlavours() []builder.Flavour {
+	return []builder.Flavour{builder.Server, builder.Factory, builder.Debug}
+}
+
 // Life is one server with all that is around it: its region, its network, its
 // TPM and its disks.
 type Life struct {
@@ -84,7 +89,7 @@ func (l *Life) BuildImages() []*builder.Image {
 	l.Helper()
 	l.images = map[builder.Flavour]string{}
 	var built []*builder.Image
-	for _, f := range builder.Flavours() {
+	for _, f := range lifeFlavours() {
 		img := l.ImageFor(f, l.Kernel())
 		l.images[f] = img.Path
 		built = append(built, img)
@@ -155,7 +160,7 @@ func (l *Life) ApproveImages() {
 	if l.firmware == vm.SeaBIOS {
 		form = "lab-unmeasured"
 	}
-	for _, f := range builder.Flavours() {
+	for _, f := range lifeFlavours() {
 		m := l.Start(f)
 		m.Expect(Measured, 2*time.Minute)
 		l.Check(m.Off())

@@ -84,7 +84,7 @@ func (l *Lab) Thaw(s Sealed) *Life {
 	}
 	life.Region.Start()
 	life.images = map[builder.Flavour]string{}
-	for _, f := range builder.Flavours() {
+	for _, f := range lifeFlavours() {
 		life.images[f] = filepath.Join(s.Dir, frozenImage(f))
 	}
 	return life
