@@ -20,3 +20,32 @@ func TestExampleDescription(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 }
+
+// TestExamplePlan keeps the plan that the guide points to assembling.
+func TestExamplePlan(t *testing.T) {
+	text, err := os.ReadFile("../../docs/examples/north-plan.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := ParsePlan(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := rackSources(t)
+	src.Plan, src.Captures = plan, src.Captures[:4]
+	delete(src.Keys, "r07-u15")
+	for n, c := range src.Captures {
+		for i := range c.Ports {
+			c.Ports[i].Heard = nil
+		}
+		port := []string{"swp1", "swp12", "swp13", "swp14"}[n]
+		c.Ports[0].Heard = []Heard{{ChassisID: "mac:02:00:00:00:00:07", PortID: "ifname:" + port, System: "tor-7"}}
+	}
+	doc, notes, err := Assemble(src)
+	if err != nil || len(notes) > 0 {
+		t.Fatalf("%v\n%q", err, notes)
+	}
+	if len(doc.Devices) != 4 || len(doc.Links) != 5 || doc.Slice("r07-u12").DHCPDevice != "r07-u01" {
+		t.Errorf("%d devices, %d links", len(doc.Devices), len(doc.Links))
+	}
+}
