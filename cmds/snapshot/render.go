@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -154,7 +154,11 @@ func (in *renderInput) colored(cmd *cobra.Command) (bool, error) {
 		return in.color == "always", nil
 	case "auto":
 		f, ok := cmd.OutOrStdout().(*os.File)
-		return ok && in.output == "-" && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd())), nil
+		if !ok || in.output != "-" || os.Getenv("NO_COLOR") != "" {
+			return false, nil
+		}
+		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		return err == nil, nil
 	}
 	return false, fmt.Errorf("--color %q: must be auto, always or never", in.color)
 }

@@ -40,7 +40,7 @@ FILE may be - for standard input or output.`,
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(captureCommand(), assembleCommand(), sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
-	root.AddCommand(amendCommand(), diffCommand())
+	root.AddCommand(amendCommand(), diffCommand(), importCommand(), renderCommand())
 	return root.ExecuteContext(ctx)
 }
 

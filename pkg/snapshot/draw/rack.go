@@ -1,0 +1,254 @@
+package draw
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Columns and sizes of a rack's drawing, in pixels.
+const (
+	rackWidth  = 1000
+	portHeight = 20
+	xUnit      = 46
+	xDevice    = 84
+	xPort      = 268
+	xMark      = 352
+	xSwitch    = 370
+	xPeer      = 520
+	xArc       = 880
+	maxCells   = 40 // links of one port
+	maxCables  = 60 // cables in order that are drawn
+)
+
+// RackSVG draws one rack.
+func (m *Model) RackSVG(w io.Writer, name string) error {
+	i := slices.IndexFunc(m.racks, func(r *rack) bool { return r.name == name })
+	if i < 0 {
+		_, _, err := m.choose(name)
+		return err
+	}
+	r := m.racks[i]
+	c := &canvas{width: rackWidth}
+	c.head(m, "rack "+r.title(), []*rack{r})
+	c.cards(r.problems, false)
+	top := c.y
+	at := c.rows(m, r)
+	c.cables(r, at)
+	c.raw(`<rect x="20" y="%d" width="8" height="%d" fill="#334155"/>`, top, c.y-top)
+	if !m.plan {
+		c.legend()
+	}
+	return c.write(w, "rack "+r.title()+" of region "+m.doc.Region)
+}
+
+// slot is what stands at a unit of a rack.
+type slot struct {
+	unit   string
+	device *device
+	sw     *snapshot.Switch
+}
+
+func (r *rack) slots() []slot {
+	var all []slot
+	for i := range r.switches {
+		all = append(all, slot{unit: r.switches[i].Unit, sw: &r.switches[i]})
+	}
+	for _, d := range r.devices {
+		all = append(all, slot{unit: d.entry.Unit, device: d})
+	}
+	slices.SortStableFunc(all, func(x, y slot) int { return natural(y.unit, x.unit) })
+	return all
+}
+
+// rows draws the rack from the top, and returns the height of each port.
+func (c *canvas) rows(m *Model, r *rack) map[*port]int {
+	at := map[*port]int{}
+	above := 0
+	for _, s := range r.slots() {
+		u, err := strconv.Atoi(s.unit)
+		if err == nil && above-u > 1 {
+			text := fmt.Sprintf("u%d empty", u+1)
+			if above-u > 2 {
+				text = fmt.Sprintf("u%d to u%d empty", u+1, above-1)
+			}
+			c.text(xDevice, c.y+13, 11, "s", text)
+			c.y += 18
+		}
+		above = u
+		if s.sw != nil {
+			c.rect(28, c.y, xArc-28, 24, "f-plain")
+			c.text(xUnit+24, c.y+17, 14, "b e", s.unit)
+			c.text(xDevice, c.y+17, 14, "", clip(s.sw.ID, 60)+", switch")
+			c.y += 26
+			continue
+		}
+		c.device(m, s.device, at)
+	}
+	return at
+}
+
+func (c *canvas) device(m *Model, d *device, at map[*port]int) {
+	h := max(1, len(d.ports))*portHeight + 6
+	class := "f-" + d.state.id()
+	if d.state == good {
+		class = "f-plain"
+	}
+	c.raw("<g><title>%s</title>", escape(d.place()))
+	c.rect(28, c.y, xArc-28, h, class)
+	c.text(xUnit+24, c.y+19, 14, "b e", clip(d.entry.Unit, 4))
+	c.symbol(xDevice-6, c.y+4, 18, d.state)
+	c.text(xDevice+18, c.y+19, 14, "b", clip(d.entry.ID, 19))
+	if len(d.ports) > 1 {
+		c.text(xDevice+18, c.y+37, 11, "s", clip(d.detail(), 28))
+	}
+	c.raw("</g>")
+	if s := d.summary(); d.report == nil && !m.plan {
+		c.text(xPeer, c.y+19, 14, "b "+d.state.id(), s)
+	}
+	for i, p := range d.ports {
+		y := c.y + 3 + i*portHeight
+		at[p] = y + portHeight/2
+		c.port(m, p, y)
+	}
+	c.y += h + 2
+}
+
+// detail is what tells a device from others, beside its name.
+func (d *device) detail() string {
+	text := ""
+	for _, r := range d.entry.Roles {
+		if r != snapshot.RoleServer {
+			text += string(r) + " "
+		}
+	}
+	if d.entry.Serial != "" {
+		text += "SN " + d.entry.Serial
+	}
+	return text
+}
+
+func (c *canvas) port(m *Model, p *port, y int) {
+	c.rect(xPort, y+2, 56, 16, "f-"+p.state.id())
+	c.text(xPort+28, y+14, 12, "m", clip(p.ifc.Name, 8))
+	if p.state >= warn {
+		c.symbol(xPort+60, y+3, 14, p.state)
+	}
+	if p.problem != nil {
+		c.number(xMark, y+10, 9, p.problem)
+	}
+	if p.found != "" {
+		c.text(xSwitch, y+14, 12, "b warn", "is on "+clip(p.found, 17))
+	} else if p.belongs != "" {
+		c.text(xSwitch, y+14, 12, "s", clip(p.belongs, 22))
+	}
+	if len(p.ends) == 0 || p.device.report == nil && !m.plan {
+		return
+	}
+	if len(p.ends) == 1 {
+		e := p.ends[0]
+		text, class := "to "+e.peer.name(), "s"
+		if !m.plan {
+			text += ": " + e.word()
+		}
+		if e.state >= warn {
+			class = e.state.id()
+		}
+		c.text(xPeer, y+14, 12, class, clip(text, 56))
+		return
+	}
+	ends := p.worst()
+	for i, e := range ends[:min(len(ends), maxCells)] {
+		c.raw(`<use href="#c-%s" transform="translate(%d %d)"/>`, e.state.id(), xPeer+7*i, y+2)
+	}
+	text := fmt.Sprintf("%d links", len(ends))
+	if !m.plan {
+		proved, _ := p.proved()
+		text = fmt.Sprintf("%d/%d", proved, len(ends))
+	}
+	c.text(xPeer+7*min(len(ends), maxCells)+6, y+14, 12, "s", text)
+}
+
+// cables draws those of the rack's cables that a person can follow: the wrong
+// ones, and direct ones as long as they are few.
+func (c *canvas) cables(r *rack, at map[*port]int) {
+	var direct []*end
+	drawn := map[[2]*port]bool{}
+	arc := func(class string, p, q *port) {
+		y1, ok1 := at[p]
+		y2, ok2 := at[q]
+		if !ok1 || !ok2 || y1 == y2 {
+			return
+		}
+		if y1 > y2 {
+			p, q, y1, y2 = q, p, y2, y1
+		}
+		if drawn[[2]*port{p, q}] {
+			return
+		}
+		drawn[[2]*port{p, q}] = true
+		c.arc(class, y1, y2)
+	}
+	for _, d := range r.devices {
+		for _, p := range d.ports {
+			if len(p.ends) == 1 && len(p.ends[0].peer.ends) == 1 && p.ends[0].own == p && p.ends[0].cable.A.Device == d.entry.ID {
+				direct = append(direct, p.ends[0])
+			}
+		}
+	}
+	for _, p := range r.problems[:min(len(r.problems), maxCards)] {
+		if len(p.ends) > 8 {
+			continue
+		}
+		for _, e := range p.ends {
+			if e.seen != nil {
+				arc("found", e.own, e.seen)
+			}
+			if e.state >= warn {
+				arc("belongs", e.own, e.peer)
+			}
+		}
+	}
+	if len(direct) <= maxCables {
+		for _, e := range direct {
+			arc("cable", e.own, e.peer)
+		}
+	}
+}
+
+// arc draws a cable beside the rack; the farther, the wider.
+func (c *canvas) arc(class string, y1, y2 int) {
+	x := xArc + 20 + min(120, (y2-y1)/3)
+	if class == "found" {
+		x = xArc + 14 + min(100, (y2-y1)/4)
+	}
+	c.raw(`<path class="%s" d="M%d %dC%d %d %d %d %d %d"/>`, class, xArc, y1, x, y1, x, y2, xArc, y2)
+	if class != "cable" {
+		c.raw(`<circle cx="%d" cy="%d" r="4" class="%s"/><circle cx="%d" cy="%d" r="4" class="%s"/>`, xArc, y1, ends(class), xArc, y2, ends(class))
+	}
+}
+
+// ends is the class of the dots at a cable's ends.
+func ends(class string) string { return map[string]string{"belongs": "bad", "found": "warn"}[class] }
+
+// legend explains the drawing.
+func (c *canvas) legend() {
+	c.y += 12
+	x := 28
+	for _, s := range []state{good, bad, waits, warn, unheard} {
+		text := map[state]string{good: "ok", bad: "required link not proved", waits: "waits for another device",
+			warn: "stops nothing", unheard: "no report"}[s]
+		c.symbol(x, c.y, 16, s)
+		c.text(x+22, c.y+13, 12, "", text)
+		x += 44 + 8*len(text)
+	}
+	c.y += 26
+	c.raw(`<path class="belongs" d="M28 %dh40"/><path class="found" d="M280 %dh40"/>`, c.y+8, c.y+8)
+	c.text(76, c.y+13, 12, "", "belongs here, is not proved")
+	c.text(328, c.y+13, 12, "", "leads here now")
+	c.text(480, c.y+13, 12, "", "1/2: links proved. The numbers are those of the list above.")
+	c.y += 28
+}
