@@ -49,9 +49,12 @@ type Record struct {
 	// "0=… 2=… 7=…". Changed lists those that differ from the last release.
 	Firmware string `json:"firmware,omitempty"`
 	Changed  string `json:"firmware_changed,omitempty"`
-	State    string `json:"state,omitempty"`
-	Digest   string `json:"sha256,omitempty"`
-	Detail   string `json:"detail,omitempty"`
+	// Links is "40/41 of slice 3": of a release or link report, the required
+	// links that were proved, all of them, and the slice that demands them.
+	Links  string `json:"links,omitempty"`
+	State  string `json:"state,omitempty"`
+	Digest string `json:"sha256,omitempty"`
+	Detail string `json:"detail,omitempty"`
 
 	TornBytes int `json:"torn_bytes,omitempty"` // recovered: length of what a power cut left in front of this line
 }

@@ -238,7 +238,10 @@ type Status struct {
 	WithSlice  int         `json:"with_slice"`
 	Sealed     int         `json:"sealed"`
 	Suspended  int         `json:"suspended"`
-	Released   int         `json:"released"` // devices released to since this state began, at this member
+	// LinksBroken is how many devices last said that a link is not proved that
+	// has to be.
+	LinksBroken int `json:"links_broken"`
+	Released    int `json:"released"` // devices released to since this state began, at this member
 	Images
 	Refused       []DeviceInfo `json:"refused,omitempty"`  // refused since their last release, newest first
 	RefusedOthers int          `json:"refused_unknown"`    // requests that named no known device

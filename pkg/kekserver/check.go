@@ -1,7 +1,6 @@
 package kekserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -65,7 +64,7 @@ type unproved struct {
 func (u *unproved) Unwrap() error { return u.error }
 
 // decide is what the fleet knows and wants; the device is genuine by now.
-func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Evidence) error {
+func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evidence) error {
 	r.reset = e.ResetCount
 	var err error
 	if r.jump, err = s.seen.reset(r.Device, e.ResetCount); err != nil {
@@ -81,14 +80,11 @@ func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Eviden
 	if r.device.Suspended {
 		return report.Errorf(report.KeySuspended, "%s is suspended: %s", r.Device, r.device.Reason)
 	}
-	role := measure.RoleFactory
-	if r.Op == kekproto.OpRelease {
-		role = measure.RoleServer
-	}
-	if err := allowed(v.region.State, role); err != nil {
+	roles := rolesFor(r.Op)
+	if err := allowed(v.region.State, r.Op, roles[0]); err != nil {
 		return err
 	}
-	image, near, why := v.images.match(e.PCRs, role, s.cfg.AllowLab)
+	image, near, why := v.images.match(e.PCRs, roles, s.cfg.AllowLab)
 	if image == nil {
 		problem := report.Errorf(report.KeyImage, "%s", why)
 		if near == nil { // a known image that gets nothing, or none is accepted
@@ -97,51 +93,55 @@ func (s *Server) decide(_ context.Context, v *view, r *request, e *attest.Eviden
 		return &wrongImage{problem, &offer{device: r.Device, op: r.Op, pcrs: e.PCRs, near: near}}
 	}
 	r.image = image
+	if err := allowed(v.region.State, r.Op, image.Role); err != nil {
+		return err
+	}
 	if r.NeedPolicy {
 		r.policy = v.images.policyFor(e.PCRs)
 	}
-	return checkSlice(r, e.PCRs[measure.SlicePCR])
+	if err := s.hearLinks(ctx, r); err != nil {
+		return err
+	}
+	if err := checkSlice(r, e.PCRs[measure.SlicePCR]); err != nil {
+		return err
+	}
+	return checkLinks(v.region.LinkReport, r)
+}
+
+// rolesFor lists the roles of images that get something for an operation. A key
+// server's image gets slices and never a KEK.
+func rolesFor(op kekproto.Op) []measure.Role {
+	switch op {
+	case kekproto.OpRelease:
+		return []measure.Role{measure.RoleServer}
+	case kekproto.OpSlice:
+		return []measure.Role{measure.RoleServer, measure.RoleKeyserver, measure.RoleFactory}
+	default:
+		return []measure.Role{measure.RoleFactory}
+	}
 }
 
 // allowed is what each state of a region lets a device do. A server image gets
-// keys while building too: that is the acceptance test.
-func allowed(state kekproto.RegionState, role measure.Role) error {
+// keys while building too: that is the acceptance test. A slice is no key, so a
+// region that was received may be amended before it is live.
+func allowed(state kekproto.RegionState, op kekproto.Op, role measure.Role) error {
 	switch state {
-	case kekproto.StateLive:
-		if role == measure.RoleServer {
-			return nil
-		}
-		return report.Errorf(report.KeyState, "factory requests are answered only while the region is building; it is live")
 	case kekproto.StateBuilding:
 		return nil
 	case kekproto.StateInTransit:
 		return report.Errorf(report.KeyState, "the region is in transit: no key leaves")
 	case kekproto.StateReceived:
-		return report.Errorf(report.KeyState, "the region was received but is not live yet: no key leaves")
-	default:
-		return report.Errorf(report.KeyState, "the region is in an unknown state %q", state)
-	}
-}
-
-// checkSlice compares the slice PCR with the recorded slice. TPM authorizations
-// are asked for before there is a slice, so they need none.
-func checkSlice(r *request, pcr []byte) error {
-	d := r.device
-	if d.slice == nil {
-		if r.Op == kekproto.OpAuths {
+		if op == kekproto.OpSlice && role != measure.RoleFactory {
 			return nil
 		}
-		return report.Errorf(report.KeySliceNew, "no slice of %s was recorded here", r.Device)
-	}
-	switch {
-	case bytes.Equal(pcr, d.slicePCR):
-		return nil
-	case r.Op == kekproto.OpAuths && bytes.Equal(pcr, make([]byte, measure.Size)):
-		return nil
-	case r.Slice < d.slice.Generation:
-		return report.Errorf(report.KeySliceOld, "PCR %d: %s booted with its slice of generation %d, recorded is %d", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
+		return report.Errorf(report.KeyState, "the region was received but is not live yet: no key leaves")
+	case kekproto.StateLive:
+		if role != measure.RoleFactory {
+			return nil
+		}
+		return report.Errorf(report.KeyState, "factory requests are answered only while the region is building; it is live")
 	default:
-		return report.Errorf(report.KeySliceNew, "PCR %d: the slice that %s measured (generation %d by its own words) is not the recorded one (generation %d)", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
+		return report.Errorf(report.KeyState, "the region is in an unknown state %q", state)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
@@ -26,6 +27,8 @@ func (s *Server) deviceMux() *http.ServeMux {
 		kekproto.OpAuths:   s.auths,
 		kekproto.OpKEK:     s.kek,
 		kekproto.OpSealed:  s.sealed,
+		kekproto.OpSlice:   s.news,
+		kekproto.OpCapture: s.capture,
 	} {
 		mux.HandleFunc("POST "+op.Path(), s.attested(op, answer))
 	}
@@ -46,6 +49,9 @@ type request struct {
 	reset  uint32
 	jump   int64 // TPM resets since the last release, if more than one
 	peer   string
+
+	measured []measuredSlice    // what made the slice PCR; nil if nothing was measured
+	links    *report.LinkReport // nil if none came
 
 	firmware string // of a release: PCR 0, 2 and 7
 	changed  string // which of them differ from the last release
@@ -71,15 +77,20 @@ func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
 	}
 }
 
-// answerTime bounds writing an answer, which nothing can change meanwhile. It
+// answerTime and sliceTime bound writing an answer, which nothing can change meanwhile. It
 // fits the socket's buffer, unless the peer asks and never reads.
-const answerTime = 2 * time.Second
+const (
+	answerTime = 2 * time.Second
+	sliceTime  = 5 * time.Second // up to 3 MiB, and nobody waits for it
+)
 
 // decideAndAnswer checks a request, and answers it unless it is refused. No
-// record changes in between.
+// record changes in between; a slice is none of the secrets that matters for, and
+// may take long to write.
 func (s *Server) decideAndAnswer(w http.ResponseWriter, r *http.Request, op kekproto.Op, body []byte, answer answerFunc) (string, error) {
 	s.deciding.RLock()
-	defer s.deciding.RUnlock()
+	unlock := sync.OnceFunc(s.deciding.RUnlock)
+	defer unlock()
 	req, id, err := s.check(r, op, body)
 	var wrong *wrongImage
 	if errors.As(err, &wrong) {
@@ -96,8 +107,13 @@ func (s *Server) decideAndAnswer(w http.ResponseWriter, r *http.Request, op kekp
 	if op == kekproto.OpRelease {
 		s.released(r, req)
 	}
+	within := answerTime
+	if op == kekproto.OpSlice {
+		within = sliceTime
+		unlock()
+	}
 	out := http.NewResponseController(w)
-	if err := out.SetWriteDeadline(time.Now().Add(answerTime)); err != nil {
+	if err := out.SetWriteDeadline(time.Now().Add(within)); err != nil {
 		return id, fmt.Errorf("bound the answer's time: %w", err)
 	}
 	writeJSON(w, http.StatusOK, resp)
@@ -250,7 +266,7 @@ func (s *Server) giveKEK(ctx context.Context, r *request, generation uint32, eve
 		return nil, err
 	}
 	rec := r.event(event)
-	rec.KEK, rec.Generation = hexID(k.id[:]), uint64(generation)
+	rec.KEK, rec.Generation, rec.Links = hexID(k.id[:]), uint64(generation), linkCount(r.links)
 	if err := s.record(ctx, rec); err != nil {
 		return nil, err
 	}

@@ -162,18 +162,31 @@ func (s *Server) getDevice(w http.ResponseWriter, r *http.Request, _ *Agent) err
 	if err != nil {
 		return err
 	}
+	if err := s.putCapture(r.Context(), info); err != nil {
+		return err
+	}
 	writeJSON(w, http.StatusOK, info)
 	return nil
 }
 
-// getDevices lists without the public areas, which are long.
+// getDevices lists without what is long, unless the query has full=1: then with
+// all that `snapshot assemble` reads.
 func (s *Server) getDevices(w http.ResponseWriter, r *http.Request, _ *Agent) error {
 	all, err := s.infos(r.Context())
 	if err != nil {
 		return err
 	}
+	full := r.URL.Query().Get("full") == "1"
 	for i := range all {
-		all[i].EKPublic, all[i].AKPublic, all[i].SRKPublic, all[i].EKCert, all[i].Report = nil, nil, nil, nil, ""
+		d := &all[i]
+		if full {
+			err = s.putCapture(r.Context(), d)
+		} else {
+			d.EKPublic, d.AKPublic, d.SRKPublic, d.EKCert, d.Report, d.Links = nil, nil, nil, nil, "", nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	writeJSON(w, http.StatusOK, all)
 	return nil

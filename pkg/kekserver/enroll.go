@@ -229,6 +229,16 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	if v.region.State != kekproto.StateBuilding {
 		return nil, n.device, refuseEnroll("enrolment is closed: the region is %s", v.region.State)
 	}
+	d, err := s.state.device(ctx, v, n.device)
+	if err != nil {
+		return nil, n.device, err
+	}
+	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {
+		if err := s.logs.forget(n.device); err != nil {
+			return nil, n.device, err
+		}
+		s.seen.renew(n.device)
+	}
 	if err := s.state.save(ctx, pathDevices+n.device, n.version, &n.record); err != nil {
 		return nil, n.device, err
 	}

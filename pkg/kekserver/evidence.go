@@ -3,22 +3,16 @@ package kekserver
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/eventlog"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -53,6 +47,7 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	o := connectionOf(r).takeOffer()
 	if o == nil {
+		_ = hurry(w) // or it takes as long as any other request
 		s.refuse(w, r, kekproto.OpEvidence, "", report.Errorf(report.KeyQuote,
 			"an event log is taken once, on the connection on which that device's image was just refused"))
 		return
@@ -67,17 +62,20 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, &kekproto.Response{Protocol: kekproto.Version, Message: cut(strings.Join(words, "; "), kekproto.MaxMessage)})
 }
 
-func (s *Server) takeEvidence(w http.ResponseWriter, r *http.Request, o *offer) ([]string, error) {
-	turn := time.NewTimer(evidenceWait)
-	defer turn.Stop()
-	select {
-	case s.logs.slots <- struct{}{}:
-		defer func() { <-s.logs.slots }()
-	case <-turn.C:
-		return nil, report.Errorf(report.KeyFleet, "this key server is busy with the event logs of other devices")
-	}
+// hurry bounds how long the body of an event log may take to come from now on,
+// also the body of a refused one: net/http reads on after an answer.
+func hurry(w http.ResponseWriter) error {
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(evidenceTime)); err != nil {
-		return nil, fmt.Errorf("bound the time of an event log: %w", err)
+		return fmt.Errorf("bound the time of an event log: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) takeEvidence(w http.ResponseWriter, r *http.Request, o *offer) ([]string, error) {
+	done, err := s.logs.turn(o.device)
+	defer done()
+	if err := errors.Join(err, hurry(w)); err != nil {
+		return nil, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, kekproto.MaxEvidence))
 	if err != nil {
@@ -129,29 +127,32 @@ func (o *offer) meant(events []measure.Event) (best *image) {
 	if len(o.near) > 0 && len(events) == 0 {
 		return o.near[0]
 	}
+	logged := map[string]int{}
+	for _, e := range events {
+		logged[eventKey(e)]++
+	}
 	most := 0
 	for _, m := range o.near {
-		if n := m.shared(events); best == nil || n > most {
+		if n := m.shared(logged); best == nil || n > most {
 			best, most = m, n
 		}
 	}
 	return best
 }
 
-// shared counts a manifest's events that are in a log, less those that are not.
-func (m *image) shared(events []measure.Event) (n int) {
-	logged := map[string]int{}
-	for _, e := range events {
-		logged[fmt.Sprint(e.PCR, e.Digest)]++
-	}
+func eventKey(e measure.Event) string { return string(rune(e.PCR)) + string(e.Digest) }
+
+// shared counts a manifest's events that are in a log, by eventKey, less those
+// that are not.
+func (m *image) shared(logged map[string]int) (n int) {
+	taken := map[string]int{}
 	for _, e := range m.Events {
-		key := fmt.Sprint(e.PCR, e.Digest)
-		if logged[key] > 0 {
+		key := eventKey(e)
+		if taken[key]++; taken[key] <= logged[key] {
 			n++
 		} else {
 			n--
 		}
-		logged[key]--
 	}
 	return n
 }
@@ -173,80 +174,6 @@ func cut(s string, n int) string {
 	}
 	const more = "…"
 	return strings.ToValidUTF8(s[:n-len(more)], "") + more
-}
-
-// evidenceStore keeps the last event log of each device as a file. It is what
-// devices said: nothing is decided by it, so it is neither in the store nor
-// under its barrier.
-type evidenceStore struct {
-	dir   string
-	slots chan struct{} // one for each log that is being looked at
-	mu    sync.Mutex    // one file at a time
-	last  map[string][sha256.Size]byte
-}
-
-func (s *evidenceStore) path(device string) string { return filepath.Join(s.dir, device+".json") }
-
-// save replaces the device's file, unless it is about the same log and values:
-// a device that holds sends them again and again.
-func (s *evidenceStore) save(e *kekproto.Evidence) (err error) {
-	same := *e
-	same.Time = time.Time{}
-	key, err := json.Marshal(&same)
-	if err != nil {
-		return fmt.Errorf("keep event log: %w", err)
-	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("keep event log: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sum := sha256.Sum256(key)
-	if s.last[e.Device] == sum {
-		return nil
-	}
-	if err := s.replace(s.path(e.Device), data); err != nil {
-		return fmt.Errorf("keep event log: %w", err)
-	}
-	if s.last == nil {
-		s.last = map[string][sha256.Size]byte{}
-	}
-	s.last[e.Device] = sum
-	return nil
-}
-
-// replace writes a file so that a power cut leaves the old or the new one.
-func (s *evidenceStore) replace(path string, data []byte) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	fresh := path + ".new"
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(fresh))
-	}
-	return os.Rename(fresh, path)
-}
-
-// load returns a device's evidence, or kekstore.ErrNotFound.
-func (s *evidenceStore) load(device string) (*kekproto.Evidence, error) {
-	data, err := os.ReadFile(s.path(device))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("event log of %s: %w", device, kekstore.ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("event log of %s: %w", device, err)
-	}
-	e := new(kekproto.Evidence)
-	if err := kekproto.Decode(data, 2*kekproto.MaxEvidence, e); err != nil {
-		return nil, fmt.Errorf("event log of %s: %w", device, err)
-	}
-	return e, nil
 }
 
 func (s *Server) getEvidence(w http.ResponseWriter, r *http.Request, _ *Agent) error {

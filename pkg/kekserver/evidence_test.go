@@ -362,11 +362,12 @@ func (f *fleet) refusedConn(q kekclient.Quoter) *tls.Conn {
 	return conn
 }
 
-// Who sends its log slowly keeps nobody else waiting for long.
+// Who sends its log slowly waits for itself, and keeps nobody else waiting for
+// long.
 func TestSlowEvidence(t *testing.T) {
 	f, m, slice := sealedDevice(t)
 	m.boot("x", slice)
-	for range 4 { // as many as are looked at at once
+	for range 3 { // each takes the device's turn, one after the other
 		conn := f.refusedConn(m)
 		defer func() { _ = conn.Close() }()
 		if _, err := conn.Write([]byte("POST /v1/device/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")); err != nil {

@@ -44,7 +44,7 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 		if err := s.save(ctx, pathDevices+id, 0, &deviceRecord{AKPublic: ak, Approved: true, Sealed: 1}); err != nil {
 			return err
 		}
-		if err := s.save(ctx, pathSlices+id, 0, &sliceRecord{Generation: 1, Digest: slice}); err != nil {
+		if err := s.save(ctx, pathSlices+id, 0, &sliceRecord{measuredSlice: measuredSlice{1, slice}}); err != nil {
 			return err
 		}
 		k, _, err := s.createKEK(ctx, id, 1)

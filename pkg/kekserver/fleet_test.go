@@ -243,7 +243,7 @@ func (f *fleet) device() *kekproto.DeviceInfo {
 }
 
 // slice signs a slice of a generation for the enrolled device.
-func (f *fleet) slice(generation uint64) (msg []byte, digest []byte) {
+func (f *fleet) slice(generation uint64, edit ...func(*snapshot.Slice)) (msg []byte, digest []byte) {
 	f.t.Helper()
 	info := f.device()
 	s, err := snapshot.ParseDescription([]byte(`{"device":{"id":"` + testDevice + `","roles":["server"]},
@@ -253,8 +253,11 @@ func (f *fleet) slice(generation uint64) (msg []byte, digest []byte) {
 		f.t.Fatal(err)
 	}
 	s.Generation = generation
-	if generation > 1 {
-		s.Amendment = &snapshot.Amendment{Replaces: strings.Repeat("0", 64), Reason: "a new NIC"}
+	if info.SliceHash != "" {
+		s.Amendment = &snapshot.Amendment{Replaces: info.SliceHash, Reason: "a new NIC"}
+	}
+	for _, e := range edit {
+		e(s)
 	}
 	region := &snapshot.Region{Name: testRegion, Members: []snapshot.Member{{ID: testMember, URL: "https://10.0.0.1:7443"}}}
 	if err := s.Complete(region, f.ca(), snapshot.TPMKeys{EKName: info.EKName, AKName: info.AKName, SRKName: info.SRKName, SRKPublic: info.SRKPublic}); err != nil {

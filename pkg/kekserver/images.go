@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
@@ -95,6 +96,9 @@ func (s *state) fillImages(ctx context.Context, v *images) error {
 		if _, err := s.load(ctx, e.Path, &rec); err != nil {
 			return err
 		}
+		if !measure.ValidVersion(rec.Version) { // it would be lower than every version
+			return fmt.Errorf("%s holds %q, which is no version: set it again with `kekctl manifest minimum`", e.Path, rec.Version)
+		}
 		v.minimum[measure.Role(e.Path[len(pathMinimum):])] = rec.Version
 	}
 	return nil
@@ -150,10 +154,11 @@ func (v *images) standing(m *image, lab bool) (kekproto.ManifestState, string) {
 	return kekproto.ManifestAccepted, ""
 }
 
-// match returns the accepted image of that role whose values these are.
+// match returns the accepted image of one of these roles whose values these are.
 // Otherwise it says why there is none; near are the images that may have been
 // meant, if these values are no known image's at all.
-func (v *images) match(pcrs map[int][]byte, role measure.Role, lab bool) (found *image, near []*image, why string) {
+func (v *images) match(pcrs map[int][]byte, roles []measure.Role, lab bool) (found *image, near []*image, why string) {
+	wanted := func(m *image) bool { return slices.Contains(roles, m.Role) }
 	for i := range v.all {
 		m := &v.all[i]
 		if len(m.Match(pcrs)) > 0 {
@@ -164,33 +169,42 @@ func (v *images) match(pcrs map[int][]byte, role measure.Role, lab bool) (found 
 		case state == kekproto.ManifestRevoked:
 			_, reason = v.standing(v.graves[m.key()], lab)
 			return nil, nil, reason // whatever else has these values
-		case m.Role == role && state == kekproto.ManifestAccepted:
+		case wanted(m) && state == kekproto.ManifestAccepted:
 			found = m // the newest of several, since they are sorted
-		case m.Role == role:
+		case wanted(m):
 			why = reason
 		case why == "":
-			why = fmt.Sprintf("this is image %s of role %s, not %s", m.name(), m.Role, role)
+			why = fmt.Sprintf("this is image %s of role %s, not %s", m.name(), m.Role, either(roles))
 		}
 	}
 	if found != nil || why != "" {
 		return found, nil, why
 	}
-	near, diff := v.nearest(pcrs, role, lab)
+	near, diff := v.nearest(pcrs, roles, lab)
 	switch {
 	case len(near) > 0:
 		return nil, near, fmt.Sprintf("PCRs %v differ from image %s %s", diff, near[0].Image, near[0].Version)
-	case slices.ContainsFunc(v.all, func(m image) bool { return m.Role == role }):
-		return nil, nil, fmt.Sprintf("this is no known image, and each of role %s that was added is revoked or too old", role)
+	case slices.ContainsFunc(v.all, func(m image) bool { return wanted(&m) }):
+		return nil, nil, fmt.Sprintf("this is no known image, and each of role %s that was added is revoked or too old", either(roles))
 	}
-	return nil, nil, fmt.Sprintf("no manifest of role %s was added", role)
+	return nil, nil, fmt.Sprintf("no manifest of role %s was added", either(roles))
 }
 
-// nearest returns the accepted images of a role from which the fewest values
+// either is "server", "server or factory".
+func either(roles []measure.Role) string {
+	var names []string
+	for _, r := range roles {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, " or ")
+}
+
+// nearest returns the accepted images of some roles from which the fewest values
 // differ, the newest version first; diff is how that one differs.
-func (v *images) nearest(pcrs map[int][]byte, role measure.Role, lab bool) (near []*image, diff []int) {
+func (v *images) nearest(pcrs map[int][]byte, roles []measure.Role, lab bool) (near []*image, diff []int) {
 	for i := range v.all {
 		m := &v.all[i]
-		if state, _ := v.standing(m, lab); m.Role != role || state != kekproto.ManifestAccepted {
+		if state, _ := v.standing(m, lab); !slices.Contains(roles, m.Role) || state != kekproto.ManifestAccepted {
 			continue
 		}
 		d := m.Match(pcrs)

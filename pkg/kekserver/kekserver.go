@@ -67,9 +67,10 @@ type Config struct {
 	AuditPath   string
 	EvidenceDir string // for event logs of refused images; made when the first one comes
 	Certificate tls.Certificate
-	ManifestKey note.Verifier  // signs image manifests
-	RootKey     note.Verifier  // signs slices
-	PolicyKey   *rsa.PublicKey // signs PCR policies; nil: those that come with manifests are not verified here
+	ManifestKey note.Verifier   // signs image manifests
+	RootKey     note.Verifier   // signs slices
+	AmendKeys   []note.Verifier // one of them signs amendments too; empty: RootKey alone does
+	PolicyKey   *rsa.PublicKey  // signs PCR policies; nil: those that come with manifests are not verified here
 	Agents      []Agent
 	Threshold   int // agents whose statements make a region received
 	EKPolicy    EKPolicy

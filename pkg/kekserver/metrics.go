@@ -65,6 +65,9 @@ func newMetrics(s *Server) *metrics {
 			released, _, _, _ := s.seen.summary()
 			return float64(released)
 		}),
+		gauge("landfall_devices_links_broken", "Devices whose last link report says that a link is not proved that has to be.", func() float64 {
+			return float64(s.seen.broken())
+		}),
 		gauge("landfall_devices_refused", "Devices whose last request was refused.", func() float64 {
 			_, _, refused, _ := s.seen.summary()
 			return float64(len(refused))

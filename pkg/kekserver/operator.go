@@ -13,8 +13,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekstore"
 )
 
-// MaxDocument bounds a body of the operator plane, in bytes: a slice in base64.
-const MaxDocument = 512 << 10
+// MaxDocument bounds a body of the operator plane, in bytes: the slice of a DHCP
+// device in base64.
+const MaxDocument = 4 << 20
 
 // route is one path of the operator plane and who may use it.
 type route struct {
@@ -42,6 +43,8 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/manifests", write, s.addManifest},
 		{"POST", "/v1/manifests/revoke", write, s.revokeManifests},
 		{"POST", "/v1/manifests/minimum", write, s.setMinimum},
+		{"GET", "/v1/links", read, s.getLinks},
+		{"POST", "/v1/region/links", write, s.setLinkDemand},
 		{"POST", "/v1/region/ship", write, s.ship},
 		{"POST", "/v1/region/received", []Role{RoleOperator, RoleAgent}, s.received},
 		{"POST", "/v1/region/live", write, s.live},

@@ -14,7 +14,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/signed"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // maxReceived bounds one received statement, in bytes.
@@ -141,54 +140,6 @@ func distinctSigners(notes [][]byte, keys []note.Verifier, want kekproto.Receive
 	return out, nil
 }
 
-// addSlice records which slice a device must have measured. The same one again
-// is no error; an older one, or another one of the same generation, is.
-func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
-	var m kekproto.Document
-	if err := readJSON(w, r, &m); err != nil {
-		return err
-	}
-	slice, digest, err := snapshot.OpenSlice(m.Note, s.cfg.RootKey)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errRequest, err)
-	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	ctx, id := r.Context(), slice.Device.ID
-	v, err := s.state.view(ctx)
-	if err != nil {
-		return err
-	}
-	d, err := s.state.device(ctx, v, id)
-	if err != nil {
-		return err
-	}
-	if err := s.fits(slice, d); err != nil {
-		return err
-	}
-	if d.slice != nil && d.slice.Generation >= slice.Generation {
-		if d.slice.Generation == slice.Generation && hex.EncodeToString(d.slice.Digest) == hex.EncodeToString(digest[:]) {
-			return s.done(w, nil)
-		}
-		return fmt.Errorf("%w: %s has a slice of generation %d; a new one needs a higher generation than that, not %d",
-			errConflict, id, d.slice.Generation, slice.Generation)
-	}
-	var old sliceRecord
-	version, err := s.state.load(ctx, pathSlices+id, &old)
-	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
-		return err
-	}
-	if err := s.keep(ctx, fmt.Sprintf("%s%s/%d", pathNotes, id, slice.Generation), m.Note); err != nil {
-		return err
-	}
-	if err := s.state.save(ctx, pathSlices+id, version, &sliceRecord{Generation: slice.Generation, Digest: digest[:]}); err != nil {
-		return err
-	}
-	ev := auditBy(agent, "slice")
-	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
-	return s.done(w, s.record(ctx, ev))
-}
-
 // keep stores a document at a path of its own, replacing one that a crash left
 // behind.
 func (s *Server) keep(ctx context.Context, path string, data []byte) error {
@@ -202,38 +153,4 @@ func (s *Server) keep(ctx context.Context, path string, data []byte) error {
 	}
 	_, err = s.cfg.Store.Swap(ctx, path, version, data)
 	return err
-}
-
-// fits compares a slice with what the device enrolled with.
-func (s *Server) fits(slice *snapshot.Slice, d *device) error {
-	switch {
-	case slice.Region != s.cfg.Region:
-		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, s.cfg.Region)
-	case !d.enrolled():
-		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", errConflict, slice.Device.ID)
-	case slice.Device.EKName != d.EKName || slice.Device.AKName != d.AKName || slice.Device.SRKName != d.SRKName:
-		return fmt.Errorf("%w: the slice names another TPM than the one that %s enrolled with", errConflict, slice.Device.ID)
-	}
-	return nil
-}
-
-func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) error {
-	ctx, id := r.Context(), r.PathValue("device")
-	v, err := s.state.view(ctx)
-	if err != nil {
-		return err
-	}
-	d, err := s.state.device(ctx, v, id)
-	if err != nil {
-		return err
-	}
-	if d.slice == nil {
-		return fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
-	}
-	text, err := s.cfg.Store.Get(ctx, fmt.Sprintf("%s%s/%d", pathNotes, id, d.slice.Generation))
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, &kekproto.Document{Note: text.Data})
-	return nil
 }

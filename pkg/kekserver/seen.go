@@ -32,12 +32,13 @@ type sighting struct {
 	unproved *kekproto.RefusalInfo
 	drift    *kekproto.Drift
 	report   string
+	links    *kekproto.LinksInfo // replaced, never changed
 }
 
 // reason is what refusals are told apart by.
 type reason struct {
 	op   kekproto.Op
-	code string // of an evidence: its differences
+	code string // of evidence and links: what is wrong
 }
 
 func newSightings() *sightings { return &sightings{devices: map[string]*sighting{}} }
@@ -55,7 +56,14 @@ func (s *sightings) of(id string) *sighting {
 func (s *sightings) replay(r audit.Record) error {
 	switch r.Event {
 	case "release":
+		if l, ok := parseLinkCount(r.Device, r.Links, "", r.Time); ok {
+			s.remember(l)
+		}
 		s.released(r.Device, &kekproto.Seen{Time: r.Time, Image: r.Image, ResetCount: r.Reset, Firmware: r.Firmware})
+	case "links":
+		if l, ok := parseLinkCount(r.Device, r.Links, r.Detail, r.Time); ok {
+			s.remember(l)
+		}
 	case "refuse":
 		s.refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
 	case "evidence":
@@ -114,8 +122,8 @@ func (d *sighting) record(why reason, at time.Time) bool {
 	return true
 }
 
-// maxExplained is how many different accounts of itself a device gets into the
-// audit log within refusalPause.
+// maxExplained is how many different accounts of itself, of a kind, a device gets
+// into the audit log within refusalPause.
 const maxExplained = 8
 
 // explained adds to the last refusal how the image differs, and says whether it
@@ -129,13 +137,26 @@ func (s *sightings) explained(id string, differences []string, at time.Time) boo
 		now.Differences = differences
 		d.refusal = &now
 	}
+	return d.few(kekproto.OpEvidence, strings.Join(differences, "; "), at)
+}
+
+// few says whether what a device says should be recorded: it is new, and the
+// device has not said too many different things of that kind.
+func (d *sighting) few(op kekproto.Op, text string, at time.Time) bool {
 	n := 0
 	for r, last := range d.recorded {
-		if r.op == kekproto.OpEvidence && at.Sub(last).Abs() < refusalPause {
+		if r.op == op && at.Sub(last).Abs() < refusalPause {
 			n++
 		}
 	}
-	return n < maxExplained && d.record(reason{kekproto.OpEvidence, strings.Join(differences, "; ")}, at)
+	return n < maxExplained && d.record(reason{op, text}, at)
+}
+
+// once says whether something that a device repeats should be recorded now.
+func (s *sightings) once(id string, why reason) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of(id).record(why, time.Now())
 }
 
 // impostor keeps a request that named a device without a quote by its AK. It
@@ -168,11 +189,20 @@ func (s *sightings) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
-		d.refusal, d.recorded, d.unproved, d.report = nil, nil, nil, ""
+		d.refusal, d.recorded, d.unproved, d.report, d.links = nil, nil, nil, "", nil
 		if d.seen != nil {
 			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount, Firmware: d.seen.Firmware}
 		}
 	}
+}
+
+// renew drops what a device said with an AK that is no longer its own; the TPM's
+// history stays.
+func (s *sightings) renew(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of(id)
+	*d = sighting{seen: d.seen, drift: d.drift}
 }
 
 // reset compares a TPM's resetCount with the last release. It only falls when
@@ -208,7 +238,7 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 		info.Seen = d.seen
 	}
 	info.Drift = d.drift
-	info.Refuse, info.Unproved, info.Report = d.refusal, d.unproved, d.report
+	info.Refuse, info.Unproved, info.Report, info.Links = d.refusal, d.unproved, d.report, d.links
 }
 
 // summary counts devices released to, and lists the refused and those that

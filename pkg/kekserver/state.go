@@ -31,6 +31,7 @@ const (
 	pathMinimum   = "minimum/"  // role
 	pathKEKs      = "kek/"      // device/generation
 	pathAuths     = "auths/"
+	pathCaptures  = "capture/" // device: what it found out about itself
 )
 
 // Sizes of secrets, in bytes.
@@ -45,6 +46,9 @@ type regionRecord struct {
 	Region   string               `json:"region"`
 	State    kekproto.RegionState `json:"state"`
 	Shipment string               `json:"shipment,omitempty"` // 16 bytes hex, of the last ship
+
+	// LinkReport is what a release takes of the device's links; "" is none.
+	LinkReport kekproto.LinkDemand `json:"link_report,omitempty"`
 }
 
 // deviceRecord is stored as JSON below pathDevices.
@@ -66,19 +70,15 @@ type deviceRecord struct {
 
 func (d *deviceRecord) enrolled() bool { return len(d.AKPublic) > 0 }
 
-// sliceRecord is stored as JSON below pathSlices.
-type sliceRecord struct {
-	Generation uint64 `json:"generation"`
-	Digest     []byte `json:"sha256"` // of the slice's text
-}
-
 // device is a record made ready for checking requests.
 type device struct {
 	deviceRecord
 	version  uint64
 	ak       *attest.AK // nil before enrolment
 	slice    *sliceRecord
-	slicePCR []byte
+	slicePCR []byte // with the recorded slice alone
+
+	sliceVersion uint64
 }
 
 // view is what was parsed at one epoch of the store; it's dropped as a whole
@@ -186,8 +186,9 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 		}
 	}
 	var slice sliceRecord
-	switch _, err := s.load(ctx, pathSlices+id, &slice); {
+	switch version, err := s.load(ctx, pathSlices+id, &slice); {
 	case err == nil:
+		d.sliceVersion = version
 		d.slice, d.slicePCR = &slice, measure.SliceValue(slice.Digest)
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err

@@ -1,6 +1,7 @@
 package kekserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"net/http"
@@ -35,6 +36,8 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 	if broken != nil {
 		st.AuditError = broken.Error()
 	}
+	st.LinkReport = cmp.Or(v.region.LinkReport, kekproto.DemandNone)
+	st.LinksBroken = s.seen.broken()
 	st.Images = v.images.info(s.cfg.AllowLab)
 	all, err := s.infos(ctx)
 	if err != nil {

@@ -1,0 +1,238 @@
+package kekserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// maxEarlier bounds the slices before the recorded one that a device may still
+// boot with, to be given that one.
+const maxEarlier = 32
+
+// maxChain bounds the slices that a device measures in one boot: the one it
+// carries, and amendments that came while it held.
+const maxChain = 3
+
+// measuredSlice is a slice as far as PCR 8 shows it.
+type measuredSlice struct {
+	Generation uint64 `json:"generation"`
+	Digest     []byte `json:"sha256"` // of the slice's text
+}
+
+// sliceRecord is stored as JSON below pathSlices.
+type sliceRecord struct {
+	measuredSlice
+	Rack    string          `json:"rack,omitempty"`
+	Earlier []measuredSlice `json:"earlier,omitempty"` // the recorded ones before, oldest first
+}
+
+// follow makes the record of the slice that takes this one's place; none before
+// is nil.
+func (r *sliceRecord) follow(slice *snapshot.Slice, digest [32]byte) *sliceRecord {
+	next := &sliceRecord{measuredSlice: measuredSlice{slice.Generation, digest[:]}, Rack: slice.Device.Rack}
+	if r != nil {
+		next.Earlier = append(next.Earlier, r.Earlier...)
+		next.Earlier = append(next.Earlier, r.measuredSlice)
+		next.Earlier = next.Earlier[max(0, len(next.Earlier)-maxEarlier):]
+	}
+	return next
+}
+
+// chain returns the recorded slices that were extended, in this order, into a
+// value of the slice PCR, at most maxChain and each newer than the one before;
+// nil if there are none such.
+func (r *sliceRecord) chain(pcr []byte) []measuredSlice {
+	all := append(append([]measuredSlice{}, r.Earlier...), r.measuredSlice)
+	return chainFrom(make([]byte, measure.Size), all, pcr, maxChain)
+}
+
+func chainFrom(value []byte, all []measuredSlice, pcr []byte, most int) []measuredSlice {
+	if most == 0 {
+		return nil
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		next := measure.Extend(value, all[i].Digest)
+		if bytes.Equal(next, pcr) {
+			return all[i : i+1]
+		}
+		if rest := chainFrom(next, all[i+1:], pcr, most-1); rest != nil {
+			return append([]measuredSlice{all[i]}, rest...)
+		}
+	}
+	return nil
+}
+
+// checkSlice compares the slice PCR with the recorded slices: the last one that
+// was measured must be the recorded one, except for who asks for that. TPM
+// authorizations, captures and slices are asked for before there is a slice, so
+// they need none.
+func checkSlice(r *request, pcr []byte) error {
+	d := r.device
+	unmeasured := bytes.Equal(pcr, make([]byte, measure.Size)) && r.image.Role == measure.RoleFactory
+	switch {
+	case r.Op == kekproto.OpCapture || d.slice == nil && r.Op == kekproto.OpAuths:
+		return nil
+	case d.slice == nil:
+		return report.Errorf(report.KeySliceNew, "no slice of %s was recorded here", r.Device)
+	case bytes.Equal(pcr, d.slicePCR):
+		r.measured = []measuredSlice{d.slice.measuredSlice}
+		return nil
+	case unmeasured && (r.Op == kekproto.OpAuths || r.Op == kekproto.OpSlice):
+		return nil
+	}
+	r.measured = d.slice.chain(pcr)
+	if n := len(r.measured); n > 0 {
+		last := r.measured[n-1].Generation
+		if r.Op == kekproto.OpSlice || last == d.slice.Generation {
+			return nil
+		}
+		return report.Errorf(report.KeySliceOld, "PCR %d: %s uses its slice of generation %d, recorded is %d", measure.SlicePCR, r.Device, last, d.slice.Generation)
+	}
+	if r.Slice < d.slice.Generation {
+		return report.Errorf(report.KeySliceOld, "PCR %d: %s booted with its slice of generation %d, recorded is %d", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
+	}
+	return report.Errorf(report.KeySliceNew, "PCR %d: the slice that %s measured (generation %d by its own words) is not the recorded one (generation %d)", measure.SlicePCR, r.Device, r.Slice, d.slice.Generation)
+}
+
+// news answers with the recorded slice, if the device uses an older one.
+func (s *Server) news(ctx context.Context, r *request) (*kekproto.Response, error) {
+	recorded := r.device.slice
+	inUse := r.Slice
+	if n := len(r.measured); n > 0 {
+		inUse = r.measured[n-1].Generation
+	}
+	if inUse >= recorded.Generation {
+		return &kekproto.Response{}, nil
+	}
+	if len(r.measured) >= maxChain {
+		return nil, report.Errorf(report.SliceAmendment, "%s has taken %d slices since it was switched on, and the fleet has one more (generation %d): restart it", r.Device, len(r.measured), recorded.Generation)
+	}
+	text, err := s.cfg.Store.Get(ctx, notePath(r.Device, recorded.Generation))
+	if err != nil {
+		return nil, err
+	}
+	if s.seen.once(r.Device, reason{kekproto.OpSlice, fmt.Sprint(inUse, recorded.Generation)}) {
+		rec := r.event("slice-sent")
+		rec.Generation, rec.Digest = recorded.Generation, hex.EncodeToString(recorded.Digest)
+		if err := s.record(ctx, rec); err != nil {
+			return nil, err
+		}
+	}
+	return &kekproto.Response{Slice: text.Data}, nil
+}
+
+func notePath(device string, generation uint64) string {
+	return fmt.Sprintf("%s%s/%d", pathNotes, device, generation)
+}
+
+// addSlice records which slice a device must have measured. The same one again
+// is no error; an older one, or another one of the same generation, is.
+func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
+	var m kekproto.Document
+	if err := readJSON(w, r, &m); err != nil {
+		return err
+	}
+	slice, digest, err := snapshot.OpenSlice(m.Note, s.cfg.RootKey)
+	if err == nil && slice.Amendment != nil && len(s.cfg.AmendKeys) > 0 {
+		err = snapshot.Countersigned(m.Note, s.cfg.RootKey, s.cfg.AmendKeys)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRequest, err)
+	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	ctx, id := r.Context(), slice.Device.ID
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := s.state.device(ctx, v, id)
+	if err != nil {
+		return err
+	}
+	if err := s.fits(slice, d); err != nil {
+		return err
+	}
+	if d.slice != nil && d.slice.Generation == slice.Generation && bytes.Equal(d.slice.Digest, digest[:]) {
+		return s.done(w, nil)
+	}
+	if err := d.slice.replaceable(slice); err != nil {
+		return err
+	}
+	if err := s.keep(ctx, notePath(id, slice.Generation), m.Note); err != nil {
+		return err
+	}
+	if err := s.state.save(ctx, pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest)); err != nil {
+		return err
+	}
+	ev := auditBy(agent, "slice")
+	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
+	if slice.Amendment != nil {
+		ev.Detail = "amendment: " + slice.Amendment.Reason
+	}
+	return s.done(w, s.record(ctx, ev))
+}
+
+// replaceable says whether a slice may take the place of the recorded one: its
+// generation is higher, and an amendment was made from the recorded one and not
+// from another, whose changes it would undo.
+func (r *sliceRecord) replaceable(slice *snapshot.Slice) error {
+	id := slice.Device.ID
+	switch {
+	case r == nil && slice.Amendment != nil:
+		return fmt.Errorf("%w: no slice of %s was recorded, so there is none to amend; record the one that this replaces first", errConflict, id)
+	case r == nil:
+		return nil
+	case r.Generation >= slice.Generation:
+		return fmt.Errorf("%w: %s has a slice of generation %d; a new one needs a higher generation than that, not %d",
+			errConflict, id, r.Generation, slice.Generation)
+	case slice.Amendment != nil && !strings.EqualFold(slice.Amendment.Replaces, hex.EncodeToString(r.Digest)):
+		return fmt.Errorf("%w: this amends another slice of %s (%.16s…) than the recorded one (%.16s…, generation %d); `kekctl slice get %s`, and amend that one",
+			errConflict, id, slice.Amendment.Replaces, hex.EncodeToString(r.Digest), r.Generation, id)
+	}
+	return nil
+}
+
+// fits compares a slice with what the device enrolled with.
+func (s *Server) fits(slice *snapshot.Slice, d *device) error {
+	switch {
+	case slice.Region != s.cfg.Region:
+		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, s.cfg.Region)
+	case !d.enrolled():
+		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", errConflict, slice.Device.ID)
+	case slice.Device.EKName != d.EKName || slice.Device.AKName != d.AKName || slice.Device.SRKName != d.SRKName:
+		return fmt.Errorf("%w: the slice names another TPM than the one that %s enrolled with", errConflict, slice.Device.ID)
+	}
+	return nil
+}
+
+func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) error {
+	ctx, id := r.Context(), r.PathValue("device")
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := s.state.device(ctx, v, id)
+	if err != nil {
+		return err
+	}
+	if d.slice == nil {
+		return fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
+	}
+	text, err := s.cfg.Store.Get(ctx, notePath(id, d.slice.Generation))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, &kekproto.Document{Note: text.Data})
+	return nil
+}
