@@ -10,7 +10,8 @@
 //
 //	`seal provision` makes the keys of the TPM, enrols the device at the
 //	fleet with its one-use token, sets the TPM's authorizations and defines
-//	the two NV slots.
+//	the two NV slots. Meanwhile it listens at the network ports for up to 35 s,
+//	and posts what it heard and which ports there are (snapshot assemble).
 //
 //	`seal` encrypts the disks that the device's slice names. It has the fleet
 //	make a KEK durable, makes a DEK, wraps it, writes it into the TPM, reads

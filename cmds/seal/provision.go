@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/provision"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
@@ -24,6 +27,9 @@ func (s *system) provision(ctx context.Context, in *inputs) error {
 		return err
 	}
 	defer t.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // what still listens when provisioning fails
+	listening := s.startCapture(ctx, client.Device)
 	token := in.takeToken()
 	defer token.Wipe()
 	if token == nil {
@@ -49,8 +55,53 @@ func (s *system) provision(ctx context.Context, in *inputs) error {
 		}
 		s.logf("%-3s name %s", k.name, name)
 	}
+	s.postCapture(ctx, client, t, <-listening)
 	s.logf("%s is provisioned: have its slice signed, then run seal", client.Device)
 	return nil
+}
+
+// captured is what startCapture found: c is nil when it found nothing.
+type captured struct {
+	c   *snapshot.Capture
+	err error
+}
+
+// startCapture listens at the network ports while the TPM is busy.
+func (s *system) startCapture(ctx context.Context, device string) <-chan captured {
+	done := make(chan captured, 1)
+	go func() {
+		c, err := s.capture(ctx, device)
+		done <- captured{c, err}
+	}()
+	return done
+}
+
+// postCapture tells the fleet what the machine found out about itself. The
+// device is provisioned without it: its MAC addresses can be written by hand.
+func (s *system) postCapture(ctx context.Context, client *kekclient.Client, t *tpm.TPM, found captured) {
+	if found.err != nil {
+		s.logf("capture: %v", found.err)
+	}
+	if found.c == nil {
+		return
+	}
+	for _, p := range found.c.Ports {
+		words := "no carrier"
+		if p.Carrier {
+			words = "carrier, hears nobody"
+		}
+		if len(p.Heard) > 0 {
+			words = fmt.Sprintf("hears %s %s, one of %d", cmp.Or(p.Heard[0].System, p.Heard[0].ChassisID), p.Heard[0].PortID, len(p.Heard))
+		}
+		s.logf("port %s %s %s", p.Name, p.MAC, words)
+	}
+	text, err := found.c.Bytes()
+	if err == nil {
+		err = client.Capture(ctx, provision.Quoter(t), text)
+	}
+	if err != nil {
+		s.logf("the fleet did not take the capture: %v; run seal provision again", err)
+	}
 }
 
 // startTPM opens the TPM and prints the image PCRs: public values, by which a

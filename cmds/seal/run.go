@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/disk"
+	"github.com/landfall-project/landfall/pkg/netconf"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
@@ -18,6 +21,14 @@ const (
 	exitUsage  = 2
 	exitRetry  = 10 // the same machine may pass next time
 	exitReject = 20 // it needs another part first
+)
+
+// How long provisioning listens for LLDP: longer than the 30 s of most switches,
+// and shorter where nobody speaks at all. A switch made by the standard of 2009
+// or later speaks within seconds to a neighbor that is new.
+const (
+	captureWait  = 35 * time.Second
+	captureQuiet = 10 * time.Second
 )
 
 // errUsage: wrong arguments.
@@ -45,6 +56,7 @@ type system struct {
 	work    string // folder in memory
 	openTPM func() (*tpm.TPM, error)
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the network
+	capture func(ctx context.Context, device string) (*snapshot.Capture, error)
 	out     io.Writer
 }
 
@@ -102,7 +114,10 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) e
 		etc:     "/etc/landfall",
 		work:    "/run/landfall-seal",
 		openTPM: func() (*tpm.TPM, error) { return tpm.Open(tpm.Device) },
-		out:     stdout,
+		capture: func(ctx context.Context, device string) (*snapshot.Capture, error) {
+			return netconf.Capture(ctx, device, netconf.Listen{Wait: captureWait, Quiet: captureQuiet})
+		},
+		out: stdout,
 	}
 	return s.run(ctx, args)
 }

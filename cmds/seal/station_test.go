@@ -199,6 +199,10 @@ func (s *station) seal(args ...string) error {
 			}
 			return t, nil
 		},
+		capture: func(_ context.Context, device string) (*snapshot.Capture, error) {
+			return &snapshot.Capture{Type: snapshot.CaptureType, Device: device,
+				Ports: []snapshot.CapturePort{{Name: "eth0", MAC: "52:54:00:00:00:01", Carrier: true}}}, nil
+		},
 	}
 	return sys.run(context.Background(), args)
 }
