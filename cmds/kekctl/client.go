@@ -19,7 +19,7 @@ import (
 )
 
 // maxAnswer bounds an answer that is held in memory, in bytes.
-const maxAnswer = 64 << 20
+const maxAnswer = 256 << 20
 
 // errNotFound: the member has nothing of that name.
 var errNotFound = errors.New("not found")

@@ -79,12 +79,16 @@ func (a *app) deviceAdd() *cobra.Command {
 func (a *app) deviceList() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "List all devices",
+		Short:   "List all devices; --json is what `snapshot assemble` reads",
 		Example: "  kekctl --region r7 --as alice device list --json | jq -r '.[]|select(.sealed==null).device'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := "/v1/devices"
+			if a.json { // with public areas and captures
+				path += "?full=1"
+			}
 			var all []kekproto.DeviceInfo
-			if err := a.call(cmd.Context(), "GET", "/v1/devices", nil, &all); err != nil {
+			if err := a.call(cmd.Context(), "GET", path, nil, &all); err != nil {
 				return err
 			}
 			return a.print(all, func(w io.Writer) {
@@ -121,6 +125,12 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, "SRK", d.SRKName)
 	line(w, "EK certificate", fmt.Sprintf("%d bytes", len(d.EKCert)))
 	line(w, "slice", dash(d.Slice)+" "+d.SliceHash)
+	if len(d.Capture) > 0 {
+		line(w, "capture", fmt.Sprintf("%d bytes, in --json", len(d.Capture)))
+	}
+	if l := d.Links; l != nil {
+		line(w, "links", fmt.Sprintf("%d of %d required ones proved, heard %s; `kekctl links %s`", l.Proved, l.Required, when(l.Time), d.Device))
+	}
 	line(w, "KEK", fmt.Sprintf("generation %s, sealed under %s", dash(uint64(d.Generation)), dash(uint64(d.Sealed))))
 	line(w, "last release", seen(d))
 	line(w, "last refusal", refusal(d))

@@ -53,6 +53,8 @@ func stateOf(d *kekproto.DeviceInfo) string {
 		return "WAITS FOR APPROVAL"
 	case d.Slice == 0:
 		return "enrolled"
+	case d.Stays:
+		return "has slice, no volumes"
 	case d.Sealed == 0:
 		return "has slice"
 	default:

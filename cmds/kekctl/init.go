@@ -56,6 +56,7 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 	f.StringVar(&o.EKPolicy, "ek-certs", "required", "EK certificates: required, or record (an operator approves each device without a valid one)")
 	f.StringVar(&o.Listen, "listen", "", "IP address on which members listen (default: that of their URL)")
 	f.StringVar(&o.EKRoots, "ek-roots", "", "PEM file with the TPM vendors' roots and intermediates")
+	f.BoolVar(&o.Countersign, "countersign", false, "an amendment of a slice takes an agent's signature beside the region root's")
 	f.BoolVar(&o.AllowLab, "allow-lab", false, "accept manifests of unmeasured boots: labs only")
 	for _, name := range []string{"name", "member", "agent"} {
 		// It only fails for a flag that does not exist.

@@ -70,7 +70,7 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.url, "url", "", "operator plane of the member, if it is not where init put it: https://HOST:PORT")
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.initCommand(), a.deviceCommand(), a.sliceCommand(), a.manifestCommand(),
-		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(),
+		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(),
 		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

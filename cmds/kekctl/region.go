@@ -109,7 +109,7 @@ func (a *app) allSealed(ctx context.Context) error {
 	}
 	var open []string
 	for _, d := range all {
-		if d.Sealed == 0 {
+		if d.Sealed == 0 && !d.Stays {
 			open = append(open, d.Device)
 		}
 	}

@@ -74,6 +74,11 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 	line(w, "member "+st.Member, "up since "+when(st.Since), fmt.Sprintf("store epoch %d, audit log %d lines, head %.16s…", st.StoreEpoch, st.AuditLines, st.AuditHead))
 	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Suspended),
 		fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
+	broken := ""
+	if st.LinksBroken > 0 {
+		broken = are(st.LinksBroken, "device") + " not as wired in the factory; `kekctl links --wrong`"
+	}
+	line(w, "links", demandLine(st), broken)
 	showImages(w, &st.Images)
 	if st.RefusedOthers > 0 {
 		line(w, "strangers", count(st.RefusedOthers, "request")+" named no known device")
@@ -129,6 +134,9 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 		line(w, "ALARM", fmt.Sprintf("PCR %s (firmware, option ROMs, Secure Boot) changed at the release of %s: an update of yours, or look at the machine", f.PCRs, when(f.Time)))
 		line(w, "", "from "+f.From)
 		line(w, "", "to   "+f.To)
+	}
+	if l := d.Links; l != nil && !allRight(l) {
+		line(w, "LINKS", fmt.Sprintf("%d of %d proved since %s; `kekctl links %s`", l.Proved, l.Required, when(l.Since), d.Device))
 	}
 	r := d.Refuse
 	if r == nil {
@@ -210,6 +218,9 @@ func (a *app) showAudit(data []byte, device string) error {
 
 func what(r *audit.Record) string {
 	out := r.Detail
+	if r.Links != "" {
+		out = strings.TrimSpace("links " + r.Links + " " + out)
+	}
 	for _, p := range []string{r.State, r.Image} {
 		if p != "" {
 			out = strings.TrimSpace(p + " " + out)

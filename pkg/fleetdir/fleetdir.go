@@ -47,6 +47,9 @@ type Options struct {
 	Listen    string // IP address on which members listen, if it is not that of their URL
 	EKRoots   string // PEM file with roots (and intermediates) of EK certificates; may be empty with "record"
 	AllowLab  bool
+	// Countersign demands an agent's signature of each amendment, beside the
+	// region root's.
+	Countersign bool
 }
 
 // AgentOption is one agent to make keys for.
@@ -89,6 +92,7 @@ func (m *maker) all(ctx context.Context) error {
 	for _, a := range m.o.Agents {
 		m.agent(a)
 	}
+	m.json("public/region.json", &snapshot.Region{Type: snapshot.RegionType, Name: m.o.Region, Members: m.o.Members, AmendKeys: m.amendKeys()})
 	for _, member := range m.o.Members {
 		m.member(ctx, member)
 	}
@@ -161,7 +165,17 @@ func (m *maker) offline() {
 	if m.err == nil {
 		m.write("public/ca.pem", 0o644, pemCert(m.ca.Raw))
 	}
-	m.json("public/region.json", &snapshot.Region{Type: snapshot.RegionType, Name: m.o.Region, Members: m.o.Members})
+}
+
+// amendKeys are the keys of all agents who sign, if amendments take one.
+func (m *maker) amendKeys() []string {
+	var keys []string
+	for _, a := range m.agents {
+		if m.o.Countersign && a.NoteKey != "" {
+			keys = append(keys, a.NoteKey)
+		}
+	}
+	return keys
 }
 
 // private writes a private key as PKCS #8 PEM.
@@ -232,7 +246,7 @@ func (m *maker) member(ctx context.Context, member snapshot.Member) {
 		Type: memberType, Member: member.ID, Region: m.o.Region,
 		Devices: devices, Operators: operators, Health: hostPort("127.0.0.1", u.port+2),
 		Store: "store.db", Audit: "audit.jsonl", Barrier: "file:barrier.key", Certificate: "tls.crt", Key: "tls.key",
-		RootKey: m.root, ManifestKey: m.manifest, PolicyKey: "policy.pub", Agents: m.agents, Threshold: m.o.Threshold,
+		RootKey: m.root, AmendKeys: m.amendKeys(), ManifestKey: m.manifest, PolicyKey: "policy.pub", Agents: m.agents, Threshold: m.o.Threshold,
 		EKPolicy: m.o.EKPolicy, AllowLab: m.o.AllowLab,
 	}
 	if m.o.EKRoots != "" {

@@ -41,6 +41,7 @@ type memberFile struct {
 	Certificate string       `json:"certificate"`
 	Key         string       `json:"key"`
 	RootKey     string       `json:"root_key"`
+	AmendKeys   []string     `json:"amend_keys,omitempty"` // one of them signs amendments too
 	ManifestKey string       `json:"manifest_key"`
 	PolicyKey   string       `json:"policy_key,omitempty"` // PEM file
 	Agents      []agentEntry `json:"agents"`
@@ -155,6 +156,13 @@ func (m *Member) config() (*kekserver.Config, error) {
 	}
 	if cfg.ManifestKey, err = note.NewVerifier(f.ManifestKey); err != nil {
 		return nil, fmt.Errorf("manifest_key: %w", err)
+	}
+	for _, k := range f.AmendKeys {
+		v, err := note.NewVerifier(k)
+		if err != nil {
+			return nil, fmt.Errorf("amend_keys: %q: %w", k, err)
+		}
+		cfg.AmendKeys = append(cfg.AmendKeys, v)
 	}
 	if f.PolicyKey != "" {
 		if cfg.PolicyKey, err = loadPolicyKey(m.path(f.PolicyKey)); err != nil {
