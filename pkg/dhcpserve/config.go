@@ -1,7 +1,6 @@
 package dhcpserve
 
 import (
-	"errors"
 	"net/netip"
 
 	"github.com/landfall-project/landfall/pkg/netconf"
@@ -15,7 +14,8 @@ type Config struct {
 	Ports []Port
 	// Fleet is where the key servers are: quarantine addresses reach them.
 	Fleet []netip.AddrPort
-	// Logf, if set, is told what an operator should know; bounded.
+	// Logf, if set, is told what an operator should know; one line a second at
+	// most.
 	Logf func(format string, args ...any)
 }
 
@@ -46,24 +46,8 @@ type Counters struct {
 	Strange uint64 // of offers and acks: quarantine
 
 	PoolFull    uint64 // no quarantine address was free
-	PoolLimited uint64 // too many new quarantine leases at once
+	PoolLimited uint64 // too many strangers at once
 	Declined    uint64 // clients that found their address in use
+	OtherServer uint64 // known MAC addresses that asked another server for a lease
 	Unsent      uint64 // answers that the port did not take
 }
-
-// Core is the server without sockets.
-type Core struct{}
-
-// NewCore reads the tables.
-func NewCore(cfg Config) (*Core, error) {
-	if cfg.DHCP == nil {
-		return nil, errors.New("the slice has nothing to serve by DHCP")
-	}
-	return &Core{}, nil
-}
-
-// Allow lets the leases of the snapshot be served from now on.
-func (c *Core) Allow() {}
-
-// Counters says what has been answered and refused so far.
-func (c *Core) Counters() Counters { return Counters{} }

@@ -240,7 +240,7 @@ func (c *client) receive(ctx context.Context, xid dhcpv4.TransactionID, end time
 
 func (c *client) send(m *dhcpv4.DHCPv4) error {
 	to := &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
-	_, err := c.conn.WriteTo(frame(m.ToBytes()), to)
+	_, err := c.conn.WriteTo(Datagram4(nowhere(), everybody(), m.ToBytes()), to)
 	if err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENOBUFS) {
 		return fmt.Errorf("send on %s: %w", c.link.Name, err)
 	}

@@ -23,31 +23,48 @@ const (
 // minLease is the shortest time between two leases of a port.
 const minLease = 2 * time.Minute
 
+// Where a client without an address sends from and to (RFC 2131, 4.1).
+func nowhere() netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), clientPort) }
+func everybody() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), serverPort)
+}
+
 var errNotOurs = errors.New("not a DHCP answer")
 
-// frame wraps a DHCP message from 0.0.0.0:68 to 255.255.255.255:67 into UDP
-// and IPv4 (RFC 768, RFC 791). The UDP checksum is left out, which RFC 768
-// allows: the Ethernet frame has its own.
-func frame(payload []byte) []byte {
+// Datagram4 wraps a payload into UDP and IPv4 (RFC 768, RFC 791), for packet
+// sockets: DHCP talks from and to addresses that the kernel does not know yet.
+func Datagram4(from, to netip.AddrPort, payload []byte) []byte {
 	b := make([]byte, ipv4Header+udpHeader+len(payload))
 	b[0] = 4<<4 | ipv4Header/4
 	b[1] = 0x10 // low delay, as DHCP clients do
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	b[8] = 64 // time to live
 	b[9] = protoUDP
-	copy(b[16:20], []byte{255, 255, 255, 255})
+	src, dst := from.Addr().As4(), to.Addr().As4()
+	copy(b[12:], src[:])
+	copy(b[16:], dst[:])
 	binary.BigEndian.PutUint16(b[10:], checksum(b[:ipv4Header]))
 	u := b[ipv4Header:]
-	binary.BigEndian.PutUint16(u[0:], clientPort)
-	binary.BigEndian.PutUint16(u[2:], serverPort)
-	binary.BigEndian.PutUint16(u[4:], uint16(udpHeader+len(payload)))
+	binary.BigEndian.PutUint16(u[0:], from.Port())
+	binary.BigEndian.PutUint16(u[2:], to.Port())
+	binary.BigEndian.PutUint16(u[4:], uint16(len(u)))
 	copy(u[udpHeader:], payload)
+	// The pseudo header of RFC 768: addresses, protocol, length.
+	pseudo := append(append(append([]byte{}, b[12:20]...), 0, protoUDP), u[4:6]...)
+	sum := checksum(append(pseudo, u...))
+	if sum == 0 {
+		sum = 0xffff // 0 would say: no checksum
+	}
+	binary.BigEndian.PutUint16(u[6:], sum)
 	return b
 }
 
-// checksum is the Internet checksum (RFC 1071) over an even number of bytes.
+// checksum is the Internet checksum (RFC 1071).
 func checksum(b []byte) uint16 {
 	var sum uint32
+	if len(b)%2 == 1 {
+		sum = uint32(b[len(b)-1]) << 8
+	}
 	for i := 0; i+1 < len(b); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(b[i:]))
 	}

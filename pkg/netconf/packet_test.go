@@ -8,7 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// packetFrom makes a server's packet: frame's ports swapped.
+// packetFrom makes a server's packet: a client's with the ports swapped.
 func packetFrom(t testing.TB, mods ...dhcpv4.Modifier) ([]byte, dhcpv4.TransactionID) {
 	t.Helper()
 	m, err := dhcpv4.New(append([]dhcpv4.Modifier{
@@ -24,7 +24,7 @@ func packetFrom(t testing.TB, mods ...dhcpv4.Modifier) ([]byte, dhcpv4.Transacti
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := frame(m.ToBytes())
+	b := Datagram4(nowhere(), everybody(), m.ToBytes())
 	b[ipv4Header+1], b[ipv4Header+3] = serverPort, clientPort
 	return b, m.TransactionID
 }
