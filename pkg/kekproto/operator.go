@@ -46,6 +46,7 @@ type DeviceInfo struct {
 	SliceHash  string `json:"slice_sha256,omitempty"`
 	Generation uint32 `json:"generation,omitempty"` // of the newest KEK
 	Sealed     uint32 `json:"sealed,omitempty"`     // generation that the device reported sealed
+	Stays      bool   `json:"stays,omitempty"`      // by its slice it has no volumes: there is nothing to seal
 
 	Seen   *Seen        `json:"seen,omitempty"`
 	Refuse *RefusalInfo `json:"last_refusal,omitempty"`

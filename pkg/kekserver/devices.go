@@ -223,7 +223,7 @@ func (s *Server) info(ctx context.Context, v *view, id string) (*kekproto.Device
 		EKPublic: d.EKPublic, AKPublic: d.AKPublic, SRKPublic: d.SRKPublic, EKCert: d.EKCert, Sealed: d.Sealed,
 	}
 	if d.slice != nil {
-		info.Slice, info.SliceHash = d.slice.Generation, hex.EncodeToString(d.slice.Digest)
+		info.Slice, info.SliceHash, info.Stays = d.slice.Generation, hex.EncodeToString(d.slice.Digest), d.slice.Stays
 	}
 	for generation := uint32(1); ; generation++ {
 		k, err := s.state.kek(ctx, id, generation)

@@ -33,13 +33,14 @@ type measuredSlice struct {
 type sliceRecord struct {
 	measuredSlice
 	Rack    string          `json:"rack,omitempty"`
+	Stays   bool            `json:"stays,omitempty"`   // no volumes: there is nothing to seal
 	Earlier []measuredSlice `json:"earlier,omitempty"` // the recorded ones before, oldest first
 }
 
 // follow makes the record of the slice that takes this one's place; none before
 // is nil.
 func (r *sliceRecord) follow(slice *snapshot.Slice, digest [32]byte) *sliceRecord {
-	next := &sliceRecord{measuredSlice: measuredSlice{slice.Generation, digest[:]}, Rack: slice.Device.Rack}
+	next := &sliceRecord{measuredSlice: measuredSlice{slice.Generation, digest[:]}, Rack: slice.Device.Rack, Stays: len(slice.Volumes) == 0}
 	if r != nil {
 		next.Earlier = append(next.Earlier, r.Earlier...)
 		next.Earlier = append(next.Earlier, r.measuredSlice)
