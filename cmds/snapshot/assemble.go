@@ -17,14 +17,14 @@ func tpmKeys(r *kekproto.DeviceInfo) snapshot.TPMKeys {
 
 // assembleInput is what `assemble` was asked for.
 type assembleInput struct {
-	region, plan, out string
-	records, captures []string
+	region, out              string
+	plans, records, captures []string
 }
 
 func assembleCommand() *cobra.Command {
 	var in assembleInput
 	cmd := &cobra.Command{
-		Use:   "assemble --region DIR --record FILE... [--plan PLAN] [--capture FILE...] [DESCRIPTION...]",
+		Use:   "assemble --region DIR --record FILE... [--plan PLAN...] [--capture FILE...] [DESCRIPTION...]",
 		Short: "Make the snapshot of a region from plan, descriptions, captures and records",
 		Long: `assemble puts together what people planned, what the machines found out about
 themselves and what the fleet recorded of their TPMs. It lists every
@@ -32,15 +32,16 @@ contradiction between them, by name, and writes nothing then.
 
 Plan and descriptions say which devices there are, their addresses, disks and
 links; snapshot import makes a plan from a cabling plan. Records are what
-kekctl device list --json or device show ID --json print; they may hold the
-captures that seal provision posted. A folder stands for the *.json in it.`,
-		Example: `  kekctl --region north --as alice device list --json >records.json
-  snapshot assemble --region north --plan plan.json --record records.json -o region.json`,
+kekctl device show ID --json prints: with the capture that seal provision posted.
+Those of kekctl device list --json have none. A folder stands for the *.json in
+it.`,
+		Example: `  snapshot assemble --region north --plan plan.json --record records -o region.json
+  snapshot assemble --region north --plan cabling.json --plan people.json --record list.json --capture captures -o region.json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
-	f.StringVar(&in.plan, "plan", "", "plan of the region")
+	f.StringArrayVar(&in.plans, "plan", nil, "plan of the region, or a part of it; may be given again")
 	f.StringArrayVar(&in.records, "record", nil, "records of the fleet; may be given again")
 	f.StringArrayVar(&in.captures, "capture", nil, "captures that are not in the records; may be given again")
 	f.StringVarP(&in.out, "output", "o", "-", "file to write")
@@ -54,20 +55,18 @@ func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
 		return err
 	}
 	src := snapshot.Sources{Region: region, CA: ca, Keys: map[string]snapshot.TPMKeys{}}
-	if in.plan != "" {
-		text, err := readFile(cmd, in.plan)
-		if err != nil {
-			return err
-		}
-		if src.Plan, err = snapshot.ParsePlan(text); err != nil {
-			return fmt.Errorf("%s: %w", in.plan, err)
-		}
-	}
-	err = eachFile(cmd, descriptions, func(text []byte) error {
-		s, err := snapshot.ParseDescription(text)
-		src.Descriptions = append(src.Descriptions, s)
+	err = eachFile(cmd, in.plans, func(text []byte) error {
+		p, err := snapshot.ParsePlan(text)
+		src.Plans = append(src.Plans, p)
 		return err
 	})
+	if err == nil {
+		err = eachFile(cmd, descriptions, func(text []byte) error {
+			s, err := snapshot.ParseDescription(text)
+			src.Descriptions = append(src.Descriptions, s)
+			return err
+		})
+	}
 	if err == nil {
 		err = eachFile(cmd, in.records, func(text []byte) error { return addRecords(&src, text) })
 	}

@@ -25,8 +25,8 @@ device, signs those with the region root, and writes a slice onto the LANDFALL
 partition together with the PCR policies. docs/region-network.md tells the way.
 
 FILE may be - for standard input or output.`,
-		Example: `  kekctl --region north --as alice device list --json >records.json
-  snapshot assemble --region north --plan plan.json --record records.json -o region.json
+		Example: `  kekctl --region north --as alice device show r07-u12 --json >records/r07-u12.json
+  snapshot assemble --region north --plan plan.json --record records -o region.json
   snapshot slice --document region.json --all --dir slices
   snapshot sign --key north/offline/root.key --dir notes slices
   snapshot verify --key north/public/root.pub --document region.json notes

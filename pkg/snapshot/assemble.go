@@ -13,9 +13,11 @@ import (
 type Sources struct {
 	Region *Region
 	CA     []byte // DER certificate of the fleet CA
-	Plan   *Plan  // may be nil
-	// Descriptions are of one device each, as ParseDescription reads them. One
-	// may add to what the plan says about its device.
+	// Plans may each say a part about a device, as an imported cabling plan and
+	// one that people wrote do. One of them may have Defaults.
+	Plans []*Plan
+	// Descriptions are of one device each, as ParseDescription reads them. They
+	// add to what the plans say about it.
 	Descriptions []*Slice
 	Captures     []*Capture
 	Keys         map[string]TPMKeys // of the enrolled devices, by ID
@@ -51,6 +53,7 @@ type assembler struct {
 	devices  map[string]*PlanDevice
 	captures map[string]*Capture
 	switches []*planSwitch
+	defaults *PlanDefaults
 	links    []PlanLink // between devices
 	linked   map[[2]Port]bool
 }
@@ -62,24 +65,10 @@ func (a *assembler) note(format string, args ...any) {
 // ids are the devices in order.
 func (a *assembler) ids() []string { return slices.Sorted(maps.Keys(a.devices)) }
 
-// collect reads plan and descriptions, and the links of both.
+// collect reads plans and descriptions, and the links of both.
 func (a *assembler) collect() {
-	if p := a.in.Plan; p != nil {
-		for i := range p.Switches {
-			a.switches = append(a.switches, &planSwitch{PlanSwitch: p.Switches[i], ports: map[string]Port{}})
-		}
-		for i := range p.Devices {
-			d := p.Devices[i]
-			if a.devices[d.ID] != nil {
-				a.c.add(d.ID, "is in the plan twice")
-				continue
-			}
-			if a.switchOf(d.ID) != nil {
-				a.c.add(d.ID, "is a device and a switch")
-			}
-			d.Interfaces = slices.Clone(d.Interfaces)
-			a.devices[d.ID] = &d
-		}
+	for _, p := range a.in.Plans {
+		a.plan(p)
 	}
 	described := map[string]bool{}
 	for _, s := range a.in.Descriptions {
@@ -92,11 +81,7 @@ func (a *assembler) collect() {
 		if s.Generation > 1 || s.Amendment != nil || s.Fleet.CA != nil || s.Fleet.Members != nil {
 			a.c.add(d.ID, "its description holds a generation, an amendment or a fleet, which assemble brings itself")
 		}
-		if known := a.devices[d.ID]; known != nil {
-			a.merge(known, d)
-		} else {
-			a.devices[d.ID] = d
-		}
+		a.addDevice(d)
 	}
 	for _, c := range a.in.Captures {
 		switch {
@@ -107,12 +92,53 @@ func (a *assembler) collect() {
 		}
 		a.captures[c.Device] = c
 	}
-	if a.in.Plan != nil {
-		for _, l := range a.in.Plan.Links {
+	for _, id := range a.ids() {
+		if a.switchOf(id) != nil {
+			a.c.add(id, "is a device and a switch")
+		}
+	}
+	for _, p := range a.in.Plans {
+		for _, l := range p.Links {
 			a.planLink(l)
 		}
 	}
 	a.describedLinks()
+}
+
+// plan takes the devices, switches and defaults of one plan.
+func (a *assembler) plan(p *Plan) {
+	if p.Defaults != nil && a.defaults != nil {
+		a.c.add("defaults", "are in two plans")
+	}
+	a.defaults = cmp.Or(a.defaults, p.Defaults)
+	seen := map[string]bool{}
+	once := func(id string) bool {
+		if seen[id] {
+			a.c.add(id, "is in one plan twice")
+			return false
+		}
+		seen[id] = true
+		return true
+	}
+	for i := range p.Switches {
+		if w := p.Switches[i]; once(w.ID) {
+			a.addSwitch(w)
+		}
+	}
+	for i := range p.Devices {
+		if d := p.Devices[i]; once(d.ID) {
+			d.Interfaces = slices.Clone(d.Interfaces)
+			a.addDevice(&d)
+		}
+	}
+}
+
+func (a *assembler) addDevice(d *PlanDevice) {
+	if known := a.devices[d.ID]; known != nil {
+		a.merge(known, d)
+		return
+	}
+	a.devices[d.ID] = d
 }
 
 // planLink sorts the links between devices from those to switches.
@@ -242,8 +268,8 @@ func (a *assembler) build() *Document {
 // entry completes a device.
 func (a *assembler) entry(p *PlanDevice) DeviceEntry {
 	var def PlanDefaults
-	if a.in.Plan != nil && a.in.Plan.Defaults != nil {
-		def = *a.in.Plan.Defaults
+	if a.defaults != nil {
+		def = *a.defaults
 	}
 	keys := a.in.Keys[p.ID]
 	e := DeviceEntry{

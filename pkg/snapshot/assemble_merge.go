@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"reflect"
 	"slices"
 )
@@ -53,20 +52,14 @@ func (c *Capture) byMAC(mac string) *CapturePort {
 	return nil
 }
 
-// merge adds to what the plan says about a device; the same field said twice
-// in different words is a contradiction.
+// merge adds to what is known about a device; the same field said twice in
+// different words is a contradiction.
 func (a *assembler) merge(to, from *PlanDevice) {
-	merged := map[string][2]*string{
-		"rack": {&to.Rack, &from.Rack}, "unit": {&to.Unit, &from.Unit}, "hostname": {&to.Hostname, &from.Hostname},
-		"serial": {&to.Serial, &from.Serial}, "dhcp_device": {&to.DHCPDevice, &from.DHCPDevice},
-	}
-	for _, field := range []string{"rack", "unit", "hostname", "serial", "dhcp_device"} {
-		x, y := merged[field][0], merged[field][1]
-		if *x != "" && *y != "" && *x != *y {
-			a.c.add(to.ID, "the plan says %s %q, its description %q", field, *x, *y)
-		}
-		*x = cmp.Or(*x, *y)
-	}
+	mergeValue(a, to.ID, "rack", &to.Rack, from.Rack)
+	mergeValue(a, to.ID, "unit", &to.Unit, from.Unit)
+	mergeValue(a, to.ID, "hostname", &to.Hostname, from.Hostname)
+	mergeValue(a, to.ID, "serial", &to.Serial, from.Serial)
+	mergeValue(a, to.ID, "dhcp_device", &to.DHCPDevice, from.DHCPDevice)
 	mergeValue(a, to.ID, "roles", &to.Roles, from.Roles)
 	mergeValue(a, to.ID, "volumes", &to.Volumes, from.Volumes)
 	mergeValue(a, to.ID, "boot", &to.Boot, from.Boot)
@@ -93,9 +86,26 @@ func mergeValue[T any](a *assembler, owner, what string, to *T, from T) {
 	case y.IsZero():
 	case x.IsZero():
 		*to = from
-	case !reflect.DeepEqual(*to, from):
-		a.c.add(owner, "the plan and its description say different %s", what)
+	case reflect.DeepEqual(*to, from):
+	case x.Kind() == reflect.String:
+		a.c.add(owner, "its sources say %s %q and %q", what, x.String(), y.String())
+	default:
+		a.c.add(owner, "its sources say different %s", what)
 	}
+}
+
+// addSwitch takes a switch, or adds to what is known about it.
+func (a *assembler) addSwitch(w PlanSwitch) {
+	known := a.switchOf(w.ID)
+	if known == nil {
+		a.switches = append(a.switches, &planSwitch{PlanSwitch: w, ports: map[string]Port{}})
+		return
+	}
+	name := "switch " + w.ID
+	mergeValue(a, name, "rack", &known.Rack, w.Rack)
+	mergeValue(a, name, "unit", &known.Unit, w.Unit)
+	mergeValue(a, name, "chassis_id", &known.ChassisID, w.ChassisID)
+	mergeValue(a, name, "neighbors", &known.Neighbors, w.Neighbors)
 }
 
 // setPorts takes MAC addresses and serial numbers from the captures, and

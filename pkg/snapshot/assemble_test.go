@@ -12,9 +12,9 @@ import (
 // each server and the next, in all of their parts.
 func rackSources(t testing.TB) Sources {
 	src := Sources{Region: &Region{Name: "north", Members: []Member{{ID: "kek-1", URL: "https://10.0.7.2:7443"}}}, CA: testCA(t),
-		Plan: &Plan{Type: PlanType,
+		Plans: []*Plan{{Type: PlanType,
 			Defaults: &PlanDefaults{Volumes: []Volume{{Name: "root", Use: "root", Need: "required"}}},
-			Switches: []PlanSwitch{{ID: "tor-7", Rack: "r07", Unit: "42"}}},
+			Switches: []PlanSwitch{{ID: "tor-7", Rack: "r07", Unit: "42"}}}},
 		Keys: map[string]TPMKeys{}}
 	ids := []string{"r07-u01", "r07-u12", "r07-u13", "r07-u14", "r07-u15"}
 	for i, id := range ids {
@@ -25,8 +25,8 @@ func rackSources(t testing.TB) Sources {
 		if i == 0 {
 			d.Roles, d.DHCP = []Role{RoleDHCP, RoleKeyserver}, &DHCPService{Serves: "region", Quarantine: &Quarantine{First: "10.0.7.200", Last: "10.0.7.209"}}
 		}
-		src.Plan.Devices = append(src.Plan.Devices, d)
-		src.Plan.Links = append(src.Plan.Links, PlanLink{A: Port{"tor-7", fmt.Sprintf("swp%d", i+1)}, B: Port{id, "eth0"}})
+		src.Plans[0].Devices = append(src.Plans[0].Devices, d)
+		src.Plans[0].Links = append(src.Plans[0].Links, PlanLink{A: Port{"tor-7", fmt.Sprintf("swp%d", i+1)}, B: Port{id, "eth0"}})
 		c := &Capture{Type: CaptureType, Device: id, Serial: "SN-" + id}
 		for n, name := range []string{"eth0", "eth1", "eth2"} {
 			c.Ports = append(c.Ports, CapturePort{Name: name, MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", i+1, n), Carrier: true})
@@ -39,7 +39,7 @@ func rackSources(t testing.TB) Sources {
 	}
 	for i := range 4 {
 		a, b := ids[i], ids[i+1]
-		src.Plan.Links = append(src.Plan.Links, PlanLink{A: Port{a, "eth2"}, B: Port{b, "eth1"}})
+		src.Plans[0].Links = append(src.Plans[0].Links, PlanLink{A: Port{a, "eth2"}, B: Port{b, "eth1"}})
 		hear(src.Captures[i], 2, src.Captures[i+1], "eth1")
 		hear(src.Captures[i+1], 1, src.Captures[i], "eth2")
 	}
@@ -101,7 +101,7 @@ func TestAssembleAdopts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src.Plan.Links, src.Plan.Switches = nil, nil
+	src.Plans[0].Links, src.Plans[0].Switches = nil, nil
 	got, notes, err := Assemble(src)
 	if err != nil || len(notes) != 0 {
 		t.Fatalf("%v\nnotes: %q", err, notes)
@@ -121,9 +121,9 @@ func contradictions() map[string]struct {
 		spoil func(*Sources)
 		want  string
 	}
-	port := func(s *Sources, device, ifc int) *PlanInterface { return &s.Plan.Devices[device].Interfaces[ifc] }
+	port := func(s *Sources, device, ifc int) *PlanInterface { return &s.Plans[0].Devices[device].Interfaces[ifc] }
 	link := func(a, b Port) func(*Sources) {
-		return func(s *Sources) { s.Plan.Links = append(s.Plan.Links, PlanLink{A: a, B: b}) }
+		return func(s *Sources) { s.Plans[0].Links = append(s.Plans[0].Links, PlanLink{A: a, B: b}) }
 	}
 	return map[string]tc{
 		"MAC twice": {func(s *Sources) { s.Captures[2].Ports[0].MAC = s.Captures[1].Ports[0].MAC },
@@ -136,14 +136,14 @@ func contradictions() map[string]struct {
 		"link twice":           {link(Port{"r07-u12", "eth2"}, Port{"r07-u13", "eth1"}), "link r07-u12/eth2 - r07-u13/eth1: is there twice"},
 		"link with itself":     {link(Port{"r07-u12", "eth0"}, Port{"r07-u12", "eth1"}), "link r07-u12/eth0 - r07-u12/eth1: is of a device with itself"},
 		"routed without addresses": {func(s *Sources) {
-			s.Plan.Links = append(s.Plan.Links, PlanLink{A: Port{"r07-u12", "eth1"}, B: Port{"r07-u15", "eth0"}, Link: "routed"})
+			s.Plans[0].Links = append(s.Plans[0].Links, PlanLink{A: Port{"r07-u12", "eth1"}, B: Port{"r07-u15", "eth0"}, Link: "routed"})
 		}, "link r07-u12/eth1 - r07-u15/eth0: is routed, but its ends have no addresses of one family"},
 		"one-ended link, described": {func(s *Sources) {
 			d := &Slice{Device: Device{ID: "r07-u12"}, Neighbors: []Neighbor{{Device: "r07-u15", Interface: "eth0", PeerInterface: "eth0", Link: "l2", Check: "required"}}}
 			s.Descriptions = append(s.Descriptions, d)
 		}, "r07-u12/eth0: names r07-u15/eth0 as its neighbor, but is not named there: the link has one end"},
 		"one-ended link, heard": {func(s *Sources) {
-			s.Plan.Links = s.Plan.Links[:8] // the last cable is not planned
+			s.Plans[0].Links = s.Plans[0].Links[:8] // the last cable is not planned
 			s.Captures[4].Ports[1].Heard = nil
 		}, "r07-u14/eth2: heard r07-u15/eth1, but was not heard there: the link has one end"},
 		"another neighbor heard": {func(s *Sources) {
@@ -158,30 +158,30 @@ func contradictions() map[string]struct {
 		}, "r07-u12/eth0: is planned on tor-7 port swp2, but heard tor-8 port swp2"},
 		"two switches of one name": {func(s *Sources) { s.Captures[1].Ports[0].Heard[0].ChassisID = "mac:02:00:00:00:00:08" },
 			"switch tor-7: calls itself mac:02:00:00:00:00:08 at r07-u12/eth0"},
-		"two devices on one switch port": {func(s *Sources) { s.Plan.Links[1].A.Interface = "swp3" },
+		"two devices on one switch port": {func(s *Sources) { s.Plans[0].Links[1].A.Interface = "swp3" },
 			"switch tor-7: port swp3 is planned for r07-u12/eth0 and for r07-u13/eth0"},
 		"not enrolled":         {func(s *Sources) { delete(s.Keys, "r07-u12") }, "r07-u12: is not enrolled, or its record is missing"},
 		"enrolled, no plan":    {func(s *Sources) { s.Keys["r09-u01"] = TPMKeys{} }, "r09-u01: is enrolled, but is no device of the plan"},
 		"captured, no plan":    {func(s *Sources) { s.Captures[0].Device = "r09-u01" }, "r09-u01: was captured, but is no device of the plan"},
 		"captured twice":       {func(s *Sources) { s.Captures[0].Device = "r07-u12" }, "r07-u12: was captured twice"},
-		"planned twice":        {func(s *Sources) { s.Plan.Devices[1].ID = "r07-u13" }, "r07-u13: is in the plan twice"},
+		"planned twice":        {func(s *Sources) { s.Plans[0].Devices[1].ID = "r07-u13" }, "r07-u13: is in one plan twice"},
 		"planned MAC missing":  {func(s *Sources) { port(s, 1, 0).MAC = "52:54:00:ff:ff:ff" }, "r07-u12/eth0: is planned with MAC address 52:54:00:ff:ff:ff, which the machine does not have"},
 		"planned port missing": {func(s *Sources) { s.Captures[1].Ports[1].Name = "eno1" }, "r07-u12/eth1: is no port of the machine"},
 		"no MAC at all":        {func(s *Sources) { s.Captures = s.Captures[1:] }, "r07-u01/eth0: has no MAC address: neither the plan nor a capture names it"},
-		"another machine": {func(s *Sources) { s.Plan.Devices[1].Serial = "SN-1" },
+		"another machine": {func(s *Sources) { s.Plans[0].Devices[1].Serial = "SN-1" },
 			`r07-u12: the plan says serial "SN-1", the machine "SN-r07-u12": another machine took its place`},
 		"plan and description": {func(s *Sources) {
 			s.Descriptions = append(s.Descriptions, &Slice{Device: Device{ID: "r07-u12", Rack: "r08"}})
-		}, `r07-u12: the plan says rack "r07", its description "r08"`},
-		"unit twice":            {func(s *Sources) { s.Plan.Devices[2].Unit = "2" }, "r07-u13: place rack r07 unit 2 is that of r07-u12 as well"},
-		"hostname twice":        {func(s *Sources) { s.Plan.Devices[2].Hostname = "r07-u12" }, "r07-u13: hostname r07-u12 is that of r07-u12 as well"},
-		"unknown DHCP device":   {func(s *Sources) { s.Plan.Devices[2].DHCPDevice = "r07-u99" }, `r07-u13: dhcp_device: "r07-u99" is no device of the region`},
-		"DHCP device by chance": {func(s *Sources) { s.Plan.Devices[2].DHCPDevice = "r07-u12" }, "r07-u13: dhcp_device: r07-u12 does not serve it"},
-		"quarantine in use": {func(s *Sources) { s.Plan.Devices[0].DHCP.Quarantine.First = "10.0.7.6" },
+		}, `r07-u12: its sources say rack "r07" and "r08"`},
+		"unit twice":            {func(s *Sources) { s.Plans[0].Devices[2].Unit = "2" }, "r07-u13: place rack r07 unit 2 is that of r07-u12 as well"},
+		"hostname twice":        {func(s *Sources) { s.Plans[0].Devices[2].Hostname = "r07-u12" }, "r07-u13: hostname r07-u12 is that of r07-u12 as well"},
+		"unknown DHCP device":   {func(s *Sources) { s.Plans[0].Devices[2].DHCPDevice = "r07-u99" }, `r07-u13: dhcp_device: "r07-u99" is no device of the region`},
+		"DHCP device by chance": {func(s *Sources) { s.Plans[0].Devices[2].DHCPDevice = "r07-u12" }, "r07-u13: dhcp_device: r07-u12 does not serve it"},
+		"quarantine in use": {func(s *Sources) { s.Plans[0].Devices[0].DHCP.Quarantine.First = "10.0.7.6" },
 			"r07-u01: dhcp.quarantine: 10.0.7.6 is taken by r07-u15/eth0"},
 		"MTU at both ends": {func(s *Sources) { port(s, 1, 2).MTU, port(s, 2, 1).MTU = 1500, 9000 },
 			"link r07-u12/eth2 - r07-u13/eth1: has an MTU of 1500 at one end and 9000 at the other"},
-		"no root": {func(s *Sources) { s.Plan.Defaults = nil }, "r07-u12: volumes: a server has exactly one root, found 0"},
+		"no root": {func(s *Sources) { s.Plans[0].Defaults = nil }, "r07-u12: volumes: a server has exactly one root, found 0"},
 	}
 }
 
@@ -222,11 +222,42 @@ func TestAssembleListsAll(t *testing.T) {
 	}
 }
 
+// TestAssemblePlans: a cabling plan and what people wrote may be apart.
+func TestAssemblePlans(t *testing.T) {
+	src := rackSources(t)
+	want, _, err := Assemble(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := src.Plans[0]
+	people := *whole
+	people.Links, people.Switches = nil, []PlanSwitch{{ID: "tor-7", Unit: "42"}}
+	cabling := &Plan{Type: PlanType, Links: whole.Links, Switches: []PlanSwitch{{ID: "tor-7", Rack: "r07"}}}
+	for _, d := range whole.Devices {
+		cabling.Devices = append(cabling.Devices, PlanDevice{ID: d.ID, Interfaces: []PlanInterface{{Name: "eth0"}, {Name: "eth1"}, {Name: "eth2"}}})
+	}
+	src.Plans = []*Plan{&people, cabling}
+	got, _, err := Assemble(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("from two plans (-one +two):\n%s", diff)
+	}
+	cabling.Switches[0].Unit, cabling.Defaults = "41", people.Defaults
+	_, _, err = Assemble(src)
+	for _, want := range []string{`switch tor-7: its sources say unit "42" and "41"`, "defaults: are in two plans"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v\nwant %s", err, want)
+		}
+	}
+}
+
 func TestAssembleNotes(t *testing.T) {
 	src := rackSources(t)
 	src.Captures[1].Ports[0].Heard = nil
 	src.Captures[2].Ports[0].Carrier = false
-	src.Plan.Switches[0].Neighbors = 2
+	src.Plans[0].Switches[0].Neighbors = 2
 	doc, notes, err := Assemble(src)
 	if err != nil {
 		t.Fatal(err)

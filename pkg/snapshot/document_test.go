@@ -167,7 +167,7 @@ func errorText(err error) string {
 
 // FuzzPlan: what an importer or a person wrote never breaks Assemble.
 func FuzzPlan(f *testing.F) {
-	text, err := signed.Marshal(rackSources(f).Plan)
+	text, err := signed.Marshal(rackSources(f).Plans[0])
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func FuzzPlan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		src := rackSources(t)
 		var err error
-		if src.Plan, err = ParsePlan(text); err != nil {
+		if src.Plans[0], err = ParsePlan(text); err != nil {
 			return
 		}
 		doc, _, err := Assemble(src)

@@ -32,7 +32,7 @@ func TestExamplePlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := rackSources(t)
-	src.Plan, src.Captures = plan, src.Captures[:4]
+	src.Plans, src.Captures = []*Plan{plan}, src.Captures[:4]
 	delete(src.Keys, "r07-u15")
 	for n, c := range src.Captures {
 		for i := range c.Ports {

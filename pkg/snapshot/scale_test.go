@@ -14,12 +14,12 @@ import (
 // the design: 4,000 devices, 80,000 links.
 func regionSources(t testing.TB, racks int) Sources {
 	src := Sources{Region: &Region{Name: "north", Members: []Member{{ID: "kek-1", URL: "https://10.0.0.2:7443"}}}, CA: testCA(t),
-		Plan: &Plan{Type: PlanType, Defaults: &PlanDefaults{Volumes: []Volume{{Name: "root", Use: "root", Need: "required"}}}},
-		Keys: map[string]TPMKeys{}}
+		Plans: []*Plan{{Type: PlanType, Defaults: &PlanDefaults{Volumes: []Volume{{Name: "root", Use: "root", Need: "required"}}}}},
+		Keys:  map[string]TPMKeys{}}
 	for r := range racks {
 		rack := fmt.Sprintf("r%03d", r)
 		for side := range 2 {
-			src.Plan.Switches = append(src.Plan.Switches, PlanSwitch{ID: fmt.Sprintf("%s-tor%d", rack, side), Rack: rack, Neighbors: 20})
+			src.Plans[0].Switches = append(src.Plans[0].Switches, PlanSwitch{ID: fmt.Sprintf("%s-tor%d", rack, side), Rack: rack, Neighbors: 20})
 		}
 		for u := range 40 {
 			id := fmt.Sprintf("%s-u%02d", rack, u)
@@ -38,9 +38,9 @@ func regionSources(t testing.TB, racks int) Sources {
 				}
 				c.Ports = append(c.Ports, CapturePort{Name: name, MAC: fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", side, r>>8, r&255, u), Carrier: true,
 					Heard: []Heard{{ChassisID: fmt.Sprintf("mac:02:00:00:%02x:%02x:%02x", r>>8, r&255, side), PortID: fmt.Sprintf("ifname:swp%d", u), System: fmt.Sprintf("%s-tor%d", rack, side)}}})
-				src.Plan.Links = append(src.Plan.Links, PlanLink{A: Port{fmt.Sprintf("%s-tor%d", rack, side), fmt.Sprintf("swp%d", u)}, B: Port{id, name}})
+				src.Plans[0].Links = append(src.Plans[0].Links, PlanLink{A: Port{fmt.Sprintf("%s-tor%d", rack, side), fmt.Sprintf("swp%d", u)}, B: Port{id, name}})
 			}
-			src.Plan.Devices = append(src.Plan.Devices, d)
+			src.Plans[0].Devices = append(src.Plans[0].Devices, d)
 			src.Captures = append(src.Captures, c)
 		}
 	}

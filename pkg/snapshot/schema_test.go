@@ -211,7 +211,7 @@ func TestSchemasAccept(t *testing.T) {
 		{"slice", "slice of a DHCP device", marshal(dhcp), [][2]string{{`"first"`, `"from"`}}},
 		{"snapshot", "snapshot with every field", marshal(goodDocument(t)), [][2]string{
 			{`"serves": "region"`, `"serves": "all"`}, {`"check": "advisory"`, `"check": "never"`}, {`"links": [`, `"cables": [`}}},
-		{"plan", "plan", marshal(src.Plan), [][2]string{{`"id": "r07-u12"`, `"name": "r07-u12"`}, {PlanType, SliceType}}},
+		{"plan", "plan", marshal(src.Plans[0]), [][2]string{{`"id": "r07-u12"`, `"name": "r07-u12"`}, {PlanType, SliceType}}},
 		{"capture", "capture", capture, [][2]string{{`"carrier":true`, `"carrier":"yes"`}, {`"mac":"52`, `"mac":"x2`}}},
 		{"link-report", "link report", links, [][2]string{{`"verdict"`, `"verdicts"`}, {`"proved":0`, `"proved":-1`}}},
 	} {
