@@ -67,15 +67,25 @@ func ipl(pcr int, digest, data []byte) string {
 	case pcr == 11 && strings.HasPrefix(s, "."):
 		name := sha256.Sum256([]byte(s + "\x00"))
 		if bytes.Equal(digest, name[:]) {
-			return "name of section " + clean(s)
+			return "name of section " + section(s)
 		}
-		return "section " + clean(s)
+		return "section " + section(s)
 	case pcr == measure.CapPCR && bytes.Equal(digest, itself[:]):
 		return "command line override " + quote(s)
 	case pcr == measure.CapPCR && strings.Contains(strings.ToLower(s), "credentials"):
 		return "credentials that lie beside the UKI (*.cred)"
 	}
 	return "boot loader's event " + quote(s)
+}
+
+// section is the name of a UKI's section. One that no UKI has is quoted: it may
+// be a text that pretends to be somebody else's words.
+func section(s string) string {
+	plain := func(r rune) bool { return r == '.' || r == '_' || (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9') }
+	if len(s) > 16 || strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) >= 0 {
+		return quote(s)
+	}
+	return s
 }
 
 // tag is a TCG_PCClientTaggedEvent: number, size, text.
