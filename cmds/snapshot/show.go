@@ -83,8 +83,34 @@ func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
 	if s.Policy.KernelSignature {
 		entry = "boot entry: signed"
 	}
-	line("policy", "lease "+s.Policy.Lease, "links "+s.Policy.Links, entry)
+	links := "links " + s.Policy.Links
+	if s.Policy.LinksPercent > 0 {
+		links += fmt.Sprintf(" %d %%", s.Policy.LinksPercent)
+	}
+	line("policy", "lease "+s.Policy.Lease, links, entry)
+	if s.DHCPDevice != "" {
+		line("DHCP", "served by "+s.DHCPDevice)
+	}
+	if s.DHCP != nil {
+		showDHCP(line, s.DHCP)
+	}
+	if a := s.Amendment; a != nil {
+		line("amendment", "of sha256 "+a.Replaces[:16], a.Reason)
+		for _, v := range a.Waivers {
+			line("waiver", v.Interface, v.Peer, v.Reason)
+		}
+	}
 	return w.Flush()
+}
+
+func showDHCP(line func(...string), d *snapshot.DHCP) {
+	line("DHCP", fmt.Sprintf("serves %d leases", len(d.Leases)))
+	if b := d.Boot; b != nil {
+		line("DHCP", "boot "+b.File, "from "+or(b.Server), "iPXE "+or(b.Script))
+	}
+	if q := d.Quarantine; q != nil {
+		line("DHCP", "unknown machines "+q.First+" to "+q.Last)
+	}
 }
 
 func or(s string) string {
