@@ -103,7 +103,7 @@ func (s Status) move() string {
 		return fmt.Sprintf("move the cable in %s to %s, where %s belongs", s.Interface, s.Ours, s.Seen)
 	case s.Seen.Device == s.Peer.Device && s.Belongs != (End{}):
 		return fmt.Sprintf("at %s, swap the cables in %s and %s (%s is the other half)",
-			s.Seen.Device, s.Peer.Interface, s.Seen.Interface, s.Belongs.Device)
+			s.Seen.Device, min(s.Peer.Interface, s.Seen.Interface), max(s.Peer.Interface, s.Seen.Interface), s.Belongs.Device)
 	}
 	return fmt.Sprintf("move the far end of the cable in %s from %s to %s", s.Interface, s.Seen, s.Peer)
 }

@@ -235,7 +235,7 @@ func TestReport(t *testing.T) {
 		{
 			Interface: "eth0", Peer: "r07-u13", PeerInterface: "eth0", Required: true, Verdict: "wrong-port", Code: report.LinkWrongPort,
 			What: "eth0 leads to r07-u13 eth1, belongs in r07-u13 eth0; eth0 is on tor-7 port 14, belongs on port 12",
-			LLDP: "mismatch", LLDPSeen: "tor-7 port 14",
+			Seen: "r07-u13 eth1", LLDP: "mismatch", LLDPSeen: "tor-7 port 14",
 		},
 		{
 			Interface: "eth1", Peer: "r07-u14", PeerInterface: "eth0", Waived: "R?ckl?ufer", Verdict: "silent", Code: report.LinkSilent,

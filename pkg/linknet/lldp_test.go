@@ -73,7 +73,7 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 // TestSwitch has a real lldpd for a switch: what it says is compared with the
 // slice, and its list of neighbors shows our state, until each says goodbye.
 func TestSwitch(t *testing.T) {
-	a, b := newBoard(t), newBoard(t)
+	a, b := lightBoard(t), lightBoard(t)
 	macA := mac(t)
 	plug(t, "near", "far", macA, nil)
 	neighbors, stop := startLLDPD(t, "far", "configure system chassisid tor-7", "configure lldp portidsubtype local 14", "configure lldp tx-interval 1")
@@ -105,7 +105,7 @@ func TestSwitch(t *testing.T) {
 
 // TestSwitchForgetsUs: production speaks for itself after Close.
 func TestSwitchForgetsUs(t *testing.T) {
-	a, b := newBoard(t), newBoard(t)
+	a, b := lightBoard(t), lightBoard(t)
 	macA := mac(t)
 	plug(t, "near", "far", macA, nil)
 	neighbors, _ := startLLDPD(t, "far")

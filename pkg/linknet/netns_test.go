@@ -20,6 +20,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/linknet"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/tpm/tpmtest"
+	"github.com/landfall-project/landfall/qemu/fabric"
 )
 
 const insideEnv = "LANDFALL_LINKNET_NETNS"
@@ -51,13 +52,15 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// board is a device's mainboard: a software TPM with the factory's keys.
+// board is a device's mainboard.
 type board struct {
-	sim    *tpmtest.Sim
 	ak     []byte
 	akName string
+	quote  func(qualifying []byte) (kekproto.Quote, error)
+	cap    func()
 }
 
+// newBoard has a software TPM with the factory's keys.
 func newBoard(t *testing.T) *board {
 	t.Helper()
 	sim := tpmtest.Start(t)
@@ -65,26 +68,30 @@ func newBoard(t *testing.T) *board {
 	must(t, err)
 	name, err := attest.Name(keys.AK)
 	must(t, err)
-	return &board{sim, keys.AK, name}
+	quote := func(qualifying []byte) (kekproto.Quote, error) {
+		pcrs, err := sim.TPM().ReadPCRs()
+		if err != nil {
+			return kekproto.Quote{}, err
+		}
+		return sim.TPM().Quote(qualifying, pcrs)
+	}
+	return &board{keys.AK, name, quote, func() { must(t, sim.TPM().Extend(measure.CapPCR, measure.CapDigest())) }}
+}
+
+// lightBoard has a simulated TPM, for tests of ports and cables.
+func lightBoard(t *testing.T) *board {
+	t.Helper()
+	sim, err := fabric.NewTPM()
+	must(t, err)
+	return &board{sim.AKPublic(), sim.AKName(), sim.Quote, sim.Cap}
 }
 
 func (b *board) session(t *testing.T, device string) *linkcheck.Session {
 	t.Helper()
-	s, err := linkcheck.Certify("sea1", device, b.ak, func(qualifying []byte) (kekproto.Quote, error) {
-		pcrs, err := b.sim.TPM().ReadPCRs()
-		if err != nil {
-			return kekproto.Quote{}, err
-		}
-		return b.sim.TPM().Quote(qualifying, pcrs)
-	})
+	s, err := linkcheck.Certify("sea1", device, b.ak, b.quote)
 	must(t, err)
 	t.Cleanup(s.Wipe)
 	return s
-}
-
-func (b *board) cap(t *testing.T) {
-	t.Helper()
-	must(t, b.sim.TPM().Extend(measure.CapPCR, measure.CapDigest()))
 }
 
 // mac makes an address that no other port of a test has.

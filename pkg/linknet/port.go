@@ -6,27 +6,32 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/netconf"
 )
 
+// errNoAddress: it waits for its lease.
+var errNoAddress = errors.New("no address of that family yet")
+
 // port is one of the slice's ports. Net.mu guards it.
 type port struct {
-	name    string
-	mac     net.HardwareAddr
-	local   bool         // it has links that are not routed
-	routed  []netip.Addr // of its routed neighbors
-	link    netconf.Link // zero: there is no such port now
-	carrier bool
-	usable  bool
-	trouble string // the last one, so that it is logged once
-	udp     *netconf.UDP
-	lldp    *netconf.LLDP
-	stop    context.CancelFunc // ends the readers of both
-	said    announced
-	heard   *time.Timer // forgets what the switch said
+	name      string
+	mac       net.HardwareAddr
+	local     bool         // it has links that are not routed
+	routed    []netip.Addr // of its routed neighbors
+	link      netconf.Link // zero: there is no such port now
+	carrier   bool
+	usable    bool
+	addresses []netip.Prefix
+	trouble   string // the last one, so that it is logged once
+	udp       *netconf.UDP
+	lldp      *netconf.LLDP
+	stop      context.CancelFunc // ends the readers of both
+	said      announced
+	heard     *time.Timer // forgets what the switch said
 }
 
 func newPort(cfg *Config, name string) *port {
@@ -91,8 +96,7 @@ func (n *Net) watchAgain(ctx context.Context) <-chan netconf.Event {
 }
 
 // happened takes an event: a port that went down may be up again, with another
-// cable, when it is looked at; and with an address routed neighbors can be
-// asked.
+// cable, when it is looked at.
 func (n *Net) happened(e netconf.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -101,11 +105,7 @@ func (n *Net) happened(e netconf.Event) {
 		case p.udp == nil || p.link.Index != e.Index:
 		case e.Gone:
 			n.closePort(p)
-		case e.Link.Index == 0:
-			if p.usable {
-				n.step(func(m *linkcheck.Machine, now time.Time) linkcheck.Output { return m.LinkUp(now, p.name) })
-			}
-		case !e.Link.Carrier:
+		case e.Link.Index != 0 && !e.Link.Carrier:
 			n.setCarrier(p, false, false)
 		}
 	}
@@ -153,15 +153,22 @@ func (n *Net) lookAt(p *port, now *netconf.Link) error {
 		}
 	}
 	p.link = *now // its name may be another
-	usable := now.Carrier
-	if p.local && usable {
-		var err error
-		if usable, err = netconf.HasLinkLocal(*now); err != nil {
-			return err
-		}
+	addresses, err := netconf.Addresses(*now)
+	if err != nil {
+		return err
 	}
-	n.setCarrier(p, now.Carrier, usable)
+	more := !slices.Equal(addresses, p.addresses)
+	p.addresses = addresses
+	n.setCarrier(p, now.Carrier, now.Carrier && (!p.local || p.has(netip.Addr.IsLinkLocalUnicast)))
+	if more && p.usable && len(p.routed) > 0 {
+		n.step(func(m *linkcheck.Machine, now time.Time) linkcheck.Output { return m.LinkUp(now, p.name) })
+	}
 	return nil
+}
+
+// has says whether the port has an address of a kind.
+func (p *port) has(kind func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(p.addresses, func(a netip.Prefix) bool { return kind(a.Addr()) })
 }
 
 // openPort begins to answer on a port that has appeared.
@@ -204,7 +211,7 @@ func (n *Net) closePort(p *port) {
 		n.count.LLDPRefused += p.lldp.Refused()
 		_ = p.lldp.Close()
 	}
-	p.udp, p.lldp, p.link = nil, nil, netconf.Link{}
+	p.udp, p.lldp, p.link, p.addresses = nil, nil, netconf.Link{}, nil
 }
 
 // setCarrier tells the machine.
@@ -260,12 +267,7 @@ func (p *port) admits(from netip.Addr, hops int) bool {
 	if from.IsLinkLocalUnicast() && from.Is6() {
 		return hops == netconf.HopLimit
 	}
-	for _, a := range p.routed {
-		if a == from {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.routed, from)
 }
 
 // send sends what the machine wants sent; the zero address is everybody on the
@@ -277,6 +279,11 @@ func (p *port) send(s linkcheck.Send) error {
 	to := s.To
 	if !to.IsValid() {
 		to = netip.AddrPortFrom(netconf.AllNodes(), linkcheck.Port)
+	}
+	// Without an address of our own the kernel would take a routed neighbor for
+	// one on the cable, and may remember it by the broadcast address.
+	if a := to.Addr(); a.IsGlobalUnicast() && !p.has(func(own netip.Addr) bool { return own.IsGlobalUnicast() && own.Is4() == a.Is4() }) {
+		return errNoAddress
 	}
 	return p.udp.Send(s.Datagram, to)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -38,19 +39,26 @@ func LinkLocal(l Link) error {
 	return nil
 }
 
-// HasLinkLocal says whether a port has a link-local address that can be used
-// now.
-func HasLinkLocal(l Link) (bool, error) {
-	addrs, err := netlink.AddrList(handleOf(l), unix.AF_INET6)
+// Addresses lists the addresses of a port that can be used now, in the kernel's
+// order.
+func Addresses(l Link) ([]netip.Prefix, error) {
+	addrs, err := netlink.AddrList(handleOf(l), unix.AF_UNSPEC)
 	if err != nil {
-		return false, fmt.Errorf("list addresses of %s: %w", l.Name, err)
+		return nil, fmt.Errorf("list addresses of %s: %w", l.Name, err)
 	}
+	var all []netip.Prefix
 	for _, a := range addrs {
-		if a.IP.IsLinkLocalUnicast() && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
-			return true, nil
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if !ok || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+			continue
 		}
+		ones, _ := a.Mask.Size()
+		if ip = ip.Unmap(); ip.Is4() {
+			ones = min(ones, 32)
+		}
+		all = append(all, netip.PrefixFrom(ip, ones))
 	}
-	return false, nil
+	return all, nil
 }
 
 // Event is a change of this machine's network.

@@ -1,13 +1,12 @@
 package netconf
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,16 +32,23 @@ type UDP struct {
 
 // ListenUDP opens the socket. What it sends has HopLimit, and what it sends to
 // a group does not come back.
+//
+// Package net's own listeners try once whether the machine has IPv6, by an
+// address of lo: where lo is down, they would never use it.
 func ListenUDP(link Link, port uint16) (*UDP, error) {
-	cfg := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var set error
-		if err := raw.Control(func(fd uintptr) { set = prepareUDP(int(fd), link.Index) }); err != nil {
-			return err
-		}
-		return set
-	}}
-	// The wildcard of "udp" takes both families (net.ListenUDP).
-	conn, err := cfg.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(netip.IPv6Unspecified(), port).String())
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, fmt.Errorf("open UDP port %d on %s: %w", port, link.Name, err)
+	}
+	f := os.NewFile(uintptr(fd), "udp")
+	defer f.Close() // the connection has a descriptor of its own
+	if err := prepareUDP(fd, link.Index); err != nil {
+		return nil, fmt.Errorf("open UDP port %d on %s: %w", port, link.Name, err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)}); err != nil {
+		return nil, fmt.Errorf("bind UDP port %d on %s: %w", port, link.Name, err)
+	}
+	conn, err := net.FilePacketConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP port %d on %s: %w", port, link.Name, err)
 	}
@@ -60,6 +66,7 @@ func prepareUDP(fd, index int) error {
 		return fmt.Errorf("bind to the port: %w", err)
 	}
 	for _, o := range []struct{ level, name, value int }{
+		{unix.SOL_IPV6, unix.IPV6_V6ONLY, 0},
 		{unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, HopLimit},
 		{unix.SOL_IPV6, unix.IPV6_MULTICAST_HOPS, HopLimit},
 		{unix.SOL_IPV6, unix.IPV6_MULTICAST_LOOP, 0},
