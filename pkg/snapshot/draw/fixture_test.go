@@ -163,3 +163,63 @@ func rackOf40(g *region, rack string) {
 		}
 	}
 }
+
+// brokenRack is a rack of 5 with two cables swapped and a dead device.
+func brokenRack() *Model {
+	g := rackOf5()
+	g.swapped()
+	g.kill("r07-u01")
+	return g.model()
+}
+
+// bigRack is a rack of 40 with a dead device, a port without carrier, and two
+// plugs swapped at the switch.
+func bigRack() *Model {
+	g := newRegion("r08")
+	rackOf40(g, "r08")
+	g.prove()
+	g.kill("r08-u17")
+	g.say("r08-u30 eth1", "unknown", report.LinkNoCarrier, "", "{own} has no carrier; {peer} belongs at its other end")
+	for _, r := range g.reports {
+		for i := range r.Links {
+			v := &r.Links[i]
+			if v.Peer == "r08-u30" && v.PeerInterface == "eth1" {
+				v.Verdict, v.Code, v.What = "silent", report.LinkSilent, "nothing answers on eth1; r08-u30 eth1 belongs there"
+			}
+			for _, x := range [][2]int{{5, 6}, {6, 5}} {
+				if r.Device == fmt.Sprintf("r08-u%02d", x[0]) && v.Interface == "eth0" {
+					v.LLDP, v.LLDPSeen = "mismatch", fmt.Sprintf("tor-08 port Eth1/%d", x[1])
+				}
+			}
+		}
+	}
+	return g.model()
+}
+
+// bigRegion has 4,000 devices: one rack is dark, two devices are dead, one sent
+// no report.
+func bigRegion() *Model {
+	var racks []string
+	for i := range 100 {
+		racks = append(racks, fmt.Sprintf("r%02d", i+1))
+	}
+	g := newRegion(racks...)
+	for _, r := range racks {
+		rackOf40(g, r)
+	}
+	g.prove()
+	for u := range 40 {
+		delete(g.reports, fmt.Sprintf("r13-u%02d", u+1))
+	}
+	g.kill("r44-u05")
+	g.kill("r70-u40")
+	delete(g.reports, "r71-u11")
+	return g.model()
+}
+
+// planOf5 has no reports.
+func planOf5() *Model {
+	g := rackOf5()
+	g.reports = nil
+	return g.model()
+}

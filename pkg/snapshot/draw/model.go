@@ -59,11 +59,12 @@ type device struct {
 }
 
 type port struct {
-	device  *device
-	ifc     *snapshot.Interface
-	ends    []*end
-	state   state
-	problem *problem // the first one that names it
+	device *device
+	ifc    *snapshot.Interface
+	ends   []*end
+	state  state
+	// problems name the port, the gravest first.
+	problems []*problem
 	// The switch port that it belongs on, and where the switch says it is if
 	// that differs; empty: unknown, or the same.
 	belongs, found string

@@ -9,9 +9,9 @@ import (
 
 // Sizes of the overview, in pixels.
 const (
-	overviewWidth = 1280
-	tileWidth     = 78
-	barHeight     = 4
+	maxColumns = 20
+	tileWidth  = 78
+	barHeight  = 5 // of each device; all tiles begin at a multiple of it
 )
 
 // SVG draws the region; one of a single rack is that rack.
@@ -45,10 +45,12 @@ func (r *rack) file(i int) string {
 // OverviewSVG draws all racks side by side, each device as a bar; those with
 // trouble stick out. With links, each rack leads to its file.
 func (m *Model) OverviewSVG(w io.Writer, links bool) error {
-	c := &canvas{width: overviewWidth}
+	columns := min(max(12, len(m.racks)), maxColumns)
+	c := &canvas{width: 40 + columns*tileWidth}
 	c.head(m, "region "+m.doc.Region, m.racks)
 	c.cards(m.problems, true)
-	columns := (overviewWidth - 40) / tileWidth
+	c.patterns()
+	c.y += barHeight - c.y%barHeight
 	row, height := c.y, 0
 	for i, r := range m.racks {
 		x := 20 + tileWidth*(i%columns)
@@ -74,38 +76,51 @@ func (m *Model) OverviewSVG(w io.Writer, links bool) error {
 // tile draws one rack, and returns its height.
 func (c *canvas) tile(m *Model, r *rack, x, y int) int {
 	t := count([]*rack{r})
-	h := 22 + len(r.devices)*(barHeight+1) + 22
+	h := 25 + len(r.devices)*barHeight + 20
 	c.raw("<g><title>%s</title>", escape("rack "+r.title()+": "+t.String()))
 	c.rect(x, y, tileWidth-8, h, "f-"+r.state.id())
-	c.text(x+4, y+15, 12, "b", clip(r.title(), 6))
+	c.text(x+4, y+17, 12, "b", clip(r.title(), 6))
 	if r.state > good {
-		c.symbol(x+tileWidth-26, y+3, 15, r.state)
+		c.symbol(x+tileWidth-26, y+4, 15, r.state)
 	}
-	for i, d := range r.devices {
-		c.bar(d, x+4, y+22+i*(barHeight+1))
+	for i := 0; i < len(r.devices); {
+		n := 1
+		for i+n < len(r.devices) && r.devices[i+n].state == r.devices[i].state {
+			n++
+		}
+		c.bars(r.devices[i].state, x+4, y+25+i*barHeight, n)
+		i += n
 	}
 	text := fmt.Sprint(t.devices)
 	if !m.plan {
 		text = fmt.Sprintf("%d/%d ok", t.by[good], t.devices)
 	}
 	c.text(x+4, y+h-6, 11, "", text)
+	if len(r.problems) > 0 && r.problems[0].n <= maxCards {
+		c.number(x+tileWidth-18, y+h-10, 8, r.problems[0])
+	}
 	c.raw("</g>")
-	return h + 8
+	return h + 10
 }
 
-// bar draws one device.
-func (c *canvas) bar(d *device, x, y int) {
-	look := map[state]struct {
-		width int
-		fill  string
-	}{
-		plain: {40, "#cbd5e1"}, good: {40, "#86efac"}, unheard: {40, "none"}, warn: {50, "#fb923c"}, waits: {46, "#facc15"}, bad: {62, "#b91c1c"},
-	}[d.state]
-	extra := ""
-	if d.state == unheard {
-		extra = ` stroke="#94a3b8"`
+// bars draws n devices of one state, which stand above each other.
+func (c *canvas) bars(s state, x, y, n int) {
+	w := map[state]int{plain: 40, good: 40, unheard: 40, warn: 50, waits: 46, bad: 62}[s]
+	c.raw(`<rect x="%d" y="%d" width="%d" height="%d" fill="url(#bar-%s)"/>`, x, y, w, n*barHeight, s.id())
+}
+
+// patterns are the bars of each state, once for each barHeight of the drawing.
+func (c *canvas) patterns() {
+	c.raw("<defs>")
+	for s, fill := range []string{"#cbd5e1", "#86efac", "#fff", "#fb923c", "#facc15", "#b91c1c"} {
+		extra := ""
+		if state(s) == unheard {
+			extra = ` stroke="#94a3b8"`
+		}
+		c.raw(`<pattern id="bar-%s" patternUnits="userSpaceOnUse" width="200" height="%d"><rect width="200" height="%d" y="0.5" fill="%s"%s/></pattern>`,
+			state(s).id(), barHeight, barHeight-1, fill, extra)
 	}
-	c.raw(`<rect x="%d" y="%d" width="%d" height="%d" fill="%s"%s/>`, x, y, look.width, barHeight, look.fill, extra)
+	c.raw("</defs>")
 }
 
 func (c *canvas) overviewLegend() {

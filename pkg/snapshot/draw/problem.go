@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/report"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // maxTold bounds the lines of one problem.
@@ -24,8 +23,9 @@ type problem struct {
 	do    string
 	state state
 	ends  []*end
-	racks []*rack // of the ports that it names
-	dead  []*device
+	racks []*rack   // of the ports that it names
+	dead  []*device // do not answer
+	quiet []*device // sent no report
 }
 
 // grave orders codes: what a TPM vouches for, then claims, then silence.
@@ -56,8 +56,12 @@ func (m *Model) explain() {
 	}
 	m.badPorts(open)
 	m.switchPorts()
+	for _, r := range m.racks {
+		m.quiet(r)
+	}
 	slices.SortStableFunc(m.problems, func(x, y *problem) int {
-		return cmp.Or(cmp.Compare(y.state, x.state), cmp.Compare(len(y.dead), len(x.dead)), cmp.Compare(grave(x.code), grave(y.code)), cmp.Compare(len(y.ends), len(x.ends)))
+		return cmp.Or(cmp.Compare(y.state, x.state), cmp.Compare(len(y.dead)+len(y.quiet), len(x.dead)+len(x.quiet)),
+			cmp.Compare(grave(x.code), grave(y.code)), cmp.Compare(len(y.ends), len(x.ends)))
 	})
 	for i, p := range m.problems {
 		p.n = i + 1
@@ -71,9 +75,12 @@ func (m *Model) mark() {
 		at := map[*rack]bool{}
 		touch := func(q *port) {
 			at[q.device.rack] = true
-			if q.problem == nil {
-				q.problem = p
+			if !slices.Contains(q.problems, p) {
+				q.problems = append(q.problems, p)
 			}
+		}
+		for _, d := range p.quiet {
+			at[d.rack] = true
 		}
 		for _, d := range p.dead {
 			at[d.rack] = true
@@ -123,6 +130,29 @@ func (m *Model) deadDevices(r *rack, open map[*end]bool) {
 		p.do = fmt.Sprintf("go to %s: is it on? its own console says what holds it", d.place())
 		m.problems = append(m.problems, p)
 	}
+}
+
+// quiet tells of devices that sent no report, and that nobody misses.
+func (m *Model) quiet(r *rack) {
+	var quiet []*device
+	for _, d := range r.devices {
+		if d.report == nil && !d.dead {
+			quiet = append(quiet, d)
+		}
+	}
+	if m.plan || len(quiet) == 0 {
+		return
+	}
+	p := &problem{state: unheard, quiet: quiet, title: fmt.Sprintf("no report from %d of the %s of rack %s", len(quiet), plural(len(r.devices), "device"), r.title()),
+		lines: []string{some(ids(quiet), 8)}, do: "look at one of their consoles: they have not reached a key server yet"}
+	if len(quiet) == 1 {
+		p.do = fmt.Sprintf("look at the console of %s: it has not reached a key server yet", quiet[0].place())
+	}
+	if len(quiet) == len(r.devices) {
+		p.state = bad
+		p.do = "look at the rack: power, its switches, its uplinks; then at one of the consoles"
+	}
+	m.problems = append(m.problems, p)
 }
 
 // take moves the silent links to a device into a problem.
@@ -187,7 +217,8 @@ func (m *Model) badPorts(open map[*end]bool) {
 	})
 	// A port that reports itself goes before one that others report.
 	slices.SortStableFunc(order, func(x, y *port) int {
-		return cmp.Or(cmp.Compare(len(at[y]), len(at[x])), cmp.Compare(y.weight(), x.weight()))
+		return cmp.Or(cmp.Compare(len(at[y]), len(at[x])), cmp.Compare(y.weight(), x.weight()),
+			natural(x.device.entry.ID, y.device.entry.ID), natural(x.ifc.Name, y.ifc.Name))
 	})
 	for _, q := range order {
 		p := &problem{}
@@ -220,10 +251,13 @@ func (m *Model) badPorts(open map[*end]bool) {
 
 // weight is how much a port says about itself.
 func (p *port) weight() int {
-	if len(p.ends) > 0 && p.ends[0].verdict != nil && p.ends[0].verdict.Code == report.LinkNoCarrier {
-		return 1
+	w := 0
+	for _, e := range p.ends {
+		if e.state >= warn {
+			w = max(w, 1+btoi(e.code() == report.LinkNoCarrier))
+		}
 	}
-	return 0
+	return w
 }
 
 // miswired adds the other half of a swap: whatever else is reported by the
@@ -236,126 +270,6 @@ func (p *problem) miswired(take func(*port)) {
 			take(e.peer)
 		}
 	}
-}
-
-// tell puts a problem into words. q is the port that its links have in common.
-func (p *problem) tell(q *port) {
-	slices.SortStableFunc(p.ends, func(x, y *end) int {
-		return cmp.Or(cmp.Compare(grave(x.code()), grave(y.code())), cmp.Compare(btoi(y.own == q), btoi(x.own == q)),
-			natural(x.own.device.entry.ID, y.own.device.entry.ID), natural(x.own.ifc.Name, y.own.ifc.Name))
-	})
-	p.code = p.ends[0].code()
-	for _, e := range p.ends {
-		p.state = max(p.state, e.state)
-	}
-	info, _ := report.Lookup(p.code)
-	p.title, p.do = info.Title, info.Do
-	if p.state == warn {
-		p.title += " (advisory)"
-	}
-	cables := p.cables()
-	switch {
-	case len(cables) == 1 && p.ends[0].seen == nil:
-		p.title += fmt.Sprintf(": %s - %s", q.name(), other(cables[0], q).name())
-	case p.swap() != "":
-		p.title, p.do = "two cables swapped", p.swap()
-	case len(cables) > maxTold:
-		p.title += fmt.Sprintf(": %s, %d links", q.name(), len(cables))
-	}
-	p.tellEnds()
-}
-
-// tellEnds gives the devices' own words: once for each port, and once for each
-// cable that leads elsewhere.
-func (p *problem) tellEnds() {
-	ports, found := map[*port]bool{}, map[[2]*port]bool{}
-	more := 0
-	for _, e := range p.ends {
-		if ports[e.own] || e.seen != nil && found[[2]*port{e.seen, e.own}] {
-			continue
-		}
-		ports[e.own] = true
-		if e.seen != nil {
-			found[[2]*port{e.own, e.seen}] = true
-		}
-		if len(p.lines) == maxTold {
-			more++
-			continue
-		}
-		p.lines = append(p.lines, e.own.device.entry.ID+": "+e.what())
-	}
-	if more > 0 {
-		p.lines = append(p.lines, fmt.Sprintf("and %s more: %s", plural(more, "port"), some(p.reporters(), 4)))
-	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func other(e *end, q *port) *port {
-	if e.own == q {
-		return e.peer
-	}
-	return e.own
-}
-
-// cables are the ends of a problem, one for each link.
-func (p *problem) cables() []*end {
-	var all []*end
-	seen := map[*snapshot.Cable]bool{}
-	for _, e := range p.ends {
-		if !seen[e.cable] {
-			seen[e.cable] = true
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
-// swap is the repair, if a problem is two cables that each lead to where the
-// other belongs; empty if it is not.
-func (p *problem) swap() string {
-	cables := p.cables()
-	if len(cables) != 2 {
-		return ""
-	}
-	x, y := cables[0], cables[1]
-	first := []*port{x.own, x.peer}
-	for _, e := range p.ends {
-		if e.seen == nil || slices.Contains(first, e.own) == slices.Contains(first, e.seen) {
-			return ""
-		}
-	}
-	// x.own now leads to seen; the plug beside x.peer's place is y's other one.
-	far := x.seen
-	if far == nil {
-		return ""
-	}
-	near := other(y, far)
-	a, b := x.peer, far
-	if x.own.device == near.device {
-		a, b = x.own, near
-	}
-	if a.device == b.device {
-		return fmt.Sprintf("at %s, swap the cables in %s and %s", a.device.entry.ID, a.ifc.Name, b.ifc.Name)
-	}
-	return fmt.Sprintf("swap the cables in %s and %s", a.name(), b.name())
-}
-
-func (e *end) code() report.Code {
-	if e.verdict == nil {
-		return ""
-	}
-	return e.verdict.Code
-}
-
-// what is the device's word about a link.
-func (e *end) what() string {
-	return cmp.Or(e.verdict.What, fmt.Sprintf("%s: %s; %s belongs there", e.own.ifc.Name, e.verdict.Verdict, e.peer.name()))
 }
 
 func ids(all []*device) []string {

@@ -12,13 +12,13 @@ import (
 // Columns and sizes of a rack's drawing, in pixels.
 const (
 	rackWidth  = 1000
-	portHeight = 20
+	portHeight = 18
 	xUnit      = 46
 	xDevice    = 84
-	xPort      = 268
-	xMark      = 352
-	xSwitch    = 370
-	xPeer      = 520
+	xPort      = 300
+	xMark      = 384
+	xSwitch    = 400
+	xPeer      = 548
 	xArc       = 880
 	maxCells   = 40 // links of one port
 	maxCables  = 60 // cables in order that are drawn
@@ -93,21 +93,21 @@ func (c *canvas) rows(m *Model, r *rack) map[*port]int {
 
 func (c *canvas) device(m *Model, d *device, at map[*port]int) {
 	h := max(1, len(d.ports))*portHeight + 6
-	class := "f-" + d.state.id()
-	if d.state == good {
-		class = "f-plain"
+	class := "row"
+	if d.state == bad || d.state == unheard {
+		class = "f-" + d.state.id() // what to look at stands out
 	}
 	c.raw("<g><title>%s</title>", escape(d.place()))
 	c.rect(28, c.y, xArc-28, h, class)
-	c.text(xUnit+24, c.y+19, 14, "b e", clip(d.entry.Unit, 4))
-	c.symbol(xDevice-6, c.y+4, 18, d.state)
-	c.text(xDevice+18, c.y+19, 14, "b", clip(d.entry.ID, 19))
+	c.text(xUnit+24, c.y+18, 14, "b e", clip(d.entry.Unit, 4))
+	c.symbol(xDevice-6, c.y+4, 17, d.state)
+	c.text(xDevice+18, c.y+18, 14, "b", clip(d.entry.ID, 21))
 	if len(d.ports) > 1 {
-		c.text(xDevice+18, c.y+37, 11, "s", clip(d.detail(), 28))
+		c.text(xDevice+18, c.y+34, 11, "s", clip(d.detail(), 29))
 	}
 	c.raw("</g>")
 	if s := d.summary(); d.report == nil && !m.plan {
-		c.text(xPeer, c.y+19, 14, "b "+d.state.id(), s)
+		c.text(xPeer, c.y+18, 14, "b "+d.state.id(), s)
 	}
 	for i, p := range d.ports {
 		y := c.y + 3 + i*portHeight
@@ -132,18 +132,18 @@ func (d *device) detail() string {
 }
 
 func (c *canvas) port(m *Model, p *port, y int) {
-	c.rect(xPort, y+2, 56, 16, "f-"+p.state.id())
-	c.text(xPort+28, y+14, 12, "m", clip(p.ifc.Name, 8))
+	c.rect(xPort, y+1, 56, 16, "f-"+p.state.id())
+	c.text(xPort+28, y+13, 12, "m", clip(p.ifc.Name, 8))
 	if p.state >= warn {
-		c.symbol(xPort+60, y+3, 14, p.state)
+		c.symbol(xPort+60, y+2, 14, p.state)
 	}
-	if p.problem != nil {
-		c.number(xMark, y+10, 9, p.problem)
+	if len(p.problems) > 0 {
+		c.number(xMark, y+9, 8, p.problems[0])
 	}
 	if p.found != "" {
-		c.text(xSwitch, y+14, 12, "b warn", "is on "+clip(p.found, 17))
+		c.text(xSwitch, y+13, 12, "b warn", clip(p.foundShort(), 20))
 	} else if p.belongs != "" {
-		c.text(xSwitch, y+14, 12, "s", clip(p.belongs, 22))
+		c.text(xSwitch, y+13, 12, "s", clip(p.belongs, 22))
 	}
 	if len(p.ends) == 0 || p.device.report == nil && !m.plan {
 		return
@@ -157,19 +157,19 @@ func (c *canvas) port(m *Model, p *port, y int) {
 		if e.state >= warn {
 			class = e.state.id()
 		}
-		c.text(xPeer, y+14, 12, class, clip(text, 56))
+		c.text(xPeer, y+13, 12, class, clip(text, 50))
+		return
+	}
+	if m.plan {
+		c.text(xPeer, y+13, 12, "s", clip("to "+some(p.peers(), 2), 50))
 		return
 	}
 	ends := p.worst()
 	for i, e := range ends[:min(len(ends), maxCells)] {
-		c.raw(`<use href="#c-%s" transform="translate(%d %d)"/>`, e.state.id(), xPeer+7*i, y+2)
+		c.raw(`<use href="#c-%s" transform="translate(%d %d)"/>`, e.state.id(), xPeer+7*i, y+1)
 	}
-	text := fmt.Sprintf("%d links", len(ends))
-	if !m.plan {
-		proved, _ := p.proved()
-		text = fmt.Sprintf("%d/%d", proved, len(ends))
-	}
-	c.text(xPeer+7*min(len(ends), maxCells)+6, y+14, 12, "s", text)
+	proved, links := p.proved()
+	c.text(xPeer+7*min(links, maxCells)+6, y+13, 12, "s", fmt.Sprintf("%d/%d", proved, links))
 }
 
 // cables draws those of the rack's cables that a person can follow: the wrong
@@ -200,8 +200,8 @@ func (c *canvas) cables(r *rack, at map[*port]int) {
 		}
 	}
 	for _, p := range r.problems[:min(len(r.problems), maxCards)] {
-		if len(p.ends) > 8 {
-			continue
+		if len(p.ends) > 8 || len(p.dead) > 0 {
+			continue // what is to be done is at one place
 		}
 		for _, e := range p.ends {
 			if e.seen != nil {
@@ -214,7 +214,11 @@ func (c *canvas) cables(r *rack, at map[*port]int) {
 	}
 	if len(direct) <= maxCables {
 		for _, e := range direct {
-			arc("cable", e.own, e.peer)
+			class := "cable"
+			if e.silent() || e.peer.ends[0].silent() {
+				class = "missing"
+			}
+			arc(class, e.own, e.peer)
 		}
 	}
 }
@@ -226,7 +230,7 @@ func (c *canvas) arc(class string, y1, y2 int) {
 		x = xArc + 14 + min(100, (y2-y1)/4)
 	}
 	c.raw(`<path class="%s" d="M%d %dC%d %d %d %d %d %d"/>`, class, xArc, y1, x, y1, x, y2, xArc, y2)
-	if class != "cable" {
+	if class == "found" || class == "belongs" {
 		c.raw(`<circle cx="%d" cy="%d" r="4" class="%s"/><circle cx="%d" cy="%d" r="4" class="%s"/>`, xArc, y1, ends(class), xArc, y2, ends(class))
 	}
 }

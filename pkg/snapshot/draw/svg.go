@@ -22,9 +22,9 @@ text{font-family:"DejaVu Sans",Verdana,Helvetica,Arial,sans-serif;fill:#0f172a}
 .s{fill:#475569}.b{font-weight:bold}.m{text-anchor:middle}.e{text-anchor:end}.w{fill:#fff}
 .bad{fill:#b91c1c}.waits{fill:#92400e}.warn{fill:#92400e}.unheard{fill:#475569}.good{fill:#166534}
 .f-bad{fill:#fee2e2;stroke:#b91c1c}.f-waits{fill:#fef9c3;stroke:#ca8a04}.f-warn{fill:#ffedd5;stroke:#c2410c}
-.f-unheard{fill:#f1f5f9;stroke:#64748b;stroke-dasharray:3 2}.f-good{fill:#dcfce7;stroke:#15803d}.f-plain{fill:#f8fafc;stroke:#94a3b8}
+.f-unheard{fill:#f1f5f9;stroke:#64748b;stroke-dasharray:3 2}.f-good{fill:#dcfce7;stroke:#15803d}.f-plain{fill:#f8fafc;stroke:#94a3b8}.row{fill:#fff;stroke:#cbd5e1}
 .belongs{fill:none;stroke:#b91c1c;stroke-width:2.5;stroke-dasharray:7 5}.found{fill:none;stroke:#c2410c;stroke-width:3.5}
-.cable{fill:none;stroke:#94a3b8;stroke-width:1.2}
+.cable{fill:none;stroke:#94a3b8;stroke-width:1.2}.missing{fill:none;stroke:#a16207;stroke-width:1.2;stroke-dasharray:2 4}
 </style>
 <defs>
 <g id="good"><circle cx="8" cy="8" r="7.5" fill="#15803d"/><path d="M4 8.3l2.8 2.9L12 5.2" fill="none" stroke="#fff" stroke-width="2.2"/></g>
@@ -37,7 +37,6 @@ text{font-family:"DejaVu Sans",Verdana,Helvetica,Arial,sans-serif;fill:#0f172a}
 <g id="c-waits"><rect x="0.5" y="2.5" width="5" height="11" fill="#fef9c3" stroke="#a16207"/><path d="M3 4v5" stroke="#713f12"/></g>
 <g id="c-warn"><path d="M3 1L6 15H0z" fill="#c2410c"/></g>
 <g id="c-unheard"><rect x="0.5" y="2.5" width="5" height="11" fill="none" stroke="#94a3b8" stroke-dasharray="2 1"/></g>
-<g id="c-plain"><rect x="0.5" y="2.5" width="5" height="11" fill="#f1f5f9" stroke="#94a3b8"/></g>
 </defs>
 `
 
@@ -75,9 +74,9 @@ func (c *canvas) rect(x, y, w, h int, class string) {
 
 // number draws the number of a problem.
 func (c *canvas) number(x, y, r int, p *problem) {
-	fill := "#b91c1c"
-	if p.state < waits {
-		fill = "#c2410c"
+	fill := map[state]string{bad: "#b91c1c", warn: "#c2410c"}[p.state]
+	if fill == "" {
+		fill = "#475569"
 	}
 	c.raw(`<circle cx="%d" cy="%d" r="%d" fill="%s"/>`, x, y, r, fill)
 	size := r + 3
@@ -114,7 +113,7 @@ func (c *canvas) head(m *Model, title string, racks []*rack) {
 			continue
 		}
 		label := fmt.Sprintf("%d %s", t.by[s], legend(s))
-		x -= 10*len(label) + 44
+		x -= 12*len(label) + 46
 		c.symbol(x, 16, 24, s)
 		c.text(x+31, 35, 18, "b "+s.id(), label)
 	}
@@ -140,8 +139,7 @@ func (c *canvas) cards(problems []*problem, place bool) {
 		h := 36 + 18*(len(lines)+len(do)) + 4
 		c.rect(20, c.y, c.width-40, h, "f-"+p.state.id())
 		c.number(44, c.y+24, 15, p)
-		title := fmt.Sprintf("%s  %s", p.code, p.title)
-		c.text(72, c.y+25, 17, "b", clip(title, c.width/11-10))
+		c.text(72, c.y+25, 17, "b", clip(p.headline(), c.width/11-10))
 		if place {
 			c.text(c.width-32, c.y+25, 14, "b e", clip("rack "+p.where(), 40))
 		}

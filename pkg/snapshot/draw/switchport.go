@@ -55,7 +55,7 @@ func bareText(s string) string {
 }
 
 func (m *Model) switchPort(chassis, name string) string {
-	return cmp.Or(m.chassis[chassis], chassis) + " port " + name
+	return harmless(cmp.Or(m.chassis[chassis], chassis) + " port " + name)
 }
 
 // switchPorts tells which ports are on another switch port than they belong.
@@ -87,6 +87,16 @@ func (m *Model) switchPorts() {
 		}
 		m.problems = append(m.problems, pr)
 	})
+}
+
+// foundShort is where a port is, without the switch if that is the right one.
+func (p *port) foundShort() string {
+	have, name, ok := strings.Cut(p.found, " port ")
+	want, _, _ := strings.Cut(p.belongs, " port ")
+	if ok && have == want {
+		return "is on port " + name
+	}
+	return "is on " + p.found
 }
 
 func (p *port) onSwitch() string {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-
-	"github.com/landfall-project/landfall/pkg/report"
 )
 
 // width of the tree, in characters: the console of a server.
@@ -162,11 +160,10 @@ func (c tally) String() string {
 	text := fmt.Sprintf("%d ok", c.by[good])
 	for _, s := range []state{bad, waits, warn, unheard} {
 		if c.by[s] > 0 {
-			word := map[state]string{bad: "BAD", waits: "wait for others", warn: "warn", unheard: "without report (?)"}[s]
-			text += fmt.Sprintf(", %d %s", c.by[s], word)
+			text += fmt.Sprintf(", %d %s", c.by[s], legend(s))
 		}
 	}
-	return text + fmt.Sprintf("; %d of %d required links proved", c.proved, c.required)
+	return text + fmt.Sprintf("; links proved %d/%d", c.proved, c.required)
 }
 
 // todo lists what is to be repaired, the gravest first.
@@ -174,13 +171,13 @@ func (t *tree) todo(problems []*problem, rack string) {
 	if len(problems) == 0 {
 		return
 	}
-	t.line(plain, "TO DO")
+	t.line(plain, "TO DO (the numbers stand beside the ports as well)")
 	for _, p := range problems[:min(len(problems), maxShown)] {
 		where := ""
 		if rack == "" {
 			where = " [rack " + p.where() + "]"
 		}
-		t.wrap(fmt.Sprintf("%3d  ", p.n), 5, fmt.Sprintf("%s %s%s", p.code, p.title, where), p.state)
+		t.wrap(fmt.Sprintf("%3d  ", p.n), 5, p.headline()+where, p.state)
 		for _, l := range p.lines {
 			t.wrap("       ", 9, l, plain)
 		}
@@ -204,8 +201,8 @@ func (p *problem) where() string {
 	return some(names, 3)
 }
 
-// rack writes one rack. One that is all right takes one line, unless all is to
-// be shown.
+// rack writes one rack. Among others it has only the devices to look at, unless
+// all are to be shown.
 func (t *tree) rack(r *rack) {
 	c := count([]*rack{r})
 	if t.m.plan {
@@ -213,18 +210,24 @@ func (t *tree) rack(r *rack) {
 	} else {
 		t.line(r.state, "%-4s rack %s  %s", r.state.word(), r.title(), c)
 	}
-	if len(r.switches) > 0 {
+	shown := r.devices
+	if several := len(t.m.racks) > 1 && t.o.Rack == ""; several && !t.o.All && !t.m.plan {
+		shown = nil
+		for _, d := range r.devices {
+			if d.state == bad || d.state == warn {
+				shown = append(shown, d)
+			}
+		}
+	}
+	if len(r.switches) > 0 && len(shown) > 0 {
 		var names []string
 		for _, w := range r.switches {
 			names = append(names, strings.TrimSpace(w.ID+" "+unit(w.Unit)))
 		}
-		t.wrap("       switches ", 8, some(names, 8), plain)
+		t.wrap("     switches ", 8, some(names, 8), plain)
 	}
-	if !t.m.plan && !t.o.All && t.o.Rack == "" && r.state == good {
-		return
-	}
-	for i, d := range r.devices {
-		t.device(d, i == len(r.devices)-1)
+	for i, d := range shown {
+		t.device(d, i == len(shown)-1)
 	}
 }
 
@@ -250,7 +253,7 @@ func (t *tree) device(d *device, last bool) {
 		}
 	}
 	t.line(d.state, "%-50s %s", text, d.summary())
-	if !t.o.All && !t.m.plan && d.state == good || d.dead && !t.o.All {
+	if !t.o.All && !t.m.plan && (d.state != bad && d.state != warn || d.dead) {
 		return
 	}
 	var shown []*port
@@ -273,8 +276,23 @@ func (d *device) summary() string {
 		return "no answer"
 	case d.report == nil:
 		return "no report"
+	case d.state == waits:
+		return fmt.Sprintf("%d of %d proved; see %s", d.report.Proved, d.report.Required, d.sees())
 	}
 	return fmt.Sprintf("%d of %d proved", d.report.Proved, d.report.Required)
+}
+
+// sees are the numbers of the problems that a device waits for.
+func (d *device) sees() string {
+	var all []string
+	for _, p := range d.ports {
+		for _, q := range p.problems {
+			if n := fmt.Sprintf("(%d)", q.n); !slices.Contains(all, n) && q.state == bad {
+				all = append(all, n)
+			}
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 func (t *tree) port(p *port, below string, last bool) {
@@ -283,8 +301,8 @@ func (t *tree) port(p *port, below string, last bool) {
 		branch = "`-- "
 	}
 	text := fmt.Sprintf("%-4s %s%s%-5s", p.state.word(), below, branch, p.ifc.Name)
-	if p.problem != nil && p.state >= warn {
-		text += fmt.Sprintf(" (%d)", p.problem.n)
+	if len(p.problems) > 0 && p.state >= warn {
+		text += fmt.Sprintf(" (%d)", p.problems[0].n)
 	}
 	if p.belongs != "" {
 		text += " on " + p.belongs
@@ -305,13 +323,14 @@ func (t *tree) port(p *port, below string, last bool) {
 		return
 	}
 	for i, e := range p.worst() {
+		if e.state < warn && !t.o.All {
+			return
+		}
 		if i == 3 && !t.o.All {
 			t.line(plain, "%s", strings.Repeat(" ", 17)+"...")
-			break
+			return
 		}
-		if e.state >= warn || t.o.All {
-			t.line(e.state, "%s%-4s %s", strings.Repeat(" ", 12), e.state.word(), e.told())
-		}
+		t.line(e.state, "%s%-4s %s", strings.Repeat(" ", 12), e.state.word(), e.told())
 	}
 }
 
@@ -343,20 +362,4 @@ func (p *port) worst() []*end {
 		return cmp.Or(cmp.Compare(y.state, x.state), natural(x.peer.name(), y.peer.name()))
 	})
 	return all
-}
-
-// word is the verdict on a link.
-func (e *end) word() string {
-	switch v := e.verdict; {
-	case v == nil:
-		return "no report"
-	case v.Waived != "" && !proof(v):
-		return "waived: " + v.Waived
-	case e.seen != nil:
-		return v.Verdict + ", " + e.seen.name() + " is there"
-	case v.Code == report.LinkNoCarrier:
-		return "no carrier"
-	default:
-		return v.Verdict
-	}
 }
