@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -179,6 +180,10 @@ func contradictions() map[string]struct {
 		"DHCP device by chance": {func(s *Sources) { s.Plans[0].Devices[2].DHCPDevice = "r07-u12" }, "r07-u13: dhcp_device: r07-u12 does not serve it"},
 		"quarantine in use": {func(s *Sources) { s.Plans[0].Devices[0].DHCP.Quarantine.First = "10.0.7.6" },
 			"r07-u01: dhcp.quarantine: 10.0.7.6 is taken by r07-u15/eth0"},
+		"quarantines overlap": {func(s *Sources) {
+			d := &s.Plans[0].Devices[1]
+			d.Roles, d.DHCP = []Role{RoleDHCP}, &DHCPService{Serves: "region", Quarantine: &Quarantine{First: "10.0.7.209", Last: "10.0.7.220"}}
+		}, "r07-u12: dhcp.quarantine shares addresses with that of r07-u01"},
 		"MTU at both ends": {func(s *Sources) { port(s, 1, 2).MTU, port(s, 2, 1).MTU = 1500, 9000 },
 			"link r07-u12/eth2 - r07-u13/eth1: has an MTU of 1500 at one end and 9000 at the other"},
 		"no root": {func(s *Sources) { s.Plans[0].Defaults = nil }, "r07-u12: volumes: a server has exactly one root, found 0"},
@@ -280,5 +285,40 @@ func TestAssembleNotes(t *testing.T) {
 		if n != 2 {
 			t.Errorf("%s has %d neighbors on the switch, want 2", s.Device.ID, n)
 		}
+	}
+}
+
+// TestSlicesAgree: what a device's slice says of a link, its neighbor's says
+// too; every server's addresses are a lease of its DHCP device.
+func TestSlicesAgree(t *testing.T) {
+	doc, _, err := Assemble(regionSources(t, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]*Slice{}
+	for s := range doc.Slices() {
+		all[s.Device.ID] = s
+	}
+	links, leases := 0, 0
+	for id, s := range all {
+		for _, n := range s.Neighbors {
+			peer := all[n.Device]
+			back := Neighbor{Device: id, Interface: n.PeerInterface, PeerInterface: n.Interface, AKName: s.Device.AKName, Link: n.Link, Check: n.Check}
+			if n.AKName != peer.Device.AKName || !slices.Contains(peer.Neighbors, back) {
+				t.Errorf("%s expects %+v, whose slice does not say the same", id, n)
+			}
+			links++
+		}
+		if s.DHCPDevice == "" {
+			continue
+		}
+		for _, l := range all[s.DHCPDevice].DHCP.Leases {
+			if l.Device == id && l.MAC == s.findInterface(l.Interface).MAC && slices.Equal(l.Addresses, s.findInterface(l.Interface).Addresses) {
+				leases++
+			}
+		}
+	}
+	if links != 2*len(doc.Links) || leases != len(all)-2 {
+		t.Errorf("%d ends of %d links, %d leases of %d devices", links, len(doc.Links), leases, len(all))
 	}
 }

@@ -173,6 +173,7 @@ func (d *Document) checkDHCP(c *checker, k *cutter) {
 			}
 		}
 	}
+	var pools []pool
 	for i := range d.Devices {
 		e := &d.Devices[i]
 		c.device = e.ID
@@ -180,7 +181,10 @@ func (d *Document) checkDHCP(c *checker, k *cutter) {
 			c.add("dhcp", "belongs to a device of role dhcp, and to no other")
 		}
 		if e.DHCP != nil {
-			e.DHCP.check(c, addrs)
+			c.oneOf("dhcp.serves", e.DHCP.Serves, "region", "rack")
+			e.DHCP.Boot.check(c)
+			e.DHCP.Quarantine.check(c, addrs)
+			pools = append(pools, e.pools()...)
 		}
 		if e.DHCPDevice == "" {
 			continue
@@ -192,23 +196,39 @@ func (d *Document) checkDHCP(c *checker, k *cutter) {
 		}
 	}
 	c.device = ""
+	checkPools(c, pools)
 }
 
-// check looks at a service; addrs holds the addresses of the region and of the
-// pools so far, with their owners.
-func (s *DHCPService) check(c *checker, addrs map[string]string) {
-	c.oneOf("dhcp.serves", s.Serves, "region", "rack")
-	s.Boot.check(c)
-	s.Quarantine.check(c, addrs)
-	if s.Quarantine == nil {
-		return
+// pool is the quarantine of a device.
+type pool struct {
+	device      string
+	first, last netip.Addr
+}
+
+// pools is the device's pool, or none: what is no range was said already.
+func (e *DeviceEntry) pools() []pool {
+	q := e.DHCP.Quarantine
+	if q == nil {
+		return nil
 	}
-	first, err1 := netip.ParseAddr(s.Quarantine.First)
-	last, err2 := netip.ParseAddr(s.Quarantine.Last)
-	if err1 != nil || err2 != nil || !first.Is4() {
-		return // said already
+	first, err1 := netip.ParseAddr(q.First)
+	last, err2 := netip.ParseAddr(q.Last)
+	if err1 != nil || err2 != nil {
+		return nil
 	}
-	for a, n := first, 0; !last.Less(a) && n < maxQuarantine; a, n = a.Next(), n+1 {
-		addrs[a.String()] = "the quarantine of " + c.device
+	return []pool{{e.ID, first, last}}
+}
+
+// checkPools finds pools that share addresses.
+func checkPools(c *checker, pools []pool) {
+	slices.SortStableFunc(pools, func(x, y pool) int { return x.first.Compare(y.first) })
+	var far pool // the one that reaches farthest so far
+	for _, p := range pools {
+		if far.device != "" && !far.last.Less(p.first) {
+			c.add(p.device, "dhcp.quarantine shares addresses with that of %s", far.device)
+		}
+		if far.device == "" || far.last.Less(p.last) {
+			far = p
+		}
 	}
 }
