@@ -119,7 +119,7 @@ func sealedDevice(t testing.TB) (*fleet, *machine, []byte) {
 	return f, m, slice
 }
 
-func wantCode(t *testing.T, what string, err error, want report.Code) {
+func wantCode(t testing.TB, what string, err error, want report.Code) {
 	t.Helper()
 	var problem *report.Problem
 	if !errors.As(err, &problem) || problem.Code != want {

@@ -312,6 +312,11 @@ func (f *fleet) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []i
 // over it.
 func (f *fleet) attestedConn(q kekclient.Quoter) (*tls.Conn, []byte) {
 	f.t.Helper()
+	return f.attestedConnFor(q, kekproto.Request{Op: kekproto.OpRelease, Slice: 1})
+}
+
+func (f *fleet) attestedConnFor(q kekclient.Quoter, r kekproto.Request) (*tls.Conn, []byte) {
+	f.t.Helper()
 	config, err := kekclient.TLSConfig(f.ca(), testMember)
 	if err != nil {
 		f.t.Fatal(err)
@@ -330,11 +335,15 @@ func (f *fleet) attestedConn(q kekclient.Quoter) (*tls.Conn, []byte) {
 		f.t.Fatal(err)
 	}
 	defer pair.Wipe()
-	raw, err := json.Marshal(&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpRelease, Device: testDevice, HPKEPublic: pair.Public(), Slice: 1})
+	r.Protocol, r.Device = kekproto.Version, testDevice
+	if r.Op.Secret() {
+		r.HPKEPublic = pair.Public()
+	}
+	raw, err := json.Marshal(&r)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	quote, err := q.Quote(attest.Qualify(kekproto.OpRelease.Label(), exporter, raw))
+	quote, err := q.Quote(attest.Qualify(r.Op.Label(), exporter, raw))
 	if err != nil {
 		f.t.Fatal(err)
 	}

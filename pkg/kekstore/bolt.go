@@ -21,8 +21,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// MaxValue bounds a value, in bytes: a signed slice is the largest.
-const MaxValue = 512 << 10
+// MaxValue bounds a value, in bytes: the signed slice of a DHCP device is
+// the largest.
+const MaxValue = 2 << 20
 
 // The file's buckets and the keys of its meta bucket.
 const (
