@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -22,5 +25,61 @@ func TestProvisionPostsCapture(t *testing.T) {
 	}
 	if want := "port eth0 52:54:00:00:00:01 carrier, hears nobody"; !strings.Contains(s.out.String(), want) {
 		t.Errorf("seal did not say %q:\n%s", want, &s.out)
+	}
+}
+
+// TestSnapshotOfTheFleet: what the fleet recorded of a provisioned device is
+// all that a snapshot needs beside a plan, and the fleet takes the slices that
+// follow, and their amendments.
+func TestSnapshotOfTheFleet(t *testing.T) {
+	s := newStation(t)
+	s.images()
+	s.provision()
+	info, fleet := s.record(), s.fleet()
+	c, err := snapshot.ParseCapture(info.Capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	region, err := snapshot.ParsePlan([]byte(`{"type": "landfall.dev/plan/v1",
+		"defaults": {"volumes": [{"name": "root", "use": "root", "need": "required"}]},
+		"devices": [{"id": "` + testDevice + `", "interfaces": [{"name": "eth0", "addresses": ["10.0.0.2/24"]}]}], "links": []}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, _, err := snapshot.Assemble(snapshot.Sources{
+		Region: &snapshot.Region{Name: "north", Members: fleet.Members}, CA: fleet.CA, Plans: []*snapshot.Plan{region}, Captures: []*snapshot.Capture{c},
+		Keys: map[string]snapshot.TPMKeys{testDevice: {EKName: info.EKName, AKName: info.AKName, SRKName: info.SRKName, SRKPublic: info.SRKPublic}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := signed.ParseSigner(s.read("region/offline/root.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(d *snapshot.Document) {
+		t.Helper()
+		for sl := range d.Slices() {
+			msg, err := snapshot.SignSlice(sl, signer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.must("POST", "/v1/slices", &kekproto.Document{Note: msg}, nil)
+		}
+	}
+	add(doc)
+	for want := uint64(2); want < 4; want++ {
+		change := snapshot.Change{MACs: map[snapshot.Port]string{{Device: testDevice, Interface: "eth0"}: fmt.Sprintf("52:54:00:00:99:%02x", want)}}
+		edited, err := change.Apply(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if doc, _, err = snapshot.Amend(doc, edited, "NIC replaced"); err != nil {
+			t.Fatal(err)
+		}
+		add(doc)
+		if got := s.record().Slice; got != want {
+			t.Errorf("the fleet holds slice %d, want %d", got, want)
+		}
 	}
 }
