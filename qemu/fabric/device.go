@@ -29,6 +29,7 @@ type Device struct {
 	Sent    []time.Duration // when it sent a datagram
 
 	net    *Network
+	names  map[string]string // the kernel's names of the slice's ports, where they differ; "": it is not there
 	state  linkcheck.State
 	wake   time.Time
 	boots  int
@@ -60,6 +61,38 @@ func (n *Network) Add(c linkcheck.Config, tpm *TPM) *Device {
 		n.address[linkcheck.End{Device: c.Device, Interface: p.Name}] = netip.AddrPortFrom(netip.AddrFrom16(a), linkcheck.Port)
 	}
 	return d
+}
+
+// Rename says what the kernel calls one of the slice's ports, which its MAC
+// address tells: cables end at the kernel's ports. "" takes the port away, as if
+// its card had been replaced by one that the slice does not know.
+func (d *Device) Rename(port, kernel string) {
+	if d.names == nil {
+		d.names = map[string]string{}
+	}
+	d.names[port] = kernel
+	if kernel != "" {
+		d.net.address[d.end(port)] = d.net.address[E(d.Config.Device, port)]
+	}
+}
+
+// end is where the cable of one of the slice's ports is plugged in.
+func (d *Device) end(port string) linkcheck.End {
+	if kernel, ok := d.names[port]; ok {
+		port = kernel
+	}
+	return E(d.Config.Device, port)
+}
+
+// port is the slice's name of one of the kernel's ports; "" for a card that the
+// slice does not know.
+func (d *Device) port(kernel string) string {
+	for _, p := range d.Config.Ports {
+		if kernel != "" && d.end(p.Name).Interface == kernel {
+			return p.Name
+		}
+	}
+	return ""
 }
 
 // Device returns a device by its ID.
@@ -129,7 +162,7 @@ func (d *Device) Leave(after time.Duration) {
 // powered tells this device's ports, and those at the other ends of its cables.
 func (d *Device) powered() {
 	for _, p := range d.Config.Ports {
-		e := linkcheck.End{Device: d.Config.Device, Interface: p.Name}
+		e := d.end(p.Name)
 		d.net.carriers(e)
 		if other, ok := d.net.Other(e); ok {
 			d.net.carriers(other)
@@ -137,10 +170,12 @@ func (d *Device) powered() {
 	}
 }
 
-// carrier tells the machine if a port's carrier has come or gone.
-func (d *Device) carrier(name string) {
-	now := d.net.carrier(linkcheck.End{Device: d.Config.Device, Interface: name})
-	if !d.On || now == d.up[name] {
+// carrier tells the machine if the carrier of one of the kernel's ports has come
+// or gone.
+func (d *Device) carrier(kernel string) {
+	name := d.port(kernel)
+	now := d.net.carrier(E(d.Config.Device, kernel))
+	if name == "" || !d.On || now == d.up[name] {
 		return
 	}
 	d.up[name] = now
@@ -151,8 +186,10 @@ func (d *Device) carrier(name string) {
 	}
 }
 
-func (d *Device) receive(iface string, from netip.AddrPort, b []byte) {
-	d.do(d.Machine.Receive(d.net.now, iface, from, b))
+func (d *Device) receive(kernel string, from netip.AddrPort, b []byte) {
+	if name := d.port(kernel); name != "" {
+		d.do(d.Machine.Receive(d.net.now, name, from, b))
+	}
 }
 
 // do carries out what the machine says.
@@ -162,7 +199,7 @@ func (d *Device) do(o linkcheck.Output) {
 	}
 	for _, s := range o.Send {
 		d.Sent = append(d.Sent, d.net.Now())
-		d.net.send(linkcheck.End{Device: d.Config.Device, Interface: s.Interface}, s)
+		d.net.send(d.end(s.Interface), s)
 	}
 	d.alarm(o.Wake)
 	if len(o.Changed) > 0 {
