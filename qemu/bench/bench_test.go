@@ -68,11 +68,13 @@ func TestPage(t *testing.T) {
 		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
 		forms: []form{{"UKI", 5 * time.Second, 7 * time.Second, 9 * time.Second}},
 		fleet: loads, memory: tooMuch,
+		links: []load{{"Region", 40, map[string]float64{"s-to-ready": 9.2, "datagrams/device": 17.9}}},
+		dhcp:  []load{{"Discover", 4000, map[string]float64{"served": 4000, "s-to-served": 1.1}}},
 	}
 	page := f.page(5)
 	early := (&figures{ours: f.ours, floor: f.floor, tpm: f.tpm, sizes: f.sizes, loadLater: notMeasured}).page(5)
-	if n := strings.Count(early, notMeasured); n != 4 || strings.Contains(early, "| smallest memory") {
-		t.Errorf("the page of a run that ended early says %d times that something is missing, want 4:\n%s", n, early)
+	if n := strings.Count(early, notMeasured); n != 5 || strings.Contains(early, "| smallest memory") {
+		t.Errorf("the page of a run that ended early says %d times that something is missing, want 5:\n%s", n, early)
 	}
 	for _, want := range []string{
 		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
@@ -80,6 +82,7 @@ func TestPage(t *testing.T) {
 		"| 8.0 × | ≥ 8 × | met |",
 		"| UKI | 5.00 s | 7.00 s (2.00 s) | 9.00 s |",
 		"| smallest memory | more than 256 MiB | ≤ 160 MiB | **missed**",
+		"| 40 | 9.2 s | 17.9 |", "| 4000 | 4000 | 1.10 s |",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -14,45 +15,47 @@ import (
 // fleetCommand measures the key server and Debian's tangd in one run.
 var fleetCommand = []string{"go", "test", "-run", "^$", "-bench", "Release|Tang", "-benchtime", "2000x", "./pkg/kekserver"}
 
-// load is a server under a number of clients.
+// load is what a benchmark measured at one size.
 type load struct {
-	server  string // "Release" or "Tang"
-	clients int
+	server  string             // such as "Release" or "Tang"
+	clients int                // or devices
 	metrics map[string]float64 // by unit
 }
 
-func measureFleet(ctx context.Context) ([]load, error) {
+// measureLoads runs a benchmark command and reads what it prints.
+func measureLoads(ctx context.Context, command []string) ([]load, error) {
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, fleetCommand[0], fleetCommand[1:]...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	fmt.Println(strings.Join(fleetCommand, " "))
+	fmt.Println(strings.Join(command, " "))
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("key server benchmarks: %w\n%s", err, out.String())
+		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out.String())
 	}
 	fmt.Print(out.String())
 	return parseLoads(out.String())
 }
 
-// parseLoads reads lines of the Go benchmark format: name, iterations, then
-// pairs of value and unit.
+// loadLine is a line of the Go benchmark format: name, iterations, then pairs of
+// value and unit. -2 behind the name is GOMAXPROCS.
+var loadLine = regexp.MustCompile(`^Benchmark(\w+)/(?:clients|devices)=(\d+)(?:-\d+)?\s+\d+\s+(.*)$`)
+
 func parseLoads(text string) ([]load, error) {
 	var loads []load
 	for sc := bufio.NewScanner(strings.NewReader(text)); sc.Scan(); {
-		name, rest, ok := strings.Cut(sc.Text(), "/clients=")
-		if !ok {
+		m := loadLine.FindStringSubmatch(sc.Text())
+		if m == nil {
 			continue
 		}
-		words := strings.Fields(rest)
-		if len(words)%2 != 0 || len(words) < 4 {
+		words := strings.Fields(m[3])
+		if len(words)%2 != 0 || len(words) < 2 {
 			return nil, fmt.Errorf("benchmark line %q has a value without a unit", sc.Text())
 		}
-		clients, _, _ := strings.Cut(words[0], "-") // -2 is GOMAXPROCS
-		n, err := strconv.Atoi(clients)
+		n, err := strconv.Atoi(m[2])
 		if err != nil {
 			return nil, fmt.Errorf("benchmark line %q: %w", sc.Text(), err)
 		}
-		l := load{server: strings.TrimPrefix(name, "Benchmark"), clients: n, metrics: map[string]float64{}}
-		for i := 2; i < len(words); i += 2 {
+		l := load{server: m[1], clients: n, metrics: map[string]float64{}}
+		for i := 0; i < len(words); i += 2 {
 			if l.metrics[words[i+1]], err = strconv.ParseFloat(words[i], 64); err != nil {
 				return nil, fmt.Errorf("benchmark line %q: %w", sc.Text(), err)
 			}

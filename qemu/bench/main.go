@@ -51,6 +51,7 @@ type figures struct {
 	sizes       []size
 	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
+	links, dhcp []load
 
 	loadBegan, loadLater string // load averages over a minute
 }
@@ -60,6 +61,7 @@ func run(ctx context.Context, args []string) error {
 	out := flags.String("o", "docs/performance.md", "where the page goes")
 	runs := flags.Int("runs", 5, "boots of each kind")
 	sealed := flags.String("sealed", "", "a sealed server of an earlier run")
+	network := flags.Bool("network", false, "measure links and DHCP only, and put them onto the page that is there")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -67,7 +69,10 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("it makes network namespaces, disks and a Debian root, and so must be root: sudo make bench")
 	}
 	if flags.NArg() > 0 || *runs < 1 {
-		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR]")
+		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR] [-network]")
+	}
+	if *network {
+		return new(figures).networkOnly(ctx, *out)
 	}
 	f := &figures{loadBegan: loadAverage(), loadLater: notMeasured}
 	// The page is written after each part: a run that ends early leaves what it
@@ -90,7 +95,13 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	// The key server shares the machine with nothing.
-	if f.fleet, err = measureFleet(ctx); err != nil {
+	if f.fleet, err = measureLoads(ctx, fleetCommand); err != nil {
+		return err
+	}
+	if err := save(); err != nil {
+		return err
+	}
+	if err := f.measureNetwork(ctx); err != nil {
 		return err
 	}
 	return save()

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// The commands that measure how a region comes up: its links in virtual time,
+// and the real DHCP server.
+var (
+	linksCommand = []string{"go", "test", "-run", "^$", "-bench", "Region", "-benchtime", "1x", "./qemu/fabric"}
+	dhcpCommand  = []string{"go", "test", "-run", "^$", "-bench", "Discover", "-benchtime", "1x", "./pkg/dhcpserve"}
+)
+
+// networkHeading begins the last section of the page, which is measured
+// without virtual machines and can be made anew by itself.
+const networkHeading = "## Links and addresses\n"
+
+// measureNetwork measures links and the DHCP server.
+func (f *figures) measureNetwork(ctx context.Context) (err error) {
+	if f.links, err = measureLoads(ctx, linksCommand); err != nil {
+		return err
+	}
+	f.dhcp, err = measureLoads(ctx, dhcpCommand)
+	return err
+}
+
+// networkOnly puts a new last section onto a page that is there.
+func (f *figures) networkOnly(ctx context.Context, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := f.measureNetwork(ctx); err != nil {
+		return err
+	}
+	before, _, _ := strings.Cut(string(text), networkHeading)
+	var b strings.Builder
+	b.WriteString(before)
+	f.networkTable(&b)
+	return os.WriteFile(file, []byte(b.String()), 0o644)
+}
+
+func (f *figures) networkTable(b *strings.Builder) {
+	b.WriteString(networkHeading + "\n")
+	if len(f.links) == 0 || len(f.dhcp) == 0 {
+		fmt.Fprintf(b, "%s.\n", notMeasured)
+		return
+	}
+	fmt.Fprintf(b, "`%s`, in virtual time: racks of 40, each with a DHCP device, all powered on within one second, 1 %% of the datagrams lost. "+
+		"A server has three links, a DHCP device one to each server of its rack. Ready: it and all its neighbors have proved their links. The figures of one device do not grow with its region.\n\n", strings.Join(linksCommand, " "))
+	b.WriteString("| devices | all ready after | datagrams sent by a device | most within 100 ms, server | most within 100 ms, DHCP device |\n|---|---|---|---|---|\n")
+	for _, l := range f.links {
+		fmt.Fprintf(b, "| %d | %.1f s | %.1f | %.0f | %.0f |\n", l.clients, l.metrics["s-to-ready"], l.metrics["datagrams/device"],
+			l.metrics["peak-server/100ms"], l.metrics["peak-dhcp/100ms"])
+	}
+	fmt.Fprintf(b, "\n`%s`: the real server on a real interface. So many machines ask within one second; every one must get its lease.\n\n", strings.Join(dhcpCommand, " "))
+	b.WriteString("| machines | served | after | CPU | p99 of an answer |\n|---|---|---|---|---|\n")
+	for _, l := range f.dhcp {
+		fmt.Fprintf(b, "| %d | %.0f | %.2f s | %.2f s | %.1f ms |\n", l.clients, l.metrics["served"], l.metrics["s-to-served"], l.metrics["cpu-s"], l.metrics["p99-ms"])
+	}
+}
