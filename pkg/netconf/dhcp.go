@@ -79,15 +79,30 @@ type Config struct {
 // offer. Of several servers the one with the expected lease wins, in whatever
 // order they answer.
 func DHCP(ctx context.Context, link Link, cfg Config) (*Lease, error) {
-	conn, err := packet.Listen(&net.Interface{Index: link.Index, Name: link.Name, HardwareAddr: link.MAC},
+	return (&client{link: link, cfg: cfg}).run(ctx)
+}
+
+type client struct {
+	conn  *packet.Conn
+	link  Link
+	cfg   Config
+	wrong *WrongLeaseError // the last one
+	named map[WrongLeaseError]bool
+	buf   [maxFrame]byte
+	// quarantine wants a quarantine lease, and nothing of cfg.
+	quarantine bool
+}
+
+func (c *client) run(ctx context.Context) (*Lease, error) {
+	conn, err := packet.Listen(&net.Interface{Index: c.link.Index, Name: c.link.Name, HardwareAddr: c.link.MAC},
 		packet.Datagram, unix.ETH_P_IP, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open a packet socket on %s: %w", link.Name, err)
+		return nil, fmt.Errorf("open a packet socket on %s: %w", c.link.Name, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	defer stop()
-	c := &client{conn: conn, link: link, cfg: cfg}
+	c.conn = conn
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		lease, err := c.attempt(ctx, jitter(wait))
 		if err != nil {
@@ -100,15 +115,6 @@ func DHCP(ctx context.Context, link Link, cfg Config) (*Lease, error) {
 			return nil, c.failure(ctx)
 		}
 	}
-}
-
-type client struct {
-	conn  *packet.Conn
-	link  Link
-	cfg   Config
-	wrong *WrongLeaseError // the last one
-	named map[WrongLeaseError]bool
-	buf   [maxFrame]byte
 }
 
 func (c *client) failure(ctx context.Context) error {
@@ -160,7 +166,7 @@ func (c *client) collect(ctx context.Context, xid dhcpv4.TransactionID, patience
 		if a.kind == dhcpv4.MessageTypeNak {
 			continue
 		}
-		diff := c.cfg.Want.Match(&a.lease)
+		diff := c.differs(a)
 		if diff == "" {
 			return a, nil
 		}
@@ -172,6 +178,14 @@ func (c *client) collect(ctx context.Context, xid dhcpv4.TransactionID, patience
 			end = grace
 		}
 	}
+}
+
+// differs tells how an offer is not the one wanted; "" when it is.
+func (c *client) differs(a *answer) string {
+	if c.quarantine {
+		return notQuarantine(a)
+	}
+	return c.cfg.Want.Match(&a.lease)
 }
 
 func (c *client) note(a *answer, diff string) {
@@ -200,7 +214,7 @@ func (c *client) acknowledged(ctx context.Context, xid dhcpv4.TransactionID, off
 			return nil, nil
 		case a.kind == dhcpv4.MessageTypeAck:
 			// A server that offers one thing and grants another is wrong too.
-			if a.lease.Address != offer.lease.Address || a.lease.Router != offer.lease.Router {
+			if a.lease.Address != offer.lease.Address || a.lease.Router != offer.lease.Router || c.quarantine && notQuarantine(a) != "" {
 				c.note(a, fmt.Sprintf("%s after it offered %s", a.lease.Address, offer.lease.Address))
 				return nil, nil
 			}
@@ -212,6 +226,10 @@ func (c *client) acknowledged(ctx context.Context, xid dhcpv4.TransactionID, off
 func (c *client) take(a *answer) *Lease {
 	l := a.lease
 	l.Link, l.Got = c.link, time.Now()
+	if c.quarantine {
+		// The routes replace the router (RFC 3442, "DHCP Client Behavior").
+		l.Router, l.Routes, l.Duration = netip.Addr{}, a.routes, max(a.time, minQuarantine)
+	}
 	return &l
 }
 
@@ -254,8 +272,10 @@ func (c *client) discover() (*dhcpv4.DHCPv4, error) {
 		dhcpv4.WithHwAddr(c.link.MAC),
 		dhcpv4.WithBroadcast(true),
 		dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter),
-		dhcpv4.WithGeneric(dhcpv4.OptionRapidCommit, nil),
+		c.options(),
+	}
+	if !c.quarantine {
+		mods = append(mods, dhcpv4.WithGeneric(dhcpv4.OptionRapidCommit, nil))
 	}
 	if w := c.cfg.Want.Address; w.IsValid() {
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(w.Addr().AsSlice())))
@@ -267,13 +287,21 @@ func (c *client) discover() (*dhcpv4.DHCPv4, error) {
 	return m, nil
 }
 
+// options are those that the client looks at (RFC 2132, 9.8).
+func (c *client) options() dhcpv4.Modifier {
+	if c.quarantine {
+		return dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask)
+	}
+	return dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter)
+}
+
 func (c *client) request(discover *dhcpv4.DHCPv4, offer *answer) (*dhcpv4.DHCPv4, error) {
 	m, err := dhcpv4.New(
 		dhcpv4.WithTransactionID(discover.TransactionID),
 		dhcpv4.WithHwAddr(c.link.MAC),
 		dhcpv4.WithBroadcast(true),
 		dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter),
+		c.options(),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.server.AsSlice())),
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.lease.Address.Addr().AsSlice())),
 	)

@@ -102,6 +102,9 @@ type answer struct {
 	kind   dhcpv4.MessageType // offer, ack or nak
 	lease  Lease
 	server netip.Addr // option 54
+	// Of quarantine leases only:
+	routes []Route       // option 121
+	time   time.Duration // option 51, as it is
 }
 
 // parseAnswer checks that a packet answers the transaction of this port, and
@@ -132,6 +135,7 @@ func parseAnswer(b []byte, mac net.HardwareAddr, xid dhcpv4.TransactionID) (*ans
 	if !usable(ip) || bits != 32 || !a.server.IsValid() {
 		return nil, errNotOurs
 	}
+	a.routes, a.time = parseRoutes(m.Options.Get(dhcpv4.OptionClasslessStaticRoute)), m.IPAddressLeaseTime(minQuarantine)
 	a.lease = Lease{Address: netip.PrefixFrom(ip, ones), Server: a.server,
 		// A server that lends for a moment must not make a machine ask for ever.
 		Duration: max(m.IPAddressLeaseTime(time.Hour), minLease)}
