@@ -12,6 +12,10 @@ func (a *assembler) heardDevices() {
 			ifc := &a.devices[id].Interfaces[i]
 			_, heard := a.heardAt(id, ifc)
 			for _, h := range heard {
+				if h.System == id {
+					a.note("%s/%s hears %s of the same device: a cable between its own ports, or a switch that forwards LLDP", id, ifc.Name, h.port())
+					continue
+				}
 				if p, ok := a.peer(Port{id, ifc.Name}, h); ok {
 					hears[[2]Port{{id, ifc.Name}, p}] = true
 				}

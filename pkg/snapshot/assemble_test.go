@@ -262,12 +262,14 @@ func TestAssembleNotes(t *testing.T) {
 	src := rackSources(t)
 	src.Captures[1].Ports[0].Heard = nil
 	src.Captures[2].Ports[0].Carrier = false
+	src.Captures[3].Ports[0].Heard = append(src.Captures[3].Ports[0].Heard, Heard{ChassisID: "local:r07-u14", PortID: "ifname:eth9", System: "r07-u14", Device: true})
 	src.Plans[0].Switches[0].Neighbors = 2
 	doc, notes, err := Assemble(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"r07-u13/eth0 had no carrier when it was captured", "r07-u12/eth0 heard no switch; it is planned on tor-7 port swp2"}
+	want := []string{"r07-u13/eth0 had no carrier when it was captured", "r07-u12/eth0 heard no switch; it is planned on tor-7 port swp2",
+		"r07-u14/eth0 hears eth9 of the same device: a cable between its own ports, or a switch that forwards LLDP"}
 	if diff := cmp.Diff(want, notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
