@@ -167,7 +167,10 @@ func rackOf40(g *region, rack string) {
 // brokenRack is a rack of 5 with two cables swapped and a dead device.
 func brokenRack() *Model {
 	g := rackOf5()
-	g.swapped()
+	for x, y := range map[string]string{"r07-u02 eth1": "r07-u03 eth1", "r07-u04 eth2": "r07-u03 eth2"} {
+		g.wrongPort(x, y)
+		g.wrongPort(y, x)
+	}
 	g.kill("r07-u01")
 	return g.model()
 }

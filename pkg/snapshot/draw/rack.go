@@ -225,9 +225,12 @@ func (c *canvas) cables(r *rack, at map[*port]int) {
 
 // arc draws a cable beside the rack; the farther, the wider.
 func (c *canvas) arc(class string, y1, y2 int) {
-	x := xArc + 20 + min(120, (y2-y1)/3)
-	if class == "found" {
-		x = xArc + 14 + min(100, (y2-y1)/4)
+	x := xArc + 20 + min(110, (y2-y1)/3)
+	switch class {
+	case "found":
+		x = xArc + 14 + min(90, (y2-y1)/4)
+	case "belongs":
+		x = xArc + 50 + min(90, (y2-y1)/3)
 	}
 	c.raw(`<path class="%s" d="M%d %dC%d %d %d %d %d %d"/>`, class, xArc, y1, x, y1, x, y2, xArc, y2)
 	if class == "found" || class == "belongs" {
@@ -250,9 +253,10 @@ func (c *canvas) legend() {
 		x += 44 + 8*len(text)
 	}
 	c.y += 26
-	c.raw(`<path class="belongs" d="M28 %dh40"/><path class="found" d="M280 %dh40"/>`, c.y+8, c.y+8)
-	c.text(76, c.y+13, 12, "", "belongs here, is not proved")
-	c.text(328, c.y+13, 12, "", "leads here now")
-	c.text(480, c.y+13, 12, "", "1/2: links proved. The numbers are those of the list above.")
+	c.raw(`<path class="found" d="M28 %[1]dh40"/><path class="belongs" d="M190 %[1]dh40"/><path class="missing" d="M346 %[1]dh40"/>`, c.y+8)
+	c.text(76, c.y+13, 12, "", "leads here now")
+	c.text(238, c.y+13, 12, "", "belongs here")
+	c.text(394, c.y+13, 12, "", "nothing heard")
+	c.text(520, c.y+13, 12, "", "1/2: links proved. The numbers are those of the list above.")
 	c.y += 28
 }

@@ -129,6 +129,9 @@ func (p *problem) swap() string {
 	if x.own.device == near.device {
 		a, b = x.own, near
 	}
+	if natural(a.name(), b.name()) > 0 {
+		a, b = b, a
+	}
 	if a.device == b.device {
 		return fmt.Sprintf("at %s, swap the cables in %s and %s", a.device.entry.ID, a.ifc.Name, b.ifc.Name)
 	}
