@@ -87,7 +87,7 @@ func (f *fleet) start() {
 	if f.wrap != nil {
 		server.WrapStore(f.wrap)
 	}
-	l := kekserver.Listeners{Devices: listen(f.t), Operators: listen(f.t)}
+	l := kekserver.Listeners{Devices: &smallBuffers{listen(f.t)}, Operators: listen(f.t)}
 	f.devices, f.operators = l.Devices.Addr().String(), l.Operators.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -137,6 +137,17 @@ func listen(t testing.TB) net.Listener {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// smallBuffers keeps the kernel from hiding a peer that does not read.
+type smallBuffers struct{ net.Listener }
+
+func (l *smallBuffers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.(*net.TCPConn).SetWriteBuffer(16 << 10)
 }
 
 func (f *fleet) file(name string) []byte {

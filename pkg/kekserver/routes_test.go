@@ -44,7 +44,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	member.Certificates = []tls.Certificate{own}
 	roles := map[string]kekserver.Role{"alice": kekserver.RoleOperator, "bob": kekserver.RoleAgent, "carol": kekserver.RoleViewer, "mallory": kekserver.RoleMetrics}
 	routes := f.server.Routes()
-	if len(routes) < 19 {
+	if len(routes) < 22 {
 		t.Fatalf("only %d routes", len(routes))
 	}
 	for _, rt := range routes {
@@ -73,7 +73,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	if st := f.status(); st.State != kekproto.StateBuilding || st.Devices != 0 {
 		t.Errorf("something got through: %+v", st)
 	}
-	if st := f.status(); len(st.Manifests) != 0 || len(st.Minimum) != 0 {
+	if st := f.status(); st.LinkReport != kekproto.DemandNone || len(st.Manifests) != 0 || len(st.Minimum) != 0 {
 		t.Errorf("something got through: %+v", st.Images)
 	}
 }
@@ -135,6 +135,8 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 		kekproto.OpAuths.Path():     attested(kekproto.OpAuths),
 		kekproto.OpKEK.Path():       attested(kekproto.OpKEK),
 		kekproto.OpSealed.Path():    attested(kekproto.OpSealed),
+		kekproto.OpSlice.Path():     attested(kekproto.OpSlice),
+		kekproto.OpCapture.Path():   attested(kekproto.OpCapture),
 		kekproto.OpReport.Path():    report,
 		kekproto.OpEvidence.Path():  evidence,
 		kekproto.PathEnrollBegin:    begin,
