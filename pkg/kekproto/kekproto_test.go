@@ -277,13 +277,39 @@ func FuzzEvidence(f *testing.F) {
 	})
 }
 
+// TestSliceVectors: the requests of docs/spec/protocol.md that came with
+// amendments and link reports.
+func TestSliceVectors(t *testing.T) {
+	for _, v := range readVectors(t, "testdata/slice-v1.json") {
+		_, _, err := ParseAttested([]byte(v.Body), v.Op)
+		if (err == nil) != (v.Error == "") || (err != nil && !strings.Contains(err.Error(), v.Error)) {
+			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
+		}
+	}
+}
+
+func FuzzSliceRequest(f *testing.F) {
+	for _, v := range readVectors(f, "testdata/slice-v1.json") {
+		f.Add([]byte(v.Body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, op := range []Op{OpSlice, OpCapture} {
+			_, r, err := ParseAttested(body, op)
+			if err == nil && (r.Op != op || !ValidDeviceID(r.Device) || len(r.HPKEPublic) != 0 || len(r.Body) > MaxFinding) {
+				t.Errorf("accepted %+v", r)
+			}
+		}
+	})
+}
+
 // What operators send is decoded as strictly.
 func FuzzOperator(f *testing.F) {
 	f.Add([]byte(`{"note":"AAAA","policy":"AAAA"}`))
 	f.Add([]byte(`{"image":"landfall-server","version":"1.4","form":"uki","reason":"x"}`))
 	f.Add([]byte(`{"role":"server","version":"1.4","lower":true}`))
+	f.Add([]byte(`{"link_report":"clean"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, v := range []any{new(NewManifest), new(Revocation), new(Minimum), new(Evidence)} {
+		for _, v := range []any{new(NewManifest), new(Revocation), new(Minimum), new(Evidence), new(SetLinkDemand), new(LinksInfo)} {
 			if err := Decode(body, MaxEvidence, v); err == nil && len(body) > MaxEvidence {
 				t.Errorf("%T of %d bytes is accepted", v, len(body))
 			}
