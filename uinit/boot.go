@@ -4,7 +4,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/bootentry"
 	"github.com/landfall-project/landfall/pkg/disk"
 	"github.com/landfall-project/landfall/pkg/kekclient"
-	"github.com/landfall-project/landfall/pkg/netconf"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
@@ -16,7 +15,7 @@ import (
 // Work that waits for nothing runs beside: drivers, TPM, ports and disks start
 // as soon as what they need is known.
 func (m *machine) boot(img *image) {
-	m.counts = true
+	m.plan = serverSteps()
 	// Hardware: drivers for what is there, and later for what comes.
 	tpm := start(m, m.openTPM)
 	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
@@ -24,46 +23,53 @@ func (m *machine) boot(img *image) {
 	// Slice: signed by the region root, whose key is in the image.
 	c := hold(m, "slice", func() (*carried, error) { return m.readSlice(img) })
 
-	// Network, disks and TPM: each at its own pace from here on.
-	net := startNetwork(m, c.Interfaces, modeOf(c.Policy))
-	finder := &disk.Finder{Volumes: c.Volumes}
-	m.look(finder)
+	// Network and disks: at their own pace from here on.
+	s := m.settle(img, c)
 
 	// TPM: it must be the slice's. The slice is measured; the slots are being
-	// prepared from here on.
-	t := hold(m, "tpm", func() (*trust, error) { return m.identifyTPM(&tpm, c, img) })
+	// prepared, and neighbors answered, from here on.
+	t := hold(m, "tpm", func() (*trust, error) {
+		return m.identifyTPM(&tpm, func(t *trust) error { return t.identify(m, c, img) })
+	})
+	s.certify(t)
 
 	crypto := start(m, func() (struct{}, error) { hw.crypto(); return struct{}{}, nil })
 
-	// Lease: the slice's, or none.
-	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
-	net.settled()
+	// Lease: the slice's, or none. Here and in the next two steps the fleet may
+	// have a newer slice, which is begun with again.
+	hold(m, "lease", s.lease)
+
+	// Links: the neighbors are those of the factory, as far as the slice wants.
+	hold(m, "links", s.linked)
 
 	// Key: the fleet's, for a quote made on this very connection.
-	rel := hold(m, "key", func() (*kekclient.Released, error) { return m.release(t, c) })
+	rel := hold(m, "key", s.release)
 
 	// Unwrap: the DEK from the NV slot that the release named.
-	dek := hold(m, "unwrap", func() (*secret.Bytes, error) { return m.unwrap(t, c, &rel) })
+	dek := hold(m, "unwrap", func() (*secret.Bytes, error) { return m.unwrap(t, c.Device.ID, &rel, s.release) })
 
 	// Disks: only those that the factory sealed.
 	_, _ = crypto.wait() // loads what it can; a missing module shows below
-	vols := hold(m, "disks", func() (*volumes, error) { return m.openDisks(finder, dek, c) })
+	vols := hold(m, "disks", func() (*volumes, error) { return m.openDisks(s.finder, dek, s.c) })
 
 	// Root: read-only; and what to start from it.
-	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, c) })
+	entry := hold(m, "root", func() (*bootentry.Entry, error) { return m.openRoot(vols.root.Path, s.c) })
 
 	// Kernel: signed if the slice wants it, measured, then loaded.
 	hold(m, "kernel", func() (struct{}, error) {
-		return struct{}{}, m.loadKernel(t, entry, c.Slice, vols.handover)
+		return struct{}{}, m.loadKernel(t, entry, s.c.Slice, vols.handover)
 	})
 
 	// Report, on the connection that released the key.
-	m.post(c, rel, entry.Kernel)
+	m.post(s.c, rel, entry.Kernel)
 	m.done("report")
+
+	// Neighbors may still be asking: they are answered, for a while.
+	s.linger()
 
 	// Leave: what runs next can neither read the slots nor pass as this image,
 	// and finds no key that opened anything here.
-	hold(m, "leave", func() (struct{}, error) { return struct{}{}, m.leave(t, net, rel) })
+	hold(m, "leave", func() (struct{}, error) { return struct{}{}, m.leave(t, s, rel) })
 	m.kexec()
 }
 
@@ -79,13 +85,13 @@ func (m *machine) startHardware() (*hardware, error) {
 }
 
 // identifyTPM opens the TPM again where the first attempt failed.
-func (m *machine) identifyTPM(opened **later[*trust], c *carried, img *image) (*trust, error) {
+func (m *machine) identifyTPM(opened **later[*trust], identify func(*trust) error) (*trust, error) {
 	t, err := (*opened).wait()
 	if err != nil {
 		*opened = start(m, m.openTPM)
 		return nil, err
 	}
-	return t, t.identify(m, c, img)
+	return t, identify(t)
 }
 
 // look starts reading the disks' headers early. Its error comes back when the
@@ -98,11 +104,11 @@ func (m *machine) look(f *disk.Finder) {
 
 // leave closes everything that the production kernel shall not find open. It
 // may be repeated.
-func (m *machine) leave(t *trust, net *network, rel *kekclient.Released) error {
+func (m *machine) leave(t *trust, s *site, rel *kekclient.Released) error {
 	if err := t.lock(); err != nil {
 		return err
 	}
-	net.stop()
+	s.leave()
 	if err := closeRoot(); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func ask(t *testing.T, m *machine, client *kekclient.Client, s *sealedTPM) strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = m.release(&trust{TPM: s.TPM(), pcrs: pcrs}, c)
+	_, err = m.release(&trust{TPM: s.TPM(), pcrs: pcrs}, c, nil)
 	if code(err) != report.KeyImage {
 		t.Fatalf("got %v, want %s", err, report.KeyImage)
 	}

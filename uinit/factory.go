@@ -73,7 +73,7 @@ func (m *machine) factoryJob(img *image) (*job, error) {
 			if err != nil {
 				return nil, err
 			}
-			return &job{ports: c.Interfaces, mode: modeOf(c.Policy)}, nil
+			return &job{ports: c.Interfaces, mode: c.leaseMode()}, nil
 		}
 		station = station || part.Station != nil
 	}

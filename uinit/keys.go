@@ -5,31 +5,31 @@ import (
 	"errors"
 
 	"github.com/landfall-project/landfall/pkg/kekclient"
-	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// release asks the fleet, member by member, for this device's KEK.
-func (m *machine) release(t *trust, c *carried) (*kekclient.Released, error) {
+// client talks to the members that a slice names.
+func (m *machine) client(c *carried) *kekclient.Client {
+	return &kekclient.Client{Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Slice: c.Generation, Logf: m.note}
+}
+
+// release asks the fleet, member by member, for this device's KEK. links is a
+// link report, or nil.
+func (m *machine) release(t *trust, c *carried, links []byte) (*kekclient.Released, error) {
 	if t.noPolicy != nil {
 		m.lookAgain(t)
 	}
-	client := &kekclient.Client{
-		Members: c.Fleet.Members, CA: c.Fleet.CA, Device: c.Device.ID, Logf: m.note,
-		NeedPolicy: t.noPolicy != nil,
-	}
+	client := m.client(c)
+	client.NeedPolicy, client.Links = t.noPolicy != nil, links
 	offered := m.evidence.wanted()
 	if offered {
 		client.Evidence = m.eventLog
 	}
-	quoter := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
-		return t.Quote(qualifying, t.pcrs)
-	})
 	ctx, cancel := context.WithTimeout(context.Background(), kekclient.RoundTimeout)
 	defer cancel()
-	rel, err := client.Release(ctx, quoter, c.Generation)
+	rel, err := client.Release(ctx, t.quoter(), c.Generation)
 	if err != nil {
 		var p *report.Problem
 		if errors.As(err, &p) {
@@ -58,15 +58,15 @@ const maxGuarded = 1024
 // unwrap opens the wrapped DEK that lies in the slot which the release named.
 // A failure may be the fleet's as well as the TPM's, so that the next attempt
 // asks the fleet again.
-func (m *machine) unwrap(t *trust, c *carried, rel **kekclient.Released) (*secret.Bytes, error) {
+func (m *machine) unwrap(t *trust, device string, rel **kekclient.Released, release func() (*kekclient.Released, error)) (*secret.Bytes, error) {
 	if *rel == nil {
-		again, err := m.release(t, c)
+		again, err := release()
 		if err != nil {
 			return nil, err
 		}
 		*rel = again
 	}
-	dek, err := m.openSlot(t, *rel, c.Device.ID)
+	dek, err := m.openSlot(t, *rel, device)
 	if err != nil {
 		m.giveUp(*rel)
 		*rel = nil

@@ -25,7 +25,7 @@ type machine struct {
 	// machine.
 	reboot     func(command int) error
 	crashPause time.Duration
-	counts     bool // the steps are the server's, and numbered
+	plan       []string // the steps, to number them
 	evidence   evidence
 
 	mu       sync.Mutex
@@ -36,6 +36,8 @@ type machine struct {
 	steps    []stepTime
 	warnings []*report.Problem
 	last     time.Duration // uptime at the end of the last step
+	holding  report.Code   // what is on the screen; "": nothing
+	passed   bool          // the links: see board
 }
 
 type stepTime struct {
@@ -45,7 +47,12 @@ type stepTime struct {
 
 // The steps of a server's boot, as the log counts them.
 func serverSteps() []string {
-	return []string{"hardware", "slice", "tpm", "lease", "key", "unwrap", "disks", "root", "kernel", "report", "leave"}
+	return []string{"hardware", "slice", "tpm", "lease", "links", "key", "unwrap", "disks", "root", "kernel", "report", "leave"}
+}
+
+// The steps of a device that serves others and stays.
+func stayingSteps() []string {
+	return []string{"hardware", "slice", "tpm", "address", "links"}
 }
 
 func (m *machine) logf(format string, args ...any) {
@@ -87,10 +94,11 @@ func (m *machine) done(step string) {
 	now := uptime()
 	took := now - m.last
 	m.last = now
+	m.holding = ""
 	m.steps = append(m.steps, stepTime{step, took.Seconds()})
 	count := ""
-	if n := slices.Index(serverSteps(), step); m.counts && n >= 0 {
-		count = fmt.Sprintf(" (%d/%d)", n+1, len(serverSteps()))
+	if n := slices.Index(m.plan, step); n >= 0 {
+		count = fmt.Sprintf(" (%d/%d)", n+1, len(m.plan))
 	}
 	m.consoles.Print(fmt.Sprintf("landfall: step %s%s: done, %s at %s", step, count, seconds(took), seconds(now)))
 }
@@ -161,6 +169,7 @@ func problem(err error) *report.Problem {
 func (m *machine) show(p *report.Problem, held, next time.Duration) {
 	info, _ := report.Lookup(p.Code)
 	m.mu.Lock()
+	m.holding = p.Code
 	name, serial := m.name, m.serial
 	m.mu.Unlock()
 	if name == "" {

@@ -52,7 +52,7 @@ func write(t *testing.T, root, name, content string) {
 
 func TestHoldGoesOnWhenTheCauseIsGone(t *testing.T) {
 	m, printed := testMachine(t, "/")
-	m.name, m.serial, m.counts = "r07-u12", "CZ2342K7", true
+	m.name, m.serial, m.plan = "r07-u12", "CZ2342K7", serverSteps()
 	attempts := 0
 	got := hold(m, "lease", func() (string, error) {
 		attempts++
@@ -75,7 +75,7 @@ func TestHoldGoesOnWhenTheCauseIsGone(t *testing.T) {
 		"This server goes on by itself. Next look in ",
 		"LF-NET-02 no link on any port",
 		"landfall: hold ended after ",
-		"landfall: step lease (4/11): done, ",
+		"landfall: step lease (4/12): done, ",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("consoles lack %q:\n%s", want, text)

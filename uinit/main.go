@@ -8,9 +8,10 @@
 //
 //	It is started by init, or is itself PID 1, in an image whose role is in
 //	/etc/landfall/role. A server image boots (DESIGN: slice, lease, attested
-//	key release, disks, kexec); a factory image runs seal; a debug image says so
-//	and leaves the machine to its shell. It ignores its arguments and the kernel
-//	command line, and in the server and factory images it never returns: what
+//	key release, disks, kexec); a keyserver image serves addresses and keys; a
+//	factory image runs seal; a debug image says so and leaves the machine to its
+//	shell. It ignores its arguments and the kernel command line, and but in the
+//	debug image it never returns: what
 //	fails is held and retried, what crashes reboots.
 package main
 
@@ -56,6 +57,8 @@ func run() {
 	switch img.role {
 	case measure.RoleServer:
 		m.boot(img)
+	case measure.RoleKeyserver:
+		m.stay(img)
 	case measure.RoleFactory:
 		m.factory(img)
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,11 +23,16 @@ type network struct {
 	m      *machine
 	mode   leaseMode
 	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	ports  []snapshot.Interface
 	got    chan struct{} // a value for each new lease or problem
 
 	mu       sync.Mutex
 	leases   map[string]*netconf.Lease // by port, as the slice names it
 	problems map[string]*report.Problem
+	// quarantine is the lease of a port that the slice does not name, while one
+	// is missing that it names.
+	quarantine *netconf.Lease
 }
 
 // Times of a port's life.
@@ -43,30 +49,64 @@ const (
 	leaseStrict leaseMode = iota // the slice's or none
 	leaseWarn                    // a wrong one with a warning, if no right one comes
 	leaseAny                     // factory, before a slice: any
+	leaseStatic                  // none: who serves others has the slice's addresses at once
 )
 
-func modeOf(policy snapshot.Policy) leaseMode {
-	if policy.Lease == "warn" {
+// leaseMode is what a booting server or a factory image does by this slice.
+func (c *carried) leaseMode() leaseMode {
+	if c.Policy.Lease == "warn" {
 		return leaseWarn
 	}
 	return leaseStrict
 }
 
+// mode is what the device does that the slice is for.
+func (c *carried) mode() leaseMode {
+	if slices.Contains(c.Device.Roles, snapshot.RoleServer) {
+		return c.leaseMode()
+	}
+	return leaseStatic
+}
+
 // startNetwork works on each port in the background until stop.
 func startNetwork(m *machine, ports []snapshot.Interface, mode leaseMode) *network {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &network{m: m, mode: mode, cancel: cancel, got: make(chan struct{}, 1),
+	n := &network{m: m, mode: mode, cancel: cancel, ports: ports, got: make(chan struct{}, 1),
 		leases: map[string]*netconf.Lease{}, problems: map[string]*report.Problem{}}
 	for _, p := range ports {
-		go func() {
+		n.tasks.Go(func() {
 			defer m.recoverPanic()
 			n.port(ctx, p)
-		}()
+		})
+	}
+	if mode != leaseAny {
+		n.tasks.Go(func() {
+			defer m.recoverPanic()
+			n.stranger(ctx)
+		})
 	}
 	return n
 }
 
+// stop ends the work; the ports keep what they have.
 func (n *network) stop() { n.cancel() }
+
+// close ends the work and takes the addresses from the ports.
+func (n *network) close() {
+	n.cancel()
+	n.tasks.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	leases := slices.Collect(maps.Values(n.leases))
+	if n.quarantine != nil {
+		leases = append(leases, n.quarantine)
+	}
+	for _, l := range leases {
+		if err := netconf.Withdraw(l); err != nil {
+			n.m.logf("%v", err)
+		}
+	}
+}
 
 // port keeps one port up: it waits for the hardware, the cable and the lease,
 // and fetches the lease anew at half its time.
@@ -76,8 +116,12 @@ func (n *network) port(ctx context.Context, p snapshot.Interface) {
 		n.trouble(p.Name, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err))
 		return
 	}
-	if n.mode != leaseAny && !cfg.Want.Address.IsValid() {
+	switch {
+	case n.mode != leaseAny && len(p.Addresses) == 0:
 		n.portWithoutLease(p, mac)
+		return
+	case n.mode == leaseStatic:
+		n.static(ctx, p, mac)
 		return
 	}
 	cfg.Warn = n.mode == leaseWarn
@@ -97,7 +141,7 @@ func (n *network) port(ctx context.Context, p snapshot.Interface) {
 	}
 }
 
-// portWithoutLease sets a port up whose slice names no IPv4 address: it is a
+// portWithoutLease sets a port up whose slice names no address: it is a
 // link to a neighbor, and no DHCP server there has anything to say.
 func (n *network) portWithoutLease(p snapshot.Interface, mac net.HardwareAddr) {
 	links, err := netconf.Links()
@@ -113,6 +157,27 @@ func (n *network) portWithoutLease(p snapshot.Interface, mac net.HardwareAddr) {
 
 // lease is one round, up to an unapplied lease.
 func (n *network) lease(ctx context.Context, p snapshot.Interface, mac net.HardwareAddr, cfg netconf.Config) (*netconf.Lease, error) {
+	link, err := raise(p, mac)
+	if err != nil {
+		return nil, err
+	}
+	if !link.Carrier {
+		n.trouble(p.Name, report.Errorf(report.NetNoCarrier, "%s (%s) has no carrier", link.Name, p.Name))
+	}
+	if err := netconf.WaitCarrier(ctx, *link); err != nil {
+		return nil, err
+	}
+	n.trouble(p.Name, report.Errorf(report.NetNoLease, "no DHCP server has answered on %s (%s)", link.Name, p.Name))
+	round, cancel := context.WithTimeout(ctx, dhcpRound)
+	defer cancel()
+	if cfg.Want.Address.Addr().Is6() {
+		return netconf.DHCP6(round, *link, cfg)
+	}
+	return netconf.DHCP(round, *link, cfg)
+}
+
+// raise finds a port and sets it up.
+func raise(p snapshot.Interface, mac net.HardwareAddr) (*netconf.Link, error) {
 	links, err := netconf.Links()
 	if err != nil {
 		return nil, err
@@ -124,46 +189,48 @@ func (n *network) lease(ctx context.Context, p snapshot.Interface, mac net.Hardw
 	if err := netconf.Up(*link, p.MTU); err != nil {
 		return nil, report.Errorf(report.NetApply, "%w", err)
 	}
-	if !link.Carrier {
-		n.trouble(p.Name, report.Errorf(report.NetNoCarrier, "%s (%s) has no carrier", link.Name, p.Name))
-	}
-	if err := netconf.WaitCarrier(ctx, *link); err != nil {
-		return nil, err
-	}
-	n.trouble(p.Name, report.Errorf(report.NetNoLease, "no DHCP server has answered on %s (%s)", link.Name, p.Name))
-	round, cancel := context.WithTimeout(ctx, dhcpRound)
-	defer cancel()
-	return netconf.DHCP(round, *link, cfg)
+	return link, nil
 }
 
 // portConfig takes from the slice what the lease must be: its first IPv4
-// address, and the gateway if it is IPv4.
+// address, or the first of IPv6 if it has no other; and the gateway if it is of
+// the same family.
 func portConfig(p snapshot.Interface) (netconf.Config, net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(p.MAC)
 	if err != nil {
 		return netconf.Config{}, nil, err
 	}
 	var cfg netconf.Config
-	for _, a := range p.Addresses {
-		prefix, err := netip.ParsePrefix(a)
-		if err != nil {
-			return netconf.Config{}, nil, err
-		}
-		if prefix.Addr().Is4() {
-			cfg.Want.Address = prefix
-			break
-		}
+	prefixes, err := parsePrefixes(p.Addresses)
+	if err != nil {
+		return netconf.Config{}, nil, err
+	}
+	if len(prefixes) > 0 {
+		i := max(0, slices.IndexFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() }))
+		cfg.Want.Address = prefixes[i]
 	}
 	if p.Gateway != "" {
 		gw, err := netip.ParseAddr(p.Gateway)
 		if err != nil {
 			return netconf.Config{}, nil, err
 		}
-		if gw.Is4() {
+		if gw.Is4() == cfg.Want.Address.Addr().Is4() {
 			cfg.Want.Router = gw
 		}
 	}
 	return cfg, mac, nil
+}
+
+func parsePrefixes(addresses []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, a := range addresses {
+		prefix, err := netip.ParsePrefix(a)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, prefix)
+	}
+	return all, nil
 }
 
 func describe(links []netconf.Link) string {
@@ -254,7 +321,7 @@ func (n *network) current() []*netconf.Lease {
 func (n *network) worst() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, code := range []report.Code{report.NetApply, report.NetWrongLease, report.NetNoLease, report.NetNoCarrier, report.NetNoInterface} {
+	for _, code := range []report.Code{report.NetQuarantine, report.NetApply, report.NetWrongLease, report.NetNoLease, report.NetNoCarrier, report.NetNoInterface} {
 		var same []string
 		for _, p := range n.problems {
 			if p.Code == code {

@@ -320,12 +320,12 @@ func TestLatePartitions(t *testing.T) {
 	asked := false
 	client := member(t, func(w http.ResponseWriter, r *http.Request) { asked = release(t, w, r, s.kek, nil).NeedPolicy })
 	c.Fleet = snapshot.Fleet{CA: client.CA, Members: client.Members}
-	rel, err := m.release(x, c)
+	rel, err := m.release(x, c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer rel.Close()
-	dek, err := m.unwrap(x, c, &rel)
+	dek, err := m.unwrap(x, c.Device.ID, &rel, nil)
 	if err != nil || asked || !bytes.Equal(dek.Expose(), s.dek.Expose()) {
 		t.Errorf("asked the fleet for a policy: %v; %v", asked, err)
 	}

@@ -97,7 +97,7 @@ func (s *sealedTPM) boot(t *testing.T, number byte, local [][]byte, fleet []byte
 	if err := x.identify(m, c, &image{policy: &s.key.PublicKey}); err != nil {
 		t.Fatal(err)
 	}
-	rel, err := m.release(x, c)
+	rel, err := m.release(x, c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +106,6 @@ func (s *sealedTPM) boot(t *testing.T, number byte, local [][]byte, fleet []byte
 			rel.Close()
 		}
 	}()
-	dek, err = m.unwrap(x, c, &rel)
+	dek, err = m.unwrap(x, c.Device.ID, &rel, nil)
 	return dek, asked, x, err
 }

@@ -97,6 +97,9 @@ func (m *machine) readSlice(img *image) (*carried, error) {
 	case best == nil:
 		return nil, report.Errorf(report.SliceMissing, "none of %d LANDFALL partitions has a slice.note", len(parts))
 	}
+	if err := img.serves(best.Slice); err != nil {
+		return nil, err
+	}
 	best.policies = m.readPolicies(own, parts)
 	m.mu.Lock()
 	m.name = best.Device.ID

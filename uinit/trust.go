@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/kekclient"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/nvslot"
@@ -31,6 +33,7 @@ type trust struct {
 	prepared *later[struct{}] // slots, ready for one read
 
 	sliceMeasured bool
+	amended       bool
 	capped        bool
 	booted        []byte // what was extended into BootPCR, concatenated
 }
@@ -68,10 +71,7 @@ func (m *machine) openTPM() (*trust, error) {
 // work on the slots that needs no network. It may be repeated: what is done is
 // not done again.
 func (t *trust) identify(m *machine, c *carried, img *image) error {
-	if err := t.CheckAK(c.Device.AKName); err != nil {
-		return m.whoseTPM(t, c, err)
-	}
-	if err := t.measureSlice(c); err != nil {
+	if err := t.belong(m, c); err != nil {
 		return err
 	}
 	t.slots = &nvslot.Slots{TPM: t.TPM, SRKPublic: c.Device.SRKPublic, PolicyKey: img.policy}
@@ -81,6 +81,21 @@ func (t *trust) identify(m *machine, c *carried, img *image) error {
 		t.prepared = start(m, func() (struct{}, error) { return struct{}{}, t.slots.Prepare(t.policy) })
 	}
 	return nil
+}
+
+// belong compares the TPM with the slice and measures the slice.
+func (t *trust) belong(m *machine, c *carried) error {
+	if err := t.CheckAK(c.Device.AKName); err != nil {
+		return m.whoseTPM(t, c, err)
+	}
+	return t.measureSlice(c)
+}
+
+// quoter signs what the fleet is asked.
+func (t *trust) quoter() kekclient.Quoter {
+	return kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
+		return t.Quote(qualifying, t.pcrs)
+	})
 }
 
 // measureSlice extends the slice's digest, once. The PCR was read before, which

@@ -74,6 +74,13 @@ func (t *TPM) AKName() (string, error) {
 	return hex.EncodeToString(name), nil
 }
 
+// AKPublic returns the attestation key's public area, a TPMT_PUBLIC; ErrCleared
+// when there is none.
+func (t *TPM) AKPublic() ([]byte, error) {
+	area, _, err := t.readPublic(akHandle)
+	return area, err
+}
+
 func (t *TPM) cachedAKName() tpm2.TPM2BName {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/netconf"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Times of ports that ask nobody in the region's name.
+const (
+	staticLook   = 5 * time.Second  // a port that was gone has lost its addresses
+	strangerLook = 3 * time.Second  // a slow driver is no missing port
+	strangerWait = 10 * time.Second // for a quarantine lease on one port
+)
+
+// static keeps the slice's addresses on a port.
+func (n *network) static(ctx context.Context, p snapshot.Interface, mac net.HardwareAddr) {
+	for ctx.Err() == nil {
+		lease, err := setStatic(p, mac)
+		if err != nil {
+			n.trouble(p.Name, netProblem(err))
+			pause(ctx, linkLook)
+			continue
+		}
+		n.mu.Lock()
+		_, had := n.leases[p.Name]
+		n.leases[p.Name] = lease
+		delete(n.problems, p.Name)
+		n.mu.Unlock()
+		if !had {
+			n.m.logf("%s on %s (%s)", strings.Join(p.Addresses, " "), lease.Link.Name, p.Name)
+			n.signal()
+			n.m.changed()
+		}
+		pause(ctx, staticLook)
+	}
+}
+
+// setStatic gives a port its addresses. The result stands for a lease that
+// nobody gave, and that never ends.
+func setStatic(p snapshot.Interface, mac net.HardwareAddr) (*netconf.Lease, error) {
+	prefixes, err := parsePrefixes(p.Addresses)
+	if err != nil {
+		return nil, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err)
+	}
+	var gateway netip.Addr
+	if p.Gateway != "" {
+		if gateway, err = netip.ParseAddr(p.Gateway); err != nil {
+			return nil, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err)
+		}
+	}
+	link, err := raise(p, mac)
+	if err != nil {
+		return nil, err
+	}
+	if err := netconf.Static(*link, prefixes, gateway); err != nil {
+		return nil, report.Errorf(report.NetApply, "%w", err)
+	}
+	return &netconf.Lease{Link: *link, Address: prefixes[0], Router: gateway, Got: time.Now(), Duration: math.MaxInt64}, nil
+}
+
+// leaseOf is what a port has, by its name in the slice; nil: nothing.
+func (n *network) leaseOf(port string) *netconf.Lease {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leases[port]
+}
+
+// reaches says whether the fleet may be reached, be it from quarantine.
+func (n *network) reaches() bool {
+	n.mu.Lock()
+	stranger := n.quarantine != nil
+	n.mu.Unlock()
+	return stranger || len(n.current()) > 0
+}
+
+// stranger gets a quarantine lease on a port that the slice does not name, while
+// one is missing that it names and no other has a lease: somebody has replaced
+// a card. Over it the fleet is asked for an amendment, and for nothing else.
+func (n *network) stranger(ctx context.Context) {
+	for {
+		pause(ctx, strangerLook)
+		if ctx.Err() != nil {
+			return
+		}
+		missing, strangers := n.misfits()
+		if len(n.current()) > 0 || len(missing) == 0 {
+			continue
+		}
+		for _, link := range strangers {
+			lease, err := borrow(ctx, link)
+			if err != nil {
+				n.m.note("quarantine lease on %s: %v", link.Name, err)
+				continue
+			}
+			n.borrowed(lease, missing)
+			pause(ctx, lease.Duration/2)
+			break
+		}
+	}
+}
+
+// misfits are the slice's ports that are not there, and ports that it does not
+// name.
+func (n *network) misfits() (missing []snapshot.Interface, strangers []netconf.Link) {
+	links, err := netconf.Links()
+	if err != nil {
+		return nil, nil
+	}
+	for _, p := range n.ports {
+		if mac, err := net.ParseMAC(p.MAC); err == nil && netconf.ByMAC(links, mac) == nil {
+			missing = append(missing, p)
+		}
+	}
+	for _, l := range links {
+		if !slices.ContainsFunc(n.ports, func(p snapshot.Interface) bool { return p.MAC == l.MAC.String() }) {
+			strangers = append(strangers, l)
+		}
+	}
+	return missing, strangers
+}
+
+func borrow(ctx context.Context, link netconf.Link) (*netconf.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, strangerWait)
+	defer cancel()
+	if err := netconf.Up(link, 0); err != nil {
+		return nil, err
+	}
+	if err := netconf.WaitCarrier(ctx, link); err != nil {
+		return nil, err
+	}
+	lease, err := netconf.Quarantine(ctx, link)
+	if err != nil {
+		return nil, err
+	}
+	return lease, netconf.Apply(lease)
+}
+
+func (n *network) borrowed(lease *netconf.Lease, missing []snapshot.Interface) {
+	n.mu.Lock()
+	had := n.quarantine
+	n.quarantine = lease
+	n.mu.Unlock()
+	if had != nil && (had.Address != lease.Address || had.Link.Index != lease.Link.Index) {
+		if err := netconf.Withdraw(had); err != nil {
+			n.m.logf("%v", err)
+		}
+	}
+	var gone []string
+	for _, p := range missing {
+		gone = append(gone, fmt.Sprintf("%s %s", p.Name, p.MAC))
+	}
+	n.trouble("quarantine", report.Errorf(report.NetQuarantine, "no port of the slice's has a lease; %s is missing, and %s %s is no port of the slice's: it has quarantine lease %s",
+		strings.Join(gone, ", "), lease.Link.Name, lease.Link.MAC, lease.Address.Addr()))
+	n.m.changed()
+}
