@@ -110,7 +110,7 @@ func New(now time.Time, cfg Config) (*Machine, error) {
 	if cfg.Verify == nil {
 		cfg.Verify = VerifyCertificate
 	}
-	m := &Machine{cfg: cfg, state: cfg.State, ports: map[string]*port{}}
+	m := &Machine{cfg: cfg, state: cfg.State, okSince: now, ports: map[string]*port{}}
 	for _, p := range cfg.Ports {
 		m.ports[p.Name] = &port{
 			PortConfig: p, answers: newBucket(portRate), others: newBucket(strangerRate), strangers: newBucket(strangerRate),

@@ -232,6 +232,9 @@ func Report(device string, generation uint64, all []Status, sum Summary) *report
 			Interface: s.Interface, Peer: s.Peer.Device, PeerInterface: s.Peer.Interface, Required: s.counts(), Waived: printable(s.Waiver),
 			Verdict: s.Verdict.String(), LLDP: string(s.LLDP), LLDPSeen: printable(s.LLDPSeen),
 		}
+		if s.Seen != (End{}) && s.Seen != s.Peer {
+			v.Seen = s.Seen.String()
+		}
 		switch p := s.Problem(); {
 		case p != nil:
 			v.Code, v.What = p.Code, printable(strings.ReplaceAll(p.What, "\n", "; "))

@@ -159,6 +159,9 @@ func (n *Net) port(name string) *port {
 }
 
 func (n *Net) signal() {
+	if n.closed {
+		return
+	}
 	select {
 	case n.changed <- struct{}{}:
 	default:
@@ -233,7 +236,8 @@ func (n *Net) Counters() Counters {
 }
 
 // Changed has a value whenever a verdict, a carrier or a switch's word has
-// changed since the last one was taken.
+// changed since the last one was taken. It is closed after Close, or the end of
+// Start's context.
 func (n *Net) Changed() <-chan struct{} { return n.changed }
 
 // Close takes our LLDPDUs back, and stops. It returns once all sockets are

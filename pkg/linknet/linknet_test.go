@@ -275,6 +275,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 	eventually(t, 5*time.Second, "an LLDPDU was sent", func() bool { return n.Counters().LLDPSent > 0 })
 	must(t, n.Close())
 	must(t, n.Close())
+	for range n.Changed() { // closed: whoever waits for news does not wait for ever
+	}
 	goleak.VerifyNone(t, ignore)
 }
 

@@ -216,7 +216,7 @@ func (n *Net) closePort(p *port) {
 
 // setCarrier tells the machine.
 func (n *Net) setCarrier(p *port, carrier, usable bool) {
-	if carrier != p.carrier {
+	if carrier != p.carrier || usable != p.usable {
 		n.signal()
 	}
 	if carrier && !p.carrier {
@@ -297,6 +297,7 @@ func (n *Net) shut() {
 	}
 	n.wake.Stop()
 	n.closed = true // first, so that what was proved stays known
+	close(n.changed)
 	for _, p := range n.ports {
 		carrier, usable := p.carrier, p.usable
 		link := p.link
