@@ -281,7 +281,7 @@ func FuzzEvidence(f *testing.F) {
 // amendments and link reports.
 func TestSliceVectors(t *testing.T) {
 	for _, v := range readVectors(t, "testdata/slice-v1.json") {
-		_, _, err := ParseAttested([]byte(v.Body), v.Op)
+		_, _, err := ParseAttested([]byte(v.Body), Op(v.Op))
 		if (err == nil) != (v.Error == "") || (err != nil && !strings.Contains(err.Error(), v.Error)) {
 			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
 		}
