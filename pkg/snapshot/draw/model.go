@@ -171,6 +171,9 @@ func (m *Model) verdicts(d *device) {
 			delete(by, key)
 			if name, ifc, ok := strings.Cut(e.verdict.Seen, " "); ok {
 				e.seen = m.ports[snapshot.Port{Device: name, Interface: ifc}]
+				if e.seen == e.peer || e.seen == p {
+					e.seen = nil // it is in its place, and something else is wrong
+				}
 			}
 		}
 	}
@@ -257,23 +260,24 @@ func proof(v *report.LinkVerdict) bool {
 	return v.Verdict == "proved" || v.Verdict == "proved-ok" || v.Verdict == "production"
 }
 
-// missed says whether a neighbor expects a device and none has heard it.
+// missed says whether neighbors expect a device and do not hear it. Some may
+// have heard it before it died.
 func (m *Model) missed(d *device) bool {
-	missing := false
+	missing, heard := 0, 0
 	for _, p := range d.ports {
 		for _, e := range p.ends {
 			for _, back := range e.peer.ends {
-				if back.peer != p || back.verdict == nil {
-					continue
+				switch {
+				case back.peer != p || back.verdict == nil:
+				case proof(back.verdict):
+					heard++
+				case back.silent():
+					missing++
 				}
-				if proof(back.verdict) {
-					return false
-				}
-				missing = missing || back.silent()
 			}
 		}
 	}
-	return missing
+	return missing > 0 && missing >= heard
 }
 
 // silent says that nothing at all was heard.
