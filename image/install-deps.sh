@@ -19,6 +19,10 @@ wanted() {
 	/usr/bin/mmdebstrap mmdebstrap
 	/usr/sbin/dnsmasq dnsmasq-base
 	/usr/sbin/lldpd lldpd
+	/usr/bin/busybox busybox
+	/usr/sbin/dhclient isc-dhcp-client
+	/usr/sbin/kea-dhcp4 kea-dhcp4-server
+	/usr/sbin/kea-dhcp6 kea-dhcp6-server
 	/usr/libexec/tangd tang
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod

@@ -93,7 +93,7 @@ func words(t testing.TB, a *Answer) string {
 	}
 	m, err := dhcpv4.FromBytes(a.Payload)
 	must(t, err)
-	s := fmt.Sprintf("%s", m.MessageType())
+	s := m.MessageType().String()
 	if ip := valid4(m.YourIPAddr); ip.IsValid() {
 		ones, _ := net.IPMask(m.Options.Get(dhcpv4.OptionSubnetMask)).Size()
 		s += fmt.Sprintf(" %s/%d %s", ip, ones, m.IPAddressLeaseTime(0))

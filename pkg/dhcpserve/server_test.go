@@ -1,0 +1,160 @@
+package dhcpserve
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/dhcpserve/flood"
+	"github.com/landfall-project/landfall/pkg/netconf"
+)
+
+var expected = netconf.Config{Want: netconf.Want{Address: netip.MustParsePrefix("10.9.0.12/24"), Router: netip.MustParseAddr("10.9.0.254")}}
+
+func TestOurClient(t *testing.T) {
+	s := start(t, table())
+	link := plug(t, "dev0", knownMAC)
+	must(t, netconf.Up(link, 0))
+	if l, err := netconf.DHCP(within(t, 3*time.Second), link, expected); !errors.Is(err, netconf.ErrNoLease) {
+		t.Fatalf("before Allow: got %+v, %v", l, err)
+	}
+	if n := s.Counters(); n.Waiting == 0 {
+		t.Errorf("counted %+v", n)
+	}
+	s.Allow()
+	begin := time.Now()
+	l, err := netconf.DHCP(within(t, 5*time.Second), link, expected)
+	must(t, err)
+	if l.Address != expected.Want.Address || l.Duration != leaseTime {
+		t.Errorf("got %+v", l)
+	}
+	if d := time.Since(begin); d > 500*time.Millisecond {
+		t.Errorf("the lease took %s", d)
+	}
+}
+
+func TestOurClient6(t *testing.T) {
+	s := start(t, table())
+	link := plug(t, "dev0", only6MAC)
+	must(t, netconf.Up(link, 0))
+	cfg := netconf.Config{Want: netconf.Want{Address: netip.MustParsePrefix("fd00:9::13/64"), Router: netip.MustParseAddr("fe80::1")}}
+	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.Is(err, netconf.ErrNoLease) {
+		t.Fatalf("before Allow: got %+v, %v", l, err)
+	}
+	s.Allow()
+	l, err := netconf.DHCP6(within(t, 5*time.Second), link, cfg)
+	must(t, err)
+	if l.Address != cfg.Want.Address || l.Router != cfg.Want.Router || !l.Server.IsLinkLocalUnicast() {
+		t.Errorf("got %+v", l)
+	}
+	must(t, netconf.Apply(l))
+	cfg.Want.Address = netip.MustParsePrefix("fd00:9::99/64")
+	var wrong *netconf.WrongLeaseError
+	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.As(err, &wrong) || wrong.Difference != "fd00:9::13/64 instead of fd00:9::99/64" {
+		t.Errorf("another address wanted: got %+v, %v", l, err)
+	}
+}
+
+func TestOurClientInQuarantine(t *testing.T) {
+	s := start(t, table())
+	link := plug(t, "dev0", strangeMAC)
+	must(t, netconf.Up(link, 0))
+	l, err := netconf.Quarantine(within(t, 5*time.Second), link)
+	must(t, err)
+	if l.Address.Bits() != 32 || l.Router.IsValid() || len(l.Routes) != 3 || l.Duration != quarantineTime {
+		t.Errorf("got %+v", l)
+	}
+	must(t, netconf.Apply(l))
+	must(t, netconf.Withdraw(l))
+	// A known device in the same network has no use for a quarantine lease.
+	s.Allow()
+	known := plug(t, "dev1", knownMAC)
+	must(t, netconf.Up(known, 0))
+	var wrong *netconf.WrongLeaseError
+	if l, err := netconf.Quarantine(within(t, 2*time.Second), known); !errors.As(err, &wrong) {
+		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
+func needs(t *testing.T, program, debian string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("needs %s (apt-get install %s)", program, debian)
+	}
+}
+
+// TestRealClients: what production and rescue systems ask with.
+func TestRealClients(t *testing.T) {
+	needs(t, "busybox", "busybox")
+	needs(t, "dhclient", "isc-dhcp-client")
+	s := start(t, table())
+	s.Allow()
+	const show = `printf '#!/bin/sh\nenv | grep -E "^(ip|subnet|router|lease|staticroutes|mtu|hostname|new_|reason)" | tr "\\n" " "\n' >$1/show; chmod +x $1/show; ip link set dev0 up; `
+	udhcpc := show + `busybox udhcpc -f -q -n -t 5 -T 1 -i dev0 -O staticroutes -O mtu -s $1/show`
+	dhclient := show + `timeout 30 dhclient -1 $2 -sf $1/show -lf $1/leases -pf $1/pid -cf /dev/null dev0; until [ -s $1/pid ]; do sleep 0.1; done; kill $(cat $1/pid)`
+	tests := []struct {
+		name   string
+		mac    []byte
+		script string
+		option string
+		want   []string
+	}{
+		{"udhcpc", knownMAC, udhcpc, "", []string{"ip=10.9.0.12 ", "subnet=255.255.255.0", "router=10.9.0.254", "mtu=9000", "lease=86400"}},
+		{"udhcpc in quarantine", strangeMAC, udhcpc, "", []string{"ip=10.9.0.2", "subnet=255.255.255.255", "lease=60", "staticroutes=10.9.0.1/32 0.0.0.0"}},
+		{"dhclient", knownMAC, dhclient, "-4", []string{"new_ip_address=10.9.0.12 ", "new_routers=10.9.0.254", "new_host_name=node12", "new_dhcp_server_identifier=10.9.0.1"}},
+		{"dhclient 6", knownMAC, strings.Replace(dhclient, "timeout", "sleep 2.5; timeout", 1), "-6", []string{"new_ip6_address=fd00:9::12", "new_max_life=86400"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := plug(t, "dev0", tt.mac)
+			out := run(t, link, tt.script, t.TempDir(), tt.option)
+			for _, w := range tt.want {
+				if !strings.Contains(out, w) {
+					t.Errorf("no %q in:\n%s\ncounted %+v", w, out, s.Counters())
+				}
+			}
+		})
+	}
+}
+
+// TestPowerOn: 4,000 DISCOVERs in one second, from another process.
+func TestPowerOn(t *testing.T) {
+	s := start(t, floodTable())
+	s.Allow()
+	link := plug(t, "dev0", strangeMAC)
+	before := cpu(t)
+	cmd := elsewhere(t, link, floodEnv+"=dev0", "exec /proc/$PPID/exe")
+	must(t, cmd.Wait())
+	used := cpu(t) - before
+	var r flood.Result
+	out, _ := cmd.Stdout.(*strings.Builder)
+	must(t, json.Unmarshal([]byte(out.String()), &r))
+	t.Logf("%s; CPU time of the server %s (%s a device)", r, used.Round(time.Millisecond), (used / floodSize).Round(time.Microsecond))
+	if r.Sent != floodSize || r.Served != floodSize || r.Wrong != 0 {
+		t.Errorf("not all were served; counted %+v", s.Counters())
+	}
+}
+
+func cpu(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkAnswer4 is the core alone: a DISCOVER in a region of 4,000.
+func BenchmarkAnswer4(b *testing.B) {
+	c := newCore(b, config(floodTable()), true)
+	msg := message(b, floodMAC(7), 1, rapid)
+	b.ReportAllocs()
+	for b.Loop() {
+		if c.Answer4(noon, 0, msg) == nil {
+			b.Fatal("silence")
+		}
+	}
+}
