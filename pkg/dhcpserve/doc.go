@@ -4,7 +4,7 @@
 //
 // Until Allow it answers firmware that wants a boot program, and strangers, who
 // get a quarantine address; the leases of the snapshot come after Allow. Core
-// is without sockets, clock and randomness of its own; Server puts it on the
+// is without sockets and without a clock of its own; Server puts it on the
 // wire.
 //
 // Not protected: DHCP has no authentication. Whoever is on the segment can ask
