@@ -182,8 +182,8 @@ func (m *machine) show(p *report.Problem, held, next time.Duration) {
 	if info.Wait == report.Fixed {
 		end = "Waiting repairs nothing here."
 	}
-	m.consoles.Print(fmt.Sprintf("\n%s%s   HOLD %s   %s %s\n  %s\n  DO   %s\n  %s Next look in %s.\n",
-		name, serial, held.Round(time.Second), p.Code, info.Title,
+	head := fmt.Sprintf("%s%s   HOLD %s   %s %s", name, serial, held.Round(time.Second), p.Code, info.Title)
+	m.consoles.Print(fmt.Sprintf("\n%s\n  %s\n  DO   %s\n  %s Next look in %s.\n", wrap(head, "  "),
 		wrap(strings.ReplaceAll(p.What, "; PCR ", "\nPCR "), "  "), wrap(p.Repair(), "       "), end, next.Round(100*time.Millisecond)))
 }
 

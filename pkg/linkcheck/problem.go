@@ -12,8 +12,10 @@ import (
 
 // What one hold says at most: it must fit a console of 25 lines.
 const (
-	maxTold = 8 // links
-	maxDone = 3 // repairs
+	maxTold    = 8  // links
+	maxRows    = 12 // rows of them
+	rowColumns = 76 // characters in a row
+	maxDone    = 3  // repairs
 )
 
 // Pass says whether a device's own links are enough by its policy, so that it
@@ -157,8 +159,12 @@ func Worst(all []Status) *report.Problem {
 	slices.SortStableFunc(bad, func(a, b Status) int { return rank(a) - rank(b) })
 	worst := *problems[bad[0].Link]
 	var what, do []string
+	rows := 0
 	for i, s := range bad {
-		if i == maxTold {
+		for _, line := range strings.Split(problems[s.Link].What, "\n") {
+			rows += 1 + len(line)/rowColumns
+		}
+		if i == maxTold || i > 0 && rows > maxRows {
 			what = append(what, fmt.Sprintf("and %d more links", len(bad)-i))
 			break
 		}
