@@ -209,7 +209,7 @@ func (l *Life) WriteDefaultSlice() { l.Helper(); l.WriteSlice(describe()) }
 // policies, to the LANDFALL partition.
 func (l *Life) WriteSlice(d Description) {
 	l.Helper()
-	args := []string{"--slice", l.Region.SignSlice(d)}
+	args := []string{"--slice", l.Region.SignSlice(Device, d)}
 	for _, p := range l.policies {
 		args = append(args, "--policy", p)
 	}

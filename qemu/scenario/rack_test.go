@@ -1,0 +1,199 @@
+package scenario
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// frozenRack is built once in a run, by the scenario that needs it first.
+var frozenRack struct {
+	sync.Mutex
+	SealedRack
+}
+
+// reuseRack names a folder of an earlier run's rack, for people who work on a
+// scenario; make test never sets it.
+const reuseRack = "LANDFALL_RACK"
+
+// unpacked gives a scenario its own copy of the sealed rack.
+func unpacked(t *testing.T) *Rack {
+	t.Helper()
+	l := New(t)
+	frozenRack.Lock()
+	defer frozenRack.Unlock()
+	s := &frozenRack.SealedRack
+	if dir := os.Getenv(reuseRack); s.Dir == "" && dir != "" {
+		if _, err := os.Stat(filepath.Join(dir, rackRegion)); err == nil {
+			s.Dir = dir
+		}
+	}
+	if s.Dir == "" {
+		dir := os.Getenv(reuseRack)
+		if dir == "" {
+			dir = filepath.Join(l.Repo, "out", "rack")
+		}
+		start := time.Now()
+		*s = l.MakeRack(dir)
+		l.Logf("rack of %d sealed in %.1f s", len(rackDevices()), time.Since(start).Seconds())
+	}
+	return l.Unpack(*s)
+}
+
+// rackBoot bounds the boot of a whole rack on two emulated cores; measured is
+// about a third.
+const rackBoot = 5 * time.Minute
+
+// boots waits until the servers have started production, each with the address
+// that it had in the factory, given by the rack's own DHCP device.
+func (r *Rack) boots(servers ...string) {
+	r.Helper()
+	for _, d := range servers {
+		m := r.Running[d]
+		m.Expect(`landfall: kexec at`, rackBoot)
+		want := regexp.MustCompile(`lease ` + regexp.QuoteMeta(rackAddress(d)) + `/24 on \S+ \(eth0\) from 10\.77\.0\.1\b`)
+		if !want.MatchString(m.Console(0).Output()) {
+			r.Fatalf("%s booted without its own lease from %s:\n%s", d, rackKeeper, m.Console(0).Tail(60))
+		}
+	}
+}
+
+// holds waits until a device holds with a code, and returns the board.
+func (r *Rack) holds(device, code string) string {
+	r.Helper()
+	match := r.Running[device].Expect(`(?s)(`+device+`[^\n]*HOLD[^\n]*`+code+`.*?Next look in[^\n]*)\n`, rackBoot)
+	return match.Groups[1]
+}
+
+// notYet shows that none of the devices has started production.
+func (r *Rack) notYet(devices ...string) {
+	r.Helper()
+	for _, d := range devices {
+		if out := r.Running[d].Console(0).Output(); strings.Contains(out, "landfall: kexec at") {
+			r.Fatalf("%s has started production:\n%s", d, r.Running[d].Console(0).Tail(40))
+		}
+	}
+}
+
+// once shows that the devices have booted once since power-on: what was
+// repaired needed no reboot.
+func (r *Rack) once(devices ...string) {
+	r.Helper()
+	for _, d := range devices {
+		if n := strings.Count(r.Running[d].Console(0).Output(), "landfall: uinit starts"); n != 1 {
+			r.Fatalf("%s started its image %d times", d, n)
+		}
+	}
+}
+
+// TestRack powers a rack on, all at once, with nothing on its network but
+// itself: it finds itself.
+func TestRack(t *testing.T) {
+	r := unpacked(t)
+	r.PowerOnAll(append(rackServers(), rackKeeper)...)
+	r.boots(rackServers()...)
+	r.once(rackDevices()...)
+	for _, d := range rackServers() {
+		t.Logf("%s\n%s", d, Table(Steps(r.Running[d].Console(0).Output())))
+	}
+	out := r.Running[rackKeeper].Console(0).Output()
+	if strings.Contains(out, "kexec at") {
+		t.Errorf("the key server left its image")
+	}
+	t.Logf("%s\n%s", rackKeeper, Table(Steps(out)))
+	// The fleet has a clean report of each server.
+	reports := r.Kekctl("links", "--json")
+	for _, d := range rackServers() {
+		if !strings.Contains(reports, fmt.Sprintf("%q", d)) {
+			t.Errorf("the fleet has no link report of %s:\n%s", d, reports)
+		}
+	}
+	t.Logf("kekctl links\n%s", r.Kekctl("links"))
+	t.Logf("kekctl status\n%s", r.Kekctl("status"))
+}
+
+// TestRackDHCPDeviceCut: the DHCP device's own link is broken, so it serves
+// nothing; both ends say so. When the cable is mended all go on by themselves.
+func TestRackDHCPDeviceCut(t *testing.T) {
+	r := unpacked(t)
+	r.Wiring.Cut(rackPort{rackKeeper, "eth1"})
+	r.PowerOnAll(rackDevices()...)
+	board := r.holds(rackKeeper, "LF-LINK-0[12]")
+	for _, want := range []string{"eth1", "r07-u11 eth2"} {
+		if !strings.Contains(board, want) {
+			t.Errorf("the DHCP device's board does not name %s:\n%s", want, board)
+		}
+	}
+	for _, d := range rackServers() {
+		t.Logf("%s", r.holds(d, "LF-LINK-11"))
+	}
+	r.notYet(rackServers()...)
+	for _, d := range rackServers() {
+		if out := r.Running[d].Console(0).Output(); strings.Contains(out, "landfall: lease ") {
+			t.Errorf("%s got a lease of a DHCP device that has not proved its links", d)
+		}
+	}
+	t.Logf("board\n%s", board)
+	r.Wiring.Mend(rackPort{rackKeeper, "eth1"})
+	r.boots(rackServers()...)
+	r.once(rackDevices()...)
+}
+
+// TestRackCablesSwapped: two plugs are exchanged. All four ends say where their
+// cable leads and where it belongs; two more say what the switch sees. When the
+// plugs are put back all go on by themselves.
+func TestRackCablesSwapped(t *testing.T) {
+	r := unpacked(t)
+	a, b := rackPort{"r07-u12", "eth1"}, rackPort{"r07-u14", "eth1"}
+	sa, sb := rackPort{"r07-u12", "eth0"}, rackPort{"r07-u14", "eth0"}
+	r.Wiring.Swap(a, b)
+	r.Wiring.Swap(sa, sb)
+	r.PowerOnAll(rackDevices()...)
+	for _, want := range []struct{ device, leads, belongs string }{
+		{"r07-u11", "r07-u14 eth1", "r07-u12 eth1"},
+		{"r07-u12", "r07-u13 eth1", "r07-u11 eth1"},
+		{"r07-u13", "r07-u12 eth1", "r07-u14 eth1"},
+		{"r07-u14", "r07-u11 eth1", "r07-u13 eth1"},
+	} {
+		board := r.holds(want.device, "LF-LINK-0[34]")
+		for _, s := range []string{"eth1", want.leads, want.belongs} {
+			if !strings.Contains(board, s) {
+				t.Errorf("%s's board does not name %s:\n%s", want.device, s, board)
+			}
+		}
+		t.Logf("%s", board)
+	}
+	for device, seen := range map[string]string{"r07-u12": switchPort("r07-u14"), "r07-u14": switchPort("r07-u12")} {
+		warned := regexp.MustCompile(`LF-LINK-08[^\n]*` + regexp.QuoteMeta(seen))
+		if out := r.Running[device].Console(0).Output(); !warned.MatchString(out) {
+			t.Errorf("%s does not say that it is on the switch's port %s:\n%s", device, seen, r.Running[device].Console(0).Tail(60))
+		}
+	}
+	r.notYet(rackServers()...)
+	r.Wiring.Swap(a, b)
+	r.Wiring.Swap(sa, sb)
+	r.boots(rackServers()...)
+	r.once(rackDevices()...)
+}
+
+// TestRackRogueDHCP: somebody else's DHCP server in the segment answers every
+// device at once, and wrongly. It is named, and wins nothing.
+func TestRackRogueDHCP(t *testing.T) {
+	r := unpacked(t)
+	rogue := r.Rogue("10.66.0.1/24")
+	r.PowerOnAll(rackDevices()...)
+	r.boots(rackServers()...)
+	for _, d := range rackServers() {
+		if out := r.Running[d].Console(0).Output(); !regexp.MustCompile(`LF-NET-04[^\n]*10\.66\.0\.1`).MatchString(out) {
+			t.Errorf("%s does not name the rogue server:\n%s", d, r.Running[d].Console(0).Tail(60))
+		}
+		if !strings.Contains(rogue.Output(), "DHCPOFFER(") || !strings.Contains(rogue.Output(), rackPort{d, "eth0"}.mac()) {
+			t.Errorf("the rogue server offered nothing to %s: the race was none", d)
+		}
+	}
+}
