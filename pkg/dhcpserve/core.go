@@ -205,12 +205,14 @@ func (c *Core) serves6() bool {
 }
 
 // say logs, once a second: a flood must not make the console the bottleneck.
-func (c *Core) say(now time.Time, format string, args ...any) {
+// False: it was too early.
+func (c *Core) say(now time.Time, format string, args ...any) bool {
 	if c.logf == nil || now.Sub(c.said) < time.Second {
-		return
+		return false
 	}
 	c.said = now
 	c.logf(format, args...)
+	return true
 }
 
 // Answer is a message to send.

@@ -246,8 +246,9 @@ func (c *Core) otherServer(now time.Time, q *query) {
 	if c.others[q.server] || len(c.others) >= 64 {
 		return
 	}
-	c.others[q.server] = true
-	c.say(now, "%s %s asks the DHCP server %s for its lease", l.device, l.port, q.server)
+	if c.say(now, "%s %s asks the DHCP server %s for its lease", l.device, l.port, q.server) {
+		c.others[q.server] = true
+	}
 }
 
 func (c *Core) giveBack(now time.Time, p *port, q *query) {
