@@ -260,24 +260,30 @@ func proof(v *report.LinkVerdict) bool {
 	return v.Verdict == "proved" || v.Verdict == "proved-ok" || v.Verdict == "production"
 }
 
-// missed says whether neighbors expect a device and do not hear it. Some may
-// have heard it before it died.
+// missed says whether neighbors expect a device and do not hear it on any port.
+// Some may have heard it before it died.
 func (m *Model) missed(d *device) bool {
-	missing, heard := 0, 0
+	heard := map[*device]bool{} // by whom
 	for _, p := range d.ports {
 		for _, e := range p.ends {
 			for _, back := range e.peer.ends {
-				switch {
+				switch by := e.peer.device; {
 				case back.peer != p || back.verdict == nil:
 				case proof(back.verdict):
-					heard++
+					heard[by] = true
 				case back.silent():
-					missing++
+					if !heard[by] {
+						heard[by] = false // unless another port hears it
+					}
 				}
 			}
 		}
 	}
-	return missing > 0 && missing >= heard
+	missing := 0
+	for _, h := range heard {
+		missing += btoi(!h)
+	}
+	return missing > 0 && 2*missing >= len(heard)
 }
 
 // silent says that nothing at all was heard.
