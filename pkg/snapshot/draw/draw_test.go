@@ -242,7 +242,7 @@ func TestProblems(t *testing.T) {
 		"unknown links": {func(g *region) {
 			r := g.reports["r07-u02"]
 			r.Links = append(r.Links, report.LinkVerdict{Interface: "eth9", Peer: "x", PeerInterface: "eth0"})
-		}, nil, []string{"note: r07-u02 reports 1 links that this snapshot does not have"}},
+		}, nil, []string{"note: r07-u02 reports 1 link that this snapshot does not have"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := rackOf5()

@@ -178,7 +178,7 @@ func (m *Model) verdicts(d *device) {
 		}
 	}
 	if len(by) > 0 {
-		m.note("%s reports %d links that this snapshot does not have", d.entry.ID, len(by))
+		m.note("%s reports %s that this snapshot does not have", d.entry.ID, plural(len(by), "link"))
 	}
 }
 
