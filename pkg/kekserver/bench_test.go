@@ -22,6 +22,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -40,13 +41,18 @@ type load struct {
 // CPU time, and latencies. Clients share the machine.
 //
 //	go test -run '^$' -bench Release -benchtime 3000x ./pkg/kekserver
-func BenchmarkRelease(b *testing.B) {
+func BenchmarkRelease(b *testing.B) { releases(b, 0, 1, 8, 64) }
+
+// BenchmarkLinkReports is the same with the report of 40 links in each.
+func BenchmarkLinkReports(b *testing.B) { releases(b, 40, 64) }
+
+func releases(b *testing.B, links int, clients ...int) {
 	l := startLoad(b)
-	for _, clients := range []int{1, 8, 64} {
+	for _, clients := range clients {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			before := cpuTime(b, l.pid)
 			b.ResetTimer()
-			took := l.run(b, clients, b.N)
+			took := l.run(b, clients, b.N, links)
 			b.StopTimer()
 			cpu := cpuTime(b, l.pid) - before
 			slices.Sort(took)
@@ -58,7 +64,8 @@ func BenchmarkRelease(b *testing.B) {
 	}
 }
 
-func (l *load) run(b *testing.B, clients, n int) []time.Duration {
+// run makes n releases, each with a report of so many links, or without one.
+func (l *load) run(b *testing.B, clients, n, links int) []time.Duration {
 	took := make([]time.Duration, n)
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -71,6 +78,9 @@ func (l *load) run(b *testing.B, clients, n int) []time.Duration {
 				}
 				id := fmt.Sprintf("d%d", i%benchDevices)
 				c := &kekclient.Client{Members: l.members, CA: l.ca, Device: id}
+				if links > 0 {
+					c.Links = provedLinks(b, id, links)
+				}
 				start := time.Now()
 				r, err := c.Release(context.Background(), l.aks[id], 1)
 				if err != nil {
@@ -84,6 +94,20 @@ func (l *load) run(b *testing.B, clients, n int) []time.Duration {
 	}
 	wg.Wait()
 	return took
+}
+
+// provedLinks is a report in which nothing is wrong.
+func provedLinks(b *testing.B, device string, links int) []byte {
+	r := &report.LinkReport{Device: device, Slice: 1, Required: links, Proved: links}
+	for i := range links {
+		r.Links = append(r.Links, report.LinkVerdict{Interface: fmt.Sprintf("eth%d", i), Peer: fmt.Sprintf("r07-u%02d", i), PeerInterface: "eth3",
+			Required: true, Verdict: "proved-ok", LLDP: "match", LLDPSeen: "tor-7 Ethernet12"})
+	}
+	text, err := r.Bytes()
+	if err != nil {
+		b.Error(err)
+	}
+	return text
 }
 
 func startLoad(b *testing.B) *load {
