@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/landfall-project/landfall/pkg/linkcheck"
+	"github.com/landfall-project/landfall/pkg/lldp"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/qemu/fabric"
 )
@@ -160,6 +161,70 @@ func TestRoutedAddress(t *testing.T) {
 
 // TestDone holds the linger: until every required neighbor has had the answer
 // "ok" and is content, but no longer than half a minute.
+// TestAddressComesLate asks a routed neighbor soon after an address has come,
+// but no others, and none more often than once a second.
+func TestAddressComesLate(t *testing.T) {
+	t.Parallel()
+	for _, routed := range []bool{true, false} {
+		a, _ := ends(t, func(c *linkcheck.Config) {
+			c.Links[0].Routed, c.Links[0].Address = routed, netip.MustParseAddr("10.1.2.3")
+		})
+		o := a.LinkUp(epoch, "eth0")
+		var at time.Time
+		for range 4 { // now it waits for 8 s
+			at, _, o = next(t, a, o)
+		}
+		later, again := a.LinkUp(at.Add(10*time.Millisecond), "eth0"), a.LinkUp(at.Add(2*time.Second), "eth0")
+		if !routed {
+			if again.Wake != o.Wake {
+				t.Error("an address makes it ask over the link itself")
+			}
+			continue
+		}
+		if d := later.Wake.Sub(at); d < time.Second || d > 1300*time.Millisecond {
+			t.Errorf("asks %s after the last question", d)
+		}
+		if d := again.Wake.Sub(at); d > 2200*time.Millisecond {
+			t.Errorf("the address came 2 s after the last question, and it asks %s after that", d)
+		}
+	}
+}
+
+// TestSwitchNames holds how a switch and its ports are called in a hold: by what
+// is written on them.
+func TestSwitchNames(t *testing.T) {
+	t.Parallel()
+	mac := lldp.ID{Subtype: lldp.MACAddress, Value: []byte{0, 0x11, 0x22, 0x33, 0x44, 0x55}}
+	for _, tt := range []struct {
+		want       snapshot.LLDP
+		du         lldp.DU
+		seen, says string
+	}{
+		{
+			snapshot.LLDP{ChassisID: "tor-7", PortID: "12"},
+			lldp.DU{Chassis: lldp.ID{Subtype: lldp.Local, Value: []byte("tor-7")}, Port: lldp.ID{Subtype: lldp.Local, Value: []byte("14")}, TTL: 120},
+			"tor-7 port 14", "port 12",
+		},
+		{
+			snapshot.LLDP{ChassisID: "mac:00:11:22:33:44:55", PortID: "ifname:Eth1/12"},
+			lldp.DU{Chassis: mac, Port: lldp.ID{Subtype: lldp.InterfaceName, Value: []byte("Eth1/14")}, SystemName: "tor-7", TTL: 120},
+			"tor-7 port Eth1/14", "port Eth1/12",
+		},
+		{
+			snapshot.LLDP{ChassisID: "tor-8", PortID: "12"},
+			lldp.DU{Chassis: mac, Port: lldp.ID{Subtype: lldp.Local, Value: []byte("12")}, TTL: 120},
+			"00:11:22:33:44:55 port 12", "tor-8 port 12",
+		},
+	} {
+		a, _ := ends(t, func(c *linkcheck.Config) { c.Ports[0].LLDP = &tt.want })
+		a.LLDP(epoch, "eth0", &tt.du)
+		s := a.Links()[0]
+		if s.LLDP != linkcheck.LLDPMismatch || s.LLDPSeen != tt.seen || s.LLDPWant != tt.says {
+			t.Errorf("got %s: %q, belongs on %q; want %q and %q", s.LLDP, s.LLDPSeen, s.LLDPWant, tt.seen, tt.says)
+		}
+	}
+}
+
 func TestDone(t *testing.T) {
 	t.Parallel()
 	a, _ := ends(t, nil)
@@ -268,13 +333,13 @@ func TestConfigRefuses(t *testing.T) {
 
 func TestFromSlice(t *testing.T) {
 	t.Parallel()
-	lldp := &snapshot.LLDP{ChassisID: "tor", PortID: "7"}
+	tor := &snapshot.LLDP{ChassisID: "tor", PortID: "7"}
 	s := &snapshot.Slice{
 		Region: "sea1", Generation: 3, Device: snapshot.Device{ID: "a"},
-		Interfaces: []snapshot.Interface{{Name: "eth0", LLDP: lldp}, {Name: "eth1"}},
+		Interfaces: []snapshot.Interface{{Name: "eth0", LLDP: tor}, {Name: "eth1"}},
 		Neighbors: []snapshot.Neighbor{
 			{Device: "b", Interface: "eth0", PeerInterface: "eth4", AKName: "000b", Link: "l2", Check: "required"},
-			{Device: "c", Interface: "eth1", PeerInterface: "eth0", AKName: "000c", Link: "routed", Check: "advisory"},
+			{Device: "c", Interface: "eth1", PeerInterface: "eth0", AKName: "000c", Link: "routed", Address: "10.0.8.3", Check: "advisory"},
 			{Device: "d", Interface: "eth1", PeerInterface: "eth0", AKName: "000d", Link: "l2", Check: "required"},
 		},
 		Policy:    snapshot.Policy{Links: "required"},
@@ -282,10 +347,10 @@ func TestFromSlice(t *testing.T) {
 	}
 	want := linkcheck.Config{
 		Region: "sea1", Device: "a", Generation: 3,
-		Ports: []linkcheck.PortConfig{{Name: "eth0", LLDP: lldp}, {Name: "eth1"}},
+		Ports: []linkcheck.PortConfig{{Name: "eth0", LLDP: tor}, {Name: "eth1"}},
 		Links: []linkcheck.Link{
 			{Interface: "eth0", Peer: fabric.E("b", "eth4"), AKName: "000b", Required: true},
-			{Interface: "eth1", Peer: fabric.E("c", "eth0"), AKName: "000c", Routed: true},
+			{Interface: "eth1", Peer: fabric.E("c", "eth0"), AKName: "000c", Routed: true, Address: netip.MustParseAddr("10.0.8.3")},
 			{Interface: "eth1", Peer: fabric.E("d", "eth0"), AKName: "000d", Waiver: "dead"},
 		},
 	}
