@@ -99,7 +99,7 @@ func (b *board) repair(text string) {
 // devices report, and does what the drawing says: then nothing is left to do.
 func TestBoardRepairs(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
-	for i := range 15 {
+	for i := range 6 {
 		b := newBoard(t, uint64(i), 5+rng.IntN(6))
 		var plugs []linkcheck.End // of the ring
 		for _, l := range b.doc.Links {
