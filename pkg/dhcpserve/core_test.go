@@ -310,6 +310,11 @@ func TestOtherServersAreNamed(t *testing.T) {
 	if n := c.Counters(); n.OtherServer != 5 {
 		t.Errorf("counted %d", n.OtherServer)
 	}
+	cfg.Ports = append(cfg.Ports, Port{Name: "eth1", Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}})
+	two := newCore(t, cfg, true)
+	if a := two.Answer4(noon, 1, message(t, knownMAC, dhcpv4.MessageTypeRequest, server("10.9.0.1"), wanted("10.9.0.12"))); a != nil || two.Counters().OtherServer != 0 {
+		t.Errorf("this server's other port is asked: answered %s, counted %+v", words(t, a), two.Counters())
+	}
 	// An address in use is worth a line; a thousand in a second are not.
 	log = nil
 	for range 1000 {

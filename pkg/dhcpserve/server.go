@@ -39,7 +39,8 @@ func (s *Server) Counters() Counters { return s.core.Counters() }
 const retryReceive = time.Second
 
 // Serve answers until ctx ends, which is no error. All its ports must be there,
-// up, and have their addresses; whether they have a carrier does not matter.
+// up, and have their addresses; whether they have a carrier does not matter. A
+// port where DHCPv6 cannot be served is logged, and serves DHCPv4.
 func (s *Server) Serve(ctx context.Context) error {
 	var open []*socket
 	closeAll := func() {
@@ -61,9 +62,9 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		}
 		if s.core.serves6() {
+			// IPv6 must not cost the others their leases.
 			if k, err := listen6(p.Link, i); !add(k, err) {
-				closeAll()
-				return err
+				s.logf("no DHCPv6: %v", err)
 			}
 		}
 	}

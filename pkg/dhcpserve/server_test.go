@@ -1,8 +1,10 @@
 package dhcpserve
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -78,6 +80,35 @@ func TestOurClientInQuarantine(t *testing.T) {
 	var wrong *netconf.WrongLeaseError
 	if l, err := netconf.Quarantine(within(t, 2*time.Second), known); !errors.As(err, &wrong) {
 		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
+// TestNoIPv6 serves IPv4 all the same.
+func TestNoIPv6(t *testing.T) {
+	link := plug(t, "srv0", serverMAC)
+	must(t, netconf.Up(link, 0))
+	must(t, netconf.Static(link, []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}, netip.Addr{}))
+	taken, err := listen6(link, 0)
+	must(t, err)
+	t.Cleanup(taken.close)
+	cfg := config(table())
+	said := make(chan string, 8)
+	cfg.Ports[0].Link, cfg.Logf = link, func(f string, args ...any) { said <- fmt.Sprintf(f, args...) }
+	s, err := New(cfg)
+	must(t, err)
+	s.Allow()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	dev := plug(t, "dev0", knownMAC)
+	must(t, netconf.Up(dev, 0))
+	if _, err := netconf.DHCP(within(t, 5*time.Second), dev, expected); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	must(t, <-done)
+	if len(said) != 1 || !strings.Contains(<-said, "no DHCPv6: serve DHCP on srv0") {
+		t.Errorf("%d more lines in the log", len(said))
 	}
 }
 

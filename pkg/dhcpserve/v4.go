@@ -2,6 +2,7 @@ package dhcpserve
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -239,7 +240,8 @@ func (c *Core) knows(now time.Time, q *query) bool {
 func (c *Core) otherServer(now time.Time, q *query) {
 	c.count.Ignored++
 	l := c.leases[q.mac]
-	if l == nil {
+	own := func(p port) bool { return p.v4.Addr() == q.server } // another port on this segment
+	if l == nil || slices.ContainsFunc(c.ports, own) {
 		return
 	}
 	c.count.OtherServer++
