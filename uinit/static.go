@@ -94,6 +94,7 @@ func (n *network) stranger(ctx context.Context) {
 		}
 		missing, strangers := n.misfits()
 		if len(n.current()) > 0 || len(missing) == 0 {
+			n.returned()
 			continue
 		}
 		for _, link := range strangers {
@@ -145,6 +146,25 @@ func borrow(ctx context.Context, link netconf.Link) (*netconf.Lease, error) {
 	return lease, netconf.Apply(lease)
 }
 
+// returned gives a quarantine lease up: a port of the slice's has its address.
+func (n *network) returned() {
+	n.mu.Lock()
+	had := n.quarantine
+	n.quarantine = nil
+	delete(n.problems, strangerPort)
+	n.mu.Unlock()
+	if had == nil {
+		return
+	}
+	if err := netconf.Withdraw(had); err != nil {
+		n.m.logf("%v", err)
+	}
+}
+
+// strangerPort stands for the quarantine lease's port among the slice's, which
+// have no such name.
+const strangerPort = "a stranger"
+
 func (n *network) borrowed(lease *netconf.Lease, missing []snapshot.Interface) {
 	n.mu.Lock()
 	had := n.quarantine
@@ -159,7 +179,7 @@ func (n *network) borrowed(lease *netconf.Lease, missing []snapshot.Interface) {
 	for _, p := range missing {
 		gone = append(gone, fmt.Sprintf("%s %s", p.Name, p.MAC))
 	}
-	n.trouble("quarantine", report.Errorf(report.NetQuarantine, "no port of the slice's has a lease; %s is missing, and %s %s is no port of the slice's: it has quarantine lease %s",
+	n.trouble(strangerPort, report.Errorf(report.NetQuarantine, "no port of the slice's has a lease; %s is missing, and %s %s is no port of the slice's: it has quarantine lease %s",
 		strings.Join(gone, ", "), lease.Link.Name, lease.Link.MAC, lease.Address.Addr()))
 	n.m.changed()
 }

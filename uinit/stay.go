@@ -43,15 +43,19 @@ func (m *machine) stay(img *image) {
 	s.watch()
 }
 
-// newsEvery is how often a device that stays asks for another slice: new leases
-// come in one.
-const newsEvery = 2 * time.Minute
+// newsEvery is how often a device that stays asks for another slice, since new
+// leases come in one, and sends its link report with that; newsFirst comes before
+// the first time, when its own key server has started.
+const (
+	newsFirst = 10 * time.Second
+	newsEvery = 2 * time.Minute
+)
 
 // watch tells of links that change, and puts a newer slice of the fleet's into
 // use.
 func (s *site) watch() {
 	var said string
-	for next := uptime() + jitter(newsEvery); ; {
+	for next := uptime() + newsFirst; ; {
 		s.m.pause(jitter(staticLook))
 		if text := s.trouble(); text != said {
 			said = text
