@@ -114,11 +114,17 @@ func TestOffersTakeNothing(t *testing.T) {
 
 func TestAnswersToStrangersAreLimited(t *testing.T) {
 	c := newCore(t, config(table()), true)
+	honest := join(t, c, noon.Add(-time.Second), strangeMAC)
+	before := c.Counters()
 	for i := range 5000 {
 		c.Answer4(noon, 0, message(t, inventedMAC(i), dhcpv4.MessageTypeDiscover))
 	}
-	if n := c.Counters(); n.Offers != strangersPerSecond || n.PoolLimited != 5000-strangersPerSecond {
-		t.Errorf("of 5000 in a moment %d answered, %d limited", n.Offers, n.PoolLimited)
+	n := c.Counters()
+	if answered, limited := n.Offers-before.Offers, n.PoolLimited-before.PoolLimited; answered != strangersPerSecond || answered+limited != 5000 {
+		t.Errorf("of 5000 in a moment %d answered, %d limited", answered, limited)
+	}
+	if got := renew(t, c, noon, strangeMAC, honest); got != honest {
+		t.Errorf("the stranger with %s gets %q in the same moment", honest, got)
 	}
 	if c.Answer4(noon, 0, message(t, knownMAC, dhcpv4.MessageTypeDiscover)) == nil {
 		t.Error("a known device gets nothing in the same moment")

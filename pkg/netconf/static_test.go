@@ -98,7 +98,7 @@ func TestParseRoutes(t *testing.T) {
 		{"default route", []byte{0, 10, 9, 0, 1}, ""},
 		{"default route too", join(direct, []byte{0, 10, 9, 0, 1}), ""},
 		{"a network", join(direct, []byte{24, 10, 8, 0, 10, 9, 0, 1}), ""},
-		{"a network as long as a host", []byte{24, 10, 8, 0, 10, 9, 0, 1, 0}, ""},
+		{"a network as long as a host", []byte{25, 10, 8, 0, 128, 0, 0, 0, 0}, ""},
 		{"cut", direct[:8], ""},
 		{"multicast", host("224.0.0.1", "0.0.0.0"), ""},
 		{"loopback", host("127.0.0.1", "0.0.0.0"), ""},
@@ -134,6 +134,25 @@ func TestRoutesOfOrdinaryLeasesAreNotTaken(t *testing.T) {
 	}
 	if l := (&client{quarantine: true}).take(a); len(l.Routes) != 1 || l.Router.IsValid() {
 		t.Errorf("a quarantine lease has the routes %v and router %s", l.Routes, l.Router)
+	}
+}
+
+func TestNotQuarantine(t *testing.T) {
+	routes := []Route{{To: netip.MustParseAddr("10.9.0.1")}}
+	tests := []struct {
+		address string
+		routes  []Route
+		want    string
+	}{
+		{"10.9.0.200/32", routes, ""},
+		{"10.9.0.200/24", routes, "10.9.0.200/24 instead of a quarantine address (/32)"},
+		{"10.9.0.200/32", nil, "10.9.0.200/32 without routes to single hosts"},
+	}
+	for _, tt := range tests {
+		a := &answer{lease: Lease{Address: netip.MustParsePrefix(tt.address)}, routes: tt.routes}
+		if got := notQuarantine(a); got != tt.want {
+			t.Errorf("%s, %v: got %q, want %q", tt.address, tt.routes, got, tt.want)
+		}
 	}
 }
 
