@@ -255,6 +255,36 @@ func TestSlowSlice(t *testing.T) {
 	}
 }
 
+// Who asks for keys and reads none holds up an operator for a moment only.
+func TestReleasesThatNobodyReads(t *testing.T) {
+	f, m, one := sealedDevice(t)
+	m.boot(serverImage, one)
+	conn, body := f.attestedConn(m)
+	defer func() { _ = conn.Close() }()
+	if err := conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", kekproto.OpRelease.Path(), len(body), body)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for range 3000 { // the same request on the same connection is no other one
+			if _, err := conn.Write(request); err != nil {
+				return
+			}
+		}
+	}()
+	for last := -1; last != f.auditLines("release"); time.Sleep(300 * time.Millisecond) {
+		last = f.auditLines("release")
+	}
+	start := time.Now()
+	f.must("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "x"}, nil)
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("a suspension took %v", took)
+	}
+	<-asked
+}
+
 // largeSlice is a slice of generation 2 that lends thousands of addresses.
 func (f *fleet) largeSlice() []byte {
 	f.t.Helper()

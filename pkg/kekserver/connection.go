@@ -2,13 +2,16 @@ package kekserver
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // connection is what a device-plane connection has proved.
 type connection struct {
+	raw    net.Conn // below TLS
 	mu     sync.Mutex
 	device string // set once a key was released on it
 	offer  *offer // set once an image was refused on it, until the event log comes
@@ -24,8 +27,23 @@ func connectionOf(r *http.Request) *connection {
 	return c
 }
 
-func withConnection(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, new(connection))
+func withConnection(ctx context.Context, c net.Conn) context.Context {
+	out := new(connection)
+	if t, ok := c.(*tls.Conn); ok {
+		out.raw = t.NetConn()
+	}
+	return context.WithValue(ctx, connectionKey{}, out)
+}
+
+// within cuts the connection off unless done is called in time. A write deadline
+// is not enough: after it a long answer waits 5 s more for TLS to say goodbye.
+func (c *connection) within(most time.Duration) (done func()) {
+	t := time.AfterFunc(most, func() {
+		if c.raw != nil {
+			_ = c.raw.Close() // it may be closed already
+		}
+	})
+	return func() { t.Stop() }
 }
 
 func (c *connection) attest(device string) {

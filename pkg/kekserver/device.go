@@ -77,8 +77,9 @@ func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
 	}
 }
 
-// answerTime and sliceTime bound writing an answer, which nothing can change meanwhile. It
-// fits the socket's buffer, unless the peer asks and never reads.
+// answerTime bounds writing an answer, which nothing can change meanwhile. It
+// fits the socket's buffer, unless the peer asks and never reads. sliceTime
+// bounds that of a slice.
 const (
 	answerTime = 2 * time.Second
 	sliceTime  = 5 * time.Second // up to 3 MiB, and nobody waits for it
@@ -112,12 +113,9 @@ func (s *Server) decideAndAnswer(w http.ResponseWriter, r *http.Request, op kekp
 		within = sliceTime
 		unlock()
 	}
-	out := http.NewResponseController(w)
-	if err := out.SetWriteDeadline(time.Now().Add(within)); err != nil {
-		return id, fmt.Errorf("bound the answer's time: %w", err)
-	}
+	defer connectionOf(r).within(within)()
 	writeJSON(w, http.StatusOK, resp)
-	_ = out.Flush() // the asker is gone if this fails
+	_ = http.NewResponseController(w).Flush() // the asker is gone if this fails
 	return id, nil
 }
 
