@@ -33,8 +33,8 @@ type UDP struct {
 // ListenUDP opens the socket. What it sends has HopLimit, and what it sends to
 // a group does not come back.
 //
-// Package net's own listeners try once whether the machine has IPv6, by an
-// address of lo: where lo is down, they would never use it.
+// Package net tries once, by addresses of lo, whether a socket can take both
+// families: where lo is down, its own listener may take IPv4 only, for ever.
 func ListenUDP(link Link, port uint16) (*UDP, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 	if err != nil {
