@@ -81,6 +81,9 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 	if cfg.State == 0 {
 		cfg.State = linkcheck.Pending
 	}
+	if cfg.Recover == nil {
+		cfg.Recover = func() {}
+	}
 	m, err := linkcheck.New(time.Now(), cfg.Config)
 	if err != nil {
 		return nil, err
@@ -96,7 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 		n.ports = append(n.ports, newPort(&cfg, p.Name))
 	}
 	n.wake = time.AfterFunc(time.Hour, func() { // step knows better when
-		defer n.recovered()
+		defer n.cfg.Recover() // itself, or recover would see nothing
 		n.tick()
 	})
 	n.run(func() { n.watch(ctx, events) })
@@ -106,15 +109,9 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 // run starts a goroutine that Close waits for.
 func (n *Net) run(f func()) {
 	n.tasks.Go(func() {
-		defer n.recovered()
+		defer n.cfg.Recover() // itself, or recover would see nothing
 		f()
 	})
-}
-
-func (n *Net) recovered() {
-	if n.cfg.Recover != nil {
-		n.cfg.Recover()
-	}
 }
 
 func (n *Net) logf(format string, args ...any) {

@@ -57,7 +57,7 @@ func (n *Net) hear(p *port, du *lldp.DU) {
 	if !du.Shutdown() {
 		var this *time.Timer
 		this = time.AfterFunc(time.Duration(du.TTL)*time.Second, func() {
-			defer n.recovered()
+			defer n.cfg.Recover() // itself, or recover would see nothing
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			if p.heard == this {
