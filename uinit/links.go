@@ -182,6 +182,11 @@ func (m *machine) board() string {
 }
 
 func (s *site) unproved(n *linknet.Net, sum linkcheck.Summary) error {
+	// What a switch says of proved links is told beside, while somebody is there
+	// to mend cables.
+	for _, p := range linkcheck.Warnings(n.Links()) {
+		s.m.warn(p)
+	}
 	if p := linkcheck.Worst(n.Links()); p != nil {
 		return p
 	}

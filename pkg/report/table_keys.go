@@ -22,7 +22,7 @@ func keys() []Info {
 			"boot the released server image; `kekctl explain DEVICE` names the PCRs and components that differ", Fixed},
 		{KeySliceOld, "KeySliceOld", "slice is outdated",
 			"The fleet has recorded a newer slice for this device.",
-			"write the newest slice with `snapshot part`, then reboot", Fixed},
+			"nothing: the newest slice is fetched from the fleet; to spare the next boot that, write it with `snapshot part`", Goes},
 		{KeyQuote, "KeyQuote", "quote refused",
 			"Signature, freshness or selection is wrong: another AK, a replay, or a fault.",
 			"`kekctl explain DEVICE`; treat it as an attack until explained", Fixed},

@@ -74,53 +74,43 @@ func rackAddress(device string) string {
 	return fmt.Sprintf("10.77.0.%d", unit(device))
 }
 
-// describeRack is what a person writes about a device of the rack; ak has the
-// attestation keys that the fleet recorded.
-func describeRack(device string, ak map[string]string) Description {
-	d := Description{
-		"device":      map[string]any{"id": device, "roles": []string{"server"}, "rack": "r07", "unit": fmt.Sprint(unit(device)), "hostname": device},
-		"policy":      map[string]any{"lease": "strict", "links": "required"},
-		"dhcp_device": rackKeeper,
-		"volumes": []any{map[string]any{"name": "root", "use": "root", "need": "required",
-			"factory": map[string]any{"way": "in-place", "disk": rootSerial}}},
-	}
-	var interfaces, neighbors []any
-	neighbor := func(own, peer rackPort, check string) {
-		neighbors = append(neighbors, map[string]any{"device": peer.device, "interface": own.name, "peer_interface": peer.name,
-			"ak_name": ak[peer.device], "link": "l2", "check": check})
-	}
-	for _, name := range rackPorts(device) {
-		p := rackPort{device, name}
-		i := map[string]any{"name": name, "mac": p.mac(), "addresses": []string{}}
-		if name == "eth0" {
-			i["addresses"] = []string{rackAddress(device) + "/24"}
-			i["lldp"] = map[string]any{"chassis_id": "mac:" + rackChassis, "port_id": "ifname:" + switchPort(device)}
+// rackPlan is what people write about the rack: landfall.dev/plan/v1.
+func rackPlan() map[string]any {
+	end := func(p rackPort) map[string]any { return map[string]any{"device": p.device, "interface": p.name} }
+	link := func(a, b rackPort) any { return map[string]any{"a": end(a), "b": end(b)} }
+	var devices, links []any
+	for _, d := range rackDevices() {
+		entry := map[string]any{"id": d, "rack": "r07", "unit": fmt.Sprint(unit(d))}
+		var interfaces []any
+		for _, name := range rackPorts(d) {
+			p := rackPort{d, name}
+			i := map[string]any{"name": name, "mac": p.mac()}
+			if name == "eth0" {
+				i["addresses"] = []string{rackAddress(d) + "/24"}
+			}
+			interfaces = append(interfaces, i)
 		}
-		interfaces = append(interfaces, i)
+		entry["interfaces"] = interfaces
+		links = append(links, link(rackPort{rackSwitch, switchPort(d)}, rackPort{d, "eth0"}))
+		if d == rackKeeper {
+			entry["roles"] = []string{"dhcp", "keyserver"}
+			entry["dhcp"] = map[string]any{"serves": "rack", "quarantine": map[string]any{"first": "10.77.0.200", "last": "10.77.0.219"}}
+			entry["policy"] = map[string]any{"lease": "strict", "links": "required"}
+		} else {
+			links = append(links, link(rackPort{rackKeeper, "eth0"}, rackPort{d, "eth0"}))
+		}
+		devices = append(devices, entry)
 	}
 	for _, c := range rackCables() {
-		switch device {
-		case c[0].device:
-			neighbor(c[0], c[1], "required")
-		case c[1].device:
-			neighbor(c[1], c[0], "required")
-		}
+		links = append(links, link(c[0], c[1]))
 	}
-	if device != rackKeeper {
-		neighbor(rackPort{device, "eth0"}, rackPort{rackKeeper, "eth0"}, "required")
-	} else {
-		d["device"].(map[string]any)["roles"] = []string{"dhcp", "keyserver"}
-		d["volumes"] = []any{}
-		var leases []any
-		for _, s := range rackServers() {
-			neighbor(rackPort{device, "eth0"}, rackPort{s, "eth0"}, "advisory")
-			leases = append(leases, map[string]any{"device": s, "interface": "eth0", "mac": rackPort{s, "eth0"}.mac(),
-				"addresses": []string{rackAddress(s) + "/24"}, "hostname": s})
-		}
-		d["dhcp"] = map[string]any{"leases": leases, "quarantine": map[string]any{"first": "10.77.0.200", "last": "10.77.0.219"}}
+	return map[string]any{
+		"type": "landfall.dev/plan/v1",
+		"defaults": map[string]any{"volumes": []any{map[string]any{"name": "root", "use": "root", "need": "required",
+			"factory": map[string]any{"way": "in-place", "disk": rootSerial}}}},
+		"switches": []any{map[string]any{"id": rackSwitch, "rack": "r07", "unit": "42", "chassis_id": "mac:" + rackChassis}},
+		"devices":  devices, "links": links,
 	}
-	d["interfaces"], d["neighbors"] = interfaces, neighbors
-	return d
 }
 
 // SealedRack is a folder with a rack whose devices are all powered off, ready
@@ -135,6 +125,7 @@ const (
 	rackRoot     = "root.raw"   // of servers
 	rackMember   = "member.raw" // of the key server
 	rackTPM      = "tpm"
+	rackDocument = "region.json" // the snapshot
 )
 
 // Rack is a rack in its place: powered off, and cabled as the snapshot says.

@@ -70,6 +70,17 @@ func (r *Rack) holds(device, code string) string {
 	return match.Groups[1]
 }
 
+// says waits until a device's console has shown something, now or before.
+func (r *Rack) says(device, re string) {
+	r.Helper()
+	want := regexp.MustCompile(re)
+	for end := time.Now().Add(rackBoot); !want.MatchString(r.Running[device].Console(0).Output()); time.Sleep(time.Second / 4) {
+		if time.Now().After(end) {
+			r.Fatalf("%s does not say %q:\n%s", device, re, r.Running[device].Console(0).Tail(60))
+		}
+	}
+}
+
 // notYet shows that none of the devices has started production.
 func (r *Rack) notYet(devices ...string) {
 	r.Helper()
@@ -169,10 +180,7 @@ func TestRackCablesSwapped(t *testing.T) {
 		t.Logf("%s", board)
 	}
 	for device, seen := range map[string]string{"r07-u12": switchPort("r07-u14"), "r07-u14": switchPort("r07-u12")} {
-		warned := regexp.MustCompile(`LF-LINK-08[^\n]*` + regexp.QuoteMeta(seen))
-		if out := r.Running[device].Console(0).Output(); !warned.MatchString(out) {
-			t.Errorf("%s does not say that it is on the switch's port %s:\n%s", device, seen, r.Running[device].Console(0).Tail(60))
-		}
+		r.says(device, `LF-LINK-08[^\n]*`+regexp.QuoteMeta(seen))
 	}
 	r.notYet(rackServers()...)
 	r.Wiring.Swap(a, b)

@@ -34,8 +34,8 @@ type rackFactory struct {
 	region   *Region
 	factory  swtpm.Capture // of a boot of the factory image
 	policies []string      // files
-	ak       map[string]string
-	root     string // file of a server's root, not encrypted yet
+	notes    string        // folder of signed slices
+	root     string        // file of a server's root, not encrypted yet
 }
 
 // MakeRack builds a rack, and ships it.
@@ -47,11 +47,12 @@ func (l *Lab) MakeRack(dir string) SealedRack {
 	for _, d := range rackDevices() {
 		states[d] = l.NewTPM(d)
 	}
-	f := &rackFactory{Lab: l, dir: dir, region: l.NewRegion(), ak: map[string]string{}, root: l.rackRoot()}
+	f := &rackFactory{Lab: l, dir: dir, region: l.NewRegion(), notes: l.Path("notes"), root: l.rackRoot()}
 	f.approve(states[rackKeeper])
 	for _, d := range rackDevices() {
 		f.provision(d, states[d])
 	}
+	f.sign()
 	for _, d := range rackDevices() {
 		f.device(d, states[d])
 	}
@@ -132,16 +133,32 @@ func (f *rackFactory) provision(device string, s *swtpm.State) {
 	d := &provision.Device{TPM: t, Fleet: f.client(device), PolicyKey: key, Logf: f.Logf}
 	_, err = d.Provision(f.Context(), secret.Take(bytes.TrimSpace(text)))
 	f.Check(err)
-	ak, err := t.AKName()
-	f.Check(err)
 	f.Check(t.Close())
-	f.ak[device] = ak
+}
+
+// sign makes the region's snapshot of its plan and the fleet's records, and the
+// slices of it, and has them signed.
+func (f *rackFactory) sign() {
+	f.Helper()
+	plan, err := json.Marshal(rackPlan())
+	f.Check(err)
+	f.Check(os.WriteFile(f.Path("plan.json"), plan, 0o644))
+	records := f.Path("records")
+	f.Check(os.MkdirAll(records, 0o755))
+	for _, d := range rackDevices() {
+		record := f.region.Kekctl("device", "show", d, "--json")
+		f.Check(os.WriteFile(filepath.Join(records, d+".json"), []byte(record), 0o644))
+	}
+	document := filepath.Join(f.dir, rackDocument)
+	f.region.command("snapshot", "assemble", "--region", f.region.Dir, "--plan", f.Path("plan.json"), "--record", records, "-o", document)
+	f.region.command("snapshot", "slice", "--document", document, "--all", "--dir", f.Path("slices"))
+	f.region.SignSlices(f.Path("slices"), f.notes)
 }
 
 // device signs the slice of a provisioned device and writes its disks.
 func (f *rackFactory) device(device string, s *swtpm.State) {
 	f.Helper()
-	note := f.region.SignSlice(device, describeRack(device, f.ak))
+	note := filepath.Join(f.notes, device+".slice.note")
 	args := []string{"part", "write", "-o", f.Path(device + ".part"), "--slice", note}
 	for _, p := range f.policies {
 		args = append(args, "--policy", p)

@@ -175,6 +175,15 @@ func (r *Region) SignSlice(device string, d Description) string {
 	return signed
 }
 
+// SignSlices signs a folder of slices and tells the fleet.
+func (r *Region) SignSlices(slices, notes string) {
+	r.lab.Helper()
+	r.command("snapshot", "sign", "--key", filepath.Join(r.Dir, "offline/root.key"), "--dir", notes, slices)
+	all, err := filepath.Glob(filepath.Join(notes, "*.note"))
+	r.lab.Check(err)
+	r.Kekctl(append([]string{"slice", "add"}, all...)...)
+}
+
 // public reads a file of the region's public folder.
 func (r *Region) public(name string) []byte {
 	r.lab.Helper()

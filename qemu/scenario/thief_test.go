@@ -137,6 +137,9 @@ func TestOtherSlices(t *testing.T) {
 			if text := l.Region.Kekctl("audit", "show", "--device", Device); !strings.Contains(text, "PCR 8: "+Device+" booted with its slice of generation 1, recorded is 2") {
 				t.Errorf("the audit log does not name the PCR:\n%s", text)
 			}
+			// It is the thief's, and of no use: the machine goes on with the newest.
+			m.Expect(`slice of generation 2 from the fleet in place of 1`, time.Minute)
+			m.Expect(`landfall: kexec at`, 3*time.Minute)
 		}
 		l.Check(m.Off())
 		t.Logf("%s: %s", x.name, x.code)
