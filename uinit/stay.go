@@ -48,7 +48,7 @@ func (m *machine) stay(img *image) {
 // the first time, when its own key server has started.
 const (
 	newsFirst = 10 * time.Second
-	newsEvery = 2 * time.Minute
+	newsEvery = time.Minute
 )
 
 // watch tells of links that change, and puts a newer slice of the fleet's into

@@ -171,14 +171,18 @@ func rackConfig(kernel, initrd string) vm.Config {
 	return vm.Config{Kernel: kernel, Initrd: initrd, MemoryMiB: rackMemory}
 }
 
-// PowerOn starts a device.
-func (r *Rack) PowerOn(device string) *Machine {
+// PowerOn starts a device. change may edit its configuration.
+func (r *Rack) PowerOn(device string, change ...func(*vm.Config)) *Machine {
 	r.Helper()
 	frozen, err := swtpm.Open(r.frozen(device, rackTPM))
 	r.Check(err)
 	state, err := frozen.Copy(r.Path("tpm-" + device))
 	r.Check(err)
-	m := r.Boot(r.Config(device), state)
+	cfg := r.Config(device)
+	for _, fn := range change {
+		fn(&cfg)
+	}
+	m := r.Boot(cfg, state)
 	r.Running[device] = m
 	r.Wiring.powered(device, m)
 	return m

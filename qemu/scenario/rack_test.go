@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 // frozenRack is built once in a run, by the scenario that needs it first.
@@ -203,5 +205,36 @@ func TestRackRogueDHCP(t *testing.T) {
 		if !strings.Contains(rogue.Output(), "DHCPOFFER(") || !strings.Contains(rogue.Output(), rackPort{d, "eth0"}.mac()) {
 			t.Errorf("the rogue server offered nothing to %s: the race was none", d)
 		}
+	}
+}
+
+// TestRackReplacedNIC: a server's card was replaced on the way. It holds, and
+// reaches the fleet, from quarantine, for its amendment only. Once that is
+// signed, the DHCP device, which wants all its links proved, lends the server's
+// address to the new card, and the rack goes on without a reboot.
+func TestRackReplacedNIC(t *testing.T) {
+	r := unpacked(t)
+	const device, card = "r07-u14", "52:54:00:99:00:0e"
+	r.PowerOnAll(rackKeeper, "r07-u11", "r07-u12", "r07-u13")
+	r.PowerOn(device, func(c *vm.Config) { c.NICs[0].MAC = card })
+	board := r.holds(device, "LF-NET-06")
+	for _, want := range []string{card, rackPort{device, "eth0"}.mac(), "10.77.0.2"} {
+		if !strings.Contains(board, want) {
+			t.Errorf("the board does not name %s:\n%s", want, board)
+		}
+	}
+	t.Logf("board\n%s", board)
+	region := r.Region()
+	region.command("snapshot", "amend", "--document", filepath.Join(r.Sealed.Dir, rackDocument), "--reason", "NIC replaced",
+		"--mac", device+"/eth0="+card, "-o", r.Path("region-2.json"), "--dir", r.Path("slices-2"))
+	r.notYet(rackServers()...)
+	region.SignSlices(r.Path("slices-2"), r.Path("notes-2"))
+	for _, d := range []string{device, rackKeeper} {
+		r.says(d, `slice of generation 2 from the fleet in place of 1: NIC replaced`)
+	}
+	r.boots(rackServers()...)
+	r.once(rackDevices()...)
+	if out := r.Running[device].Console(0).Output(); strings.Count(out, "released by") != 1 {
+		t.Errorf("%s was released a key before its amendment, or twice:\n%s", device, r.Running[device].Console(0).Tail(80))
 	}
 }

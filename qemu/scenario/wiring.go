@@ -129,9 +129,14 @@ func (r *Rack) Rogue(cidr string) *netlab.Process {
 	return p
 }
 
-// Kekctl runs kekctl as the operator alice, from the station's port.
+// Region is the rack's, handled from the station's port. Its key server is in the
+// rack.
+func (r *Rack) Region() *Region {
+	return &Region{lab: r.Lab, Dir: r.Path(rackRegion), Net: r.Wiring.station, bins: r.Sealed.Dir}
+}
+
+// Kekctl runs kekctl as the operator alice.
 func (r *Rack) Kekctl(args ...string) string {
 	r.Helper()
-	region := &Region{lab: r.Lab, Dir: r.Path(rackRegion), Net: r.Wiring.station, bins: r.Sealed.Dir}
-	return region.Kekctl(args...)
+	return r.Region().Kekctl(args...)
 }
