@@ -29,9 +29,13 @@ const maxFrame = 64<<10 + 512
 // dropped, as a switch does.
 const queue = 512
 
-// Faults are what a cable does to frames.
+// maxPath is the longest path of a unix socket (Linux, unix(7)).
+const maxPath = 107
+
+// Faults are what a cable does to frames. Delayed frames that were sent at
+// nearly the same time may overtake each other even without jitter.
 type Faults struct {
-	Drop      float64       // part that is lost, 0 to 1
+	Drop      float64       // part that is lost, 0 to 1; 1 is a cut that no carrier shows
 	Duplicate float64       // part that arrives twice
 	Delay     time.Duration // at least
 	Jitter    time.Duration // at most so much more, each frame by itself: this reorders
@@ -87,8 +91,13 @@ func (h *Hub) Port(name string) (socket string, err error) {
 	if h.ports[name] != nil {
 		return "", fmt.Errorf("port %s exists", name)
 	}
-	// The path of a unix socket has 107 characters at most; names are long.
-	socket = filepath.Join(h.dir, fmt.Sprintf("p%d", len(h.ports)))
+	if h.closed {
+		return "", fmt.Errorf("port %s: the hub is closed", name)
+	}
+	socket = filepath.Join(h.dir, fmt.Sprintf("p%d", len(h.ports))) // names are long
+	if len(socket) > maxPath {
+		return "", fmt.Errorf("port %s: the path %s has more than the %d octets of a unix socket: use a folder with a shorter path", name, socket, maxPath)
+	}
 	lis, err := net.Listen("unix", socket)
 	if err != nil {
 		return "", err
@@ -175,7 +184,7 @@ func (h *Hub) send(p *port, frame []byte) {
 		return
 	}
 	for _, to := range w.ports {
-		if to != p {
+		if to != p && (w.sw == nil || w.sw.joins(p, to)) {
 			h.transmit(p, to, frame)
 		}
 	}

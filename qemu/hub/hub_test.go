@@ -179,6 +179,9 @@ func TestSwitch(t *testing.T) {
 	s := h.NewSwitch("tor-7", net.HardwareAddr{2, 0, 0, 0, 7, 7})
 	must(t, s.Plug("Eth1/1", "a"))
 	must(t, s.Plug("Eth1/2", "b"))
+	if err := s.Plug("Eth1/2", "x"); err == nil {
+		t.Error("a socket takes two plugs")
+	}
 	c["a"].send("broadcast")
 	c["b"].expect("broadcast")
 	c["x"].silent()
@@ -219,6 +222,96 @@ func TestSwitch(t *testing.T) {
 		if bytes.Equal(f, frame("behind it")) {
 			break
 		}
+	}
+}
+
+// TestPartition: the two parts of a switch hear only themselves, and its plugs
+// may change meanwhile.
+func TestPartition(t *testing.T) {
+	h, c := rack(t, "a", "b", "x", "y")
+	s := h.NewSwitch("tor-7", net.HardwareAddr{2, 0, 0, 0, 7, 7})
+	s.Mute(true)
+	for i, n := range []string{"a", "b", "x", "y"} {
+		must(t, s.Plug(string(rune('1'+i)), n))
+	}
+	s.Partition("1", "2")
+	c["a"].send("to b")
+	c["b"].expect("to b")
+	c["x"].silent()
+	c["x"].send("to y")
+	c["y"].expect("to y")
+	c["a"].silent()
+	must(t, h.Swap("b", "x"))
+	c["a"].send("to x")
+	c["x"].expect("to x")
+	c["b"].silent()
+	s.Partition()
+	c["a"].send("to all")
+	for _, n := range []string{"b", "x", "y"} {
+		c[n].expect("to all")
+	}
+}
+
+// TestMute: a switch that swallows LLDP says nothing until it may again.
+func TestMute(t *testing.T) {
+	h, c := rack(t, "a")
+	s := h.NewSwitch("tor-7", net.HardwareAddr{2, 0, 0, 0, 7, 7})
+	s.Mute(true)
+	must(t, s.Plug("Eth1/1", "a"))
+	select {
+	case f := <-c["a"].got:
+		t.Errorf("a mute switch says %q", f)
+	case <-time.After(lldpEvery + lldpEvery/2):
+	}
+	s.Mute(false)
+	select {
+	case <-c["a"].got:
+	case <-time.After(5 * time.Second):
+		t.Error("the switch still says nothing")
+	}
+}
+
+// TestMendTaken: a plug does not go back into a socket that another has taken.
+func TestMendTaken(t *testing.T) {
+	h, _ := rack(t, "a", "b", "x", "y")
+	s := h.NewSwitch("tor-7", net.HardwareAddr{2, 0, 0, 0, 7, 7})
+	must(t, s.Plug("Eth1/1", "a"))
+	must(t, h.Cable("b", "x"))
+	fromSwitch, err := h.Cut("a")
+	must(t, err)
+	must(t, s.Plug("Eth1/1", "y"))
+	if err := fromSwitch(); err == nil || h.Carrier("a") {
+		t.Errorf("a has its socket back, although y is in it: %v", err)
+	}
+	fromCable, err := h.Cut("b")
+	must(t, err)
+	must(t, h.Swap("b", "y")) // b in the switch, y free
+	if err := fromCable(); err == nil {
+		t.Error("b is in two places")
+	}
+	must(t, h.Swap("b", "y"))
+	must(t, fromCable())
+	if !h.Carrier("b") || !h.Carrier("x") || !h.Carrier("y") || h.Carrier("a") {
+		t.Error("carriers are not those of the plugs")
+	}
+}
+
+// TestBadLength: a card that sends a length no frame has is unplugged; the
+// others go on.
+func TestBadLength(t *testing.T) {
+	for _, head := range [][]byte{{0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}} {
+		h, c := rack(t, "a", "b", "x")
+		s := h.NewSwitch("tor-7", net.HardwareAddr{2, 0, 0, 0, 7, 7})
+		for i, n := range []string{"a", "b", "x"} {
+			must(t, s.Plug(string(rune('1'+i)), n))
+		}
+		if _, err := c["a"].c.Write(head); err != nil {
+			t.Fatal(err)
+		}
+		for range c["a"].got { // until the hub ends the connection
+		}
+		c["b"].send("hello")
+		c["x"].expect("hello")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -20,16 +21,15 @@ func (h *Hub) Tap(name string, n *netlab.Net, device string) error {
 	}
 	p := &port{name: name}
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.ports[name] != nil || h.closed {
-		h.mu.Unlock()
-		return errors.Join(fmt.Errorf("port %s exists", name), f.Close())
+		return errors.Join(fmt.Errorf("port %s exists, or the hub is closed", name), f.Close())
 	}
 	h.ports[name] = p
-	h.mu.Unlock()
+	buf := make([]byte, maxFrame)
 	read := func() ([]byte, error) {
-		b := make([]byte, maxFrame)
-		n, err := f.Read(b)
-		return b[:n], err
+		n, err := f.Read(buf)
+		return slices.Clone(buf[:n]), err
 	}
 	write := func(w io.Writer, frame []byte) error {
 		_, err := w.Write(frame)

@@ -22,12 +22,12 @@ const lldpEvery = 2 * time.Second
 type Switch struct {
 	Name    string
 	Chassis net.HardwareAddr
-	// Mute switches swallow LLDP, and say nothing themselves.
-	Mute bool
 
 	hub    *Hub
 	wire   *wire
+	mute   bool
 	socket map[*port]string // the switch's name of the port
+	apart  map[string]bool  // sockets of a part that is cut off from the rest
 }
 
 // Cable plugs a cable into two free ports.
@@ -57,9 +57,9 @@ func (h *Hub) NewSwitch(name string, chassis net.HardwareAddr) *Switch {
 func (s *Switch) Plug(socket, name string) error {
 	s.hub.mu.Lock()
 	p := s.hub.ports[name]
-	if p == nil || p.wire != nil {
+	if p == nil || p.wire != nil || s.taken(socket) {
 		s.hub.mu.Unlock()
-		return fmt.Errorf("plug %s into %s %s: it is not there, or taken", name, s.Name, socket)
+		return fmt.Errorf("plug %s into %s %s: one of them is not there, or taken", name, s.Name, socket)
 	}
 	p.wire = s.wire
 	s.wire.ports = append(s.wire.ports, p)
@@ -68,6 +68,32 @@ func (s *Switch) Plug(socket, name string) error {
 	s.hub.tell(p)
 	return nil
 }
+
+// taken says whether something is plugged into a socket.
+func (s *Switch) taken(socket string) bool {
+	return slices.ContainsFunc(s.wire.ports, func(p *port) bool { return s.socket[p] == socket })
+}
+
+// Mute has the switch say nothing by LLDP, or speak again.
+func (s *Switch) Mute(on bool) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mute = on
+}
+
+// Partition splits the switch in two: what is plugged into these sockets, and
+// the rest. No carrier changes. Without sockets, the switch is whole again.
+func (s *Switch) Partition(sockets ...string) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.apart = map[string]bool{}
+	for _, x := range sockets {
+		s.apart[x] = true
+	}
+}
+
+// joins says whether frames pass between two of the switch's ports.
+func (s *Switch) joins(a, b *port) bool { return s.apart[s.socket[a]] == s.apart[s.socket[b]] }
 
 // announce sends LLDPDUs until the hub ends.
 func (s *Switch) announce() {
@@ -81,7 +107,7 @@ func (s *Switch) announce() {
 		}
 		s.hub.mu.Lock()
 		for _, p := range s.wire.ports {
-			if !s.Mute {
+			if !s.mute {
 				p.deliver(s.frame(s.socket[p]))
 			}
 		}
@@ -197,9 +223,9 @@ func (h *Hub) Cut(name string) (mend func() error, err error) {
 	h.tell(append(touched, p)...)
 	return func() error {
 		h.mu.Lock()
-		if p.wire != nil {
+		if p.wire != nil || !w.room(p) {
 			h.mu.Unlock()
-			return fmt.Errorf("mend %s: something is plugged in", name)
+			return fmt.Errorf("mend %s: something else is plugged in, here or at the other end", name)
 		}
 		p.wire = w
 		w.ports = append(w.ports, p)
@@ -208,6 +234,14 @@ func (h *Hub) Cut(name string) (mend func() error, err error) {
 		h.tell(touched...)
 		return nil
 	}, nil
+}
+
+// room says whether a port can have the end of the wire back that it had.
+func (w *wire) room(p *port) bool {
+	if w.sw != nil {
+		return !w.sw.taken(w.sw.socket[p])
+	}
+	return len(w.ports) < 2
 }
 
 // Disturb has the cable in a port do this to frames, both ways, from now on.

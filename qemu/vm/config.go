@@ -162,6 +162,9 @@ func (c *Config) checkBoot() error {
 		if m := n.model(); m != cardVirtio && m != cardIntel {
 			return fmt.Errorf("vm: network card %q is unknown: use %s or %s", m, cardVirtio, cardIntel)
 		}
+		if (n.Tap == "") == (n.Socket == "") || strings.Contains(n.Socket, ",") {
+			return fmt.Errorf("vm: network card %s needs either a tap or a socket without a comma, has %q and %q", n.MAC, n.Tap, n.Socket)
+		}
 	}
 	return nil
 }

@@ -102,6 +102,11 @@ func TestBootArgs(t *testing.T) {
 			[]string{"nvme,drive=disk0,id=blk0,serial=blk0,bootindex=0", "e1000e,netdev=net0,id=nic0,mac=m0,romfile="},
 			[]string{"virtio"},
 		},
+		"card in a hub": {
+			Config{NICs: []NIC{{Socket: "/s", MAC: "m0"}}},
+			[]string{"-netdev stream,id=net0,server=off,addr.type=unix,addr.path=/s ", "virtio-net-pci,netdev=net0,id=nic0,mac=m0"},
+			[]string{"tap"},
+		},
 		"Secure Boot": {
 			Config{SecureBoot: true},
 			[]string{"-M q35,smm=on ", "OVMF_CODE_4M.secboot.fd", "-global driver=cfi.pflash01,property=secure,value=on"},
@@ -136,6 +141,9 @@ func TestRefusedConfigs(t *testing.T) {
 		"Secure Boot under SeaBIOS":   {SecureBoot: true, Firmware: SeaBIOS, Kernel: "/k"},
 		"unknown bus":                 {Disks: []Disk{{Path: "/a", Bus: "scsi"}}},
 		"unknown card":                {NICs: []NIC{{Tap: "t", Model: "rtl8139"}}},
+		"card in two places":          {NICs: []NIC{{Tap: "t", Socket: "/s"}}},
+		"card in no place":            {NICs: []NIC{{MAC: "m0"}}},
+		"socket with a comma":         {NICs: []NIC{{Socket: "/s,b"}}},
 	} {
 		c.Dir = t.TempDir()
 		if err := c.setDefaults(); err == nil {
