@@ -8,9 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"flag"
-	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -18,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +26,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/linknet"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/netconf/netnstest"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
@@ -36,26 +34,8 @@ import (
 	"github.com/landfall-project/landfall/qemu/fabric"
 )
 
-const insideEnv = "LANDFALL_LINKCHECKD_NETNS"
-
-// TestMain runs the tests again in a network namespace of their own.
-func TestMain(m *testing.M) {
-	if os.Getenv(insideEnv) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		fmt.Fprintln(os.Stderr, "these tests need root for a network namespace:", err)
-		os.Exit(1)
-	}
-}
+// TestMain gives the tests a network namespace of their own.
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

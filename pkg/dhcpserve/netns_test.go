@@ -3,7 +3,6 @@ package dhcpserve
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,38 +19,22 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/dhcpserve/flood"
 	"github.com/landfall-project/landfall/pkg/netconf"
+	"github.com/landfall-project/landfall/pkg/netconf/netnstest"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-const (
-	insideEnv = "LANDFALL_DHCPSERVE_NETNS"
-	floodEnv  = "LANDFALL_DHCPSERVE_FLOOD" // the port: be the flood
-)
+const floodEnv = "LANDFALL_DHCPSERVE_FLOOD" // the port: be the flood
 
-// TestMain runs the tests again in a network namespace of their own.
+// TestMain gives the tests a network namespace of their own.
 func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(floodEnv) != "":
-		if err := beFlood(os.Getenv(floodEnv)); err != nil {
+	if port := os.Getenv(floodEnv); port != "" {
+		if err := beFlood(port); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
-	case os.Getenv(insideEnv) != "":
-		os.Exit(m.Run())
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		fmt.Fprintln(os.Stderr, "these tests need root for a network namespace:", err)
-		os.Exit(1)
-	}
+	netnstest.Main(m)
 }
 
 func within(t testing.TB, d time.Duration) context.Context {

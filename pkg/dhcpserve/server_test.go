@@ -153,8 +153,10 @@ func TestRealClients(t *testing.T) {
 	}
 }
 
-// TestPowerOn: 4,000 DISCOVERs in one second, from another process.
-func TestPowerOn(t *testing.T) {
+// powerOn has 4,000 machines ask within one second, from another process. It
+// returns what came of it and the CPU time of the server.
+func powerOn(t testing.TB) (flood.Result, time.Duration) {
+	t.Helper()
 	s := start(t, floodTable())
 	s.Allow()
 	link := plug(t, "dev0", strangeMAC)
@@ -165,10 +167,27 @@ func TestPowerOn(t *testing.T) {
 	var r flood.Result
 	out, _ := cmd.Stdout.(*strings.Builder)
 	must(t, json.Unmarshal([]byte(out.String()), &r))
-	t.Logf("%s; CPU time of the server %s (%s a device)", r, used.Round(time.Millisecond), (used / floodSize).Round(time.Microsecond))
 	if r.Sent != floodSize || r.Served != floodSize || r.Wrong != 0 {
-		t.Errorf("not all were served; counted %+v", s.Counters())
+		t.Errorf("not all were served: %s; counted %+v", r, s.Counters())
 	}
+	return r, used
+}
+
+// TestPowerOn: 4,000 DISCOVERs in one second.
+func TestPowerOn(t *testing.T) {
+	r, used := powerOn(t)
+	t.Logf("%s; CPU time of the server %s (%s a device)", r, used.Round(time.Millisecond), (used / floodSize).Round(time.Microsecond))
+}
+
+// BenchmarkDiscover is for docs/performance.md.
+func BenchmarkDiscover(b *testing.B) {
+	b.Run(fmt.Sprintf("clients=%d", floodSize), func(b *testing.B) {
+		r, used := powerOn(b)
+		b.ReportMetric(float64(r.Served), "served")
+		b.ReportMetric(r.Last.Seconds(), "s-to-served")
+		b.ReportMetric(used.Seconds(), "cpu-s")
+		b.ReportMetric(float64(r.P99.Microseconds())/1000, "p99-ms")
+	})
 }
 
 func cpu(t testing.TB) time.Duration {

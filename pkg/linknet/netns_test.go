@@ -3,11 +3,7 @@ package linknet_test
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,31 +15,13 @@ import (
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/linknet"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/netconf/netnstest"
 	"github.com/landfall-project/landfall/pkg/tpm/tpmtest"
 	"github.com/landfall-project/landfall/qemu/fabric"
 )
 
-const insideEnv = "LANDFALL_LINKNET_NETNS"
-
-// TestMain runs the tests again in a network namespace of their own, so that
-// every thread of the process is in it and the machine's network is untouched.
-func TestMain(m *testing.M) {
-	if os.Getenv(insideEnv) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		fmt.Fprintln(os.Stderr, "these tests need root for a network namespace:", err)
-		os.Exit(1)
-	}
-}
+// TestMain gives the tests a network namespace of their own.
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -3,12 +3,10 @@ package netconf
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -16,29 +14,12 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/landfall-project/landfall/pkg/netconf/netnstest"
 )
 
-const insideEnv = "LANDFALL_NETCONF_NETNS"
-
-// TestMain runs the tests again in a network namespace of their own, so that
-// every thread of the process is in it and the machine's network is untouched.
-func TestMain(m *testing.M) {
-	if os.Getenv(insideEnv) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		fmt.Fprintln(os.Stderr, "these tests need root for a network namespace:", err)
-		os.Exit(1)
-	}
-}
+// TestMain gives the tests a network namespace of their own.
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 var testMAC = net.HardwareAddr{0x52, 0x54, 0x00, 0x12, 0x34, 0x56}
 
