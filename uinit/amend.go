@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -10,17 +11,26 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// adopt puts a newer slice of the fleet's in the place of the one in use, if it
-// is this very device's and the region root signed it. It is measured behind
-// the first one, and kept in memory only (docs/decisions/0017).
-func (s *site) adopt(note []byte) error {
-	c, err := openSlice(&snapshot.Part{Slice: note}, s.img)
+// newer opens a slice of the fleet's that may take c's place: it is this very
+// device's and the region root signed it.
+func (img *image) newer(note []byte, c *carried) (*carried, error) {
+	next, err := openSlice(&snapshot.Part{Slice: note}, img)
 	if err == nil {
-		err = s.mayReplace(c)
+		err = img.mayReplace(c, next)
 	}
 	if err != nil {
 		p := problem(err)
-		return report.Errorf(report.SliceAmendment, "%s from the fleet: %s", p.Code, p.What)
+		return nil, report.Errorf(report.SliceAmendment, "%s from the fleet: %s", p.Code, p.What)
+	}
+	return next, nil
+}
+
+// adopt puts a newer slice of the fleet's in the place of the one in use. It is
+// measured behind the first one, and kept in memory only (docs/decisions/0017).
+func (s *site) adopt(note []byte) error {
+	c, err := s.img.newer(note, s.c)
+	if err != nil {
+		return err
 	}
 	c.policies = s.c.policies
 	if s.t.amended {
@@ -39,17 +49,17 @@ func (s *site) adopt(note []byte) error {
 }
 
 // mayReplace compares a verified slice with the one in use.
-func (s *site) mayReplace(c *carried) error {
-	was, is := s.c.Device, c.Device
+func (img *image) mayReplace(inUse, next *carried) error {
+	was, is := inUse.Device, next.Device
 	switch {
-	case is.ID != was.ID || c.Region != s.c.Region:
-		return report.Errorf(report.SliceOther, "it is for %s of region %s", is.ID, c.Region)
+	case is.ID != was.ID || next.Region != inUse.Region:
+		return report.Errorf(report.SliceOther, "it is for %s of region %s", is.ID, next.Region)
 	case is.AKName != was.AKName || is.EKName != was.EKName || is.SRKName != was.SRKName:
 		return report.Errorf(report.SliceOther, "it is for another TPM; a replaced one is enrolled and sealed anew")
-	case c.Generation <= s.c.Generation:
-		return report.Errorf(report.SliceInvalid, "it has generation %d, the one in use %d", c.Generation, s.c.Generation)
+	case next.Generation <= inUse.Generation:
+		return report.Errorf(report.SliceInvalid, "it has generation %d, the one in use %d", next.Generation, inUse.Generation)
 	}
-	return s.img.serves(c.Slice)
+	return img.serves(next.Slice)
 }
 
 // serves says whether the image is for devices of these roles.
@@ -72,7 +82,11 @@ func (m *machine) secondAmendment(img *image) {
 	for _, secret := range m.guarded() {
 		secret.Wipe()
 	}
-	m.logf("a second amendment in one boot: starting again")
+	// A pause as after a crash: members that disagree must not make it restart
+	// all the time.
+	wait := jitter(m.crashPause)
+	m.logf("a second amendment in one boot: starting again in %s", seconds(wait))
+	time.Sleep(wait)
 	m.consoles.Flush()
 	panic(m.reboot(unix.LINUX_REBOOT_CMD_RESTART))
 }

@@ -72,6 +72,10 @@ func (d *daemon) supervise() {
 		err := d.mount()
 		if err == nil {
 			err = d.run()
+			// The disk may have gone, and come back as another device.
+			if gone := unix.Unmount(d.dir, 0); gone != nil {
+				err = errors.Join(err, fmt.Errorf("unmount %s: %w", d.dir, gone))
+			}
 		}
 		if uptime()-began > daemonWell {
 			wait = daemonFirst

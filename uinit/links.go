@@ -62,9 +62,13 @@ func (s *site) newSession() (*linkcheck.Session, error) {
 	if err != nil {
 		return nil, tpmProblem(err)
 	}
-	return linkcheck.Certify(s.c.Region, s.c.Device.ID, ak, func(qualifying []byte) (kekproto.Quote, error) {
+	session, err := linkcheck.Certify(s.c.Region, s.c.Device.ID, ak, func(qualifying []byte) (kekproto.Quote, error) {
 		return s.t.Quote(qualifying, s.t.pcrs)
 	})
+	if err == nil {
+		s.m.guard(session.Seed())
+	}
+	return session, err
 }
 
 // closeLinks ends answering. The key stays: see startLinks.
@@ -198,6 +202,7 @@ func (s *site) uncheckable(err error) error {
 	if _, failed := s.session.wait(); failed != nil {
 		s.session = nil
 	}
+	s.stopLinks()
 	s.startLinks()
 	if s.c.Policy.Links != "advisory" {
 		return err
@@ -243,14 +248,9 @@ func (s *site) linger() {
 	}
 }
 
-// leave ends what neighbors and the network have of this boot.
+// leave ends what neighbors and the network have of this boot. The key of the
+// links is among the secrets that are searched for and wiped.
 func (s *site) leave() {
 	s.closeLinks()
-	if s.session != nil {
-		session, err := s.session.wait()
-		if err == nil {
-			session.Wipe()
-		}
-	}
 	s.net.stop()
 }

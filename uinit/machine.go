@@ -130,6 +130,7 @@ func hold[T any](m *machine, step string, try func() (T, error)) T {
 			since = now
 		}
 		p := problem(err)
+		m.holdsAt(p.Code)
 		pause := jitter(wait)
 		if text := string(p.Code) + p.What; text != shown || now-shownAt > showAgain {
 			shown, shownAt = text, now
@@ -137,6 +138,14 @@ func hold[T any](m *machine, step string, try func() (T, error)) T {
 		}
 		m.pause(pause)
 	}
+}
+
+// holdsAt keeps the code of the step that holds, for the board of a switch. What
+// else is shown meanwhile, as of a daemon, holds nothing.
+func (m *machine) holdsAt(code report.Code) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holding = code
 }
 
 // pause waits until the time is up, or something has changed that a hold may
@@ -169,7 +178,6 @@ func problem(err error) *report.Problem {
 func (m *machine) show(p *report.Problem, held, next time.Duration) {
 	info, _ := report.Lookup(p.Code)
 	m.mu.Lock()
-	m.holding = p.Code
 	name, serial := m.name, m.serial
 	m.mu.Unlock()
 	if name == "" {

@@ -169,12 +169,18 @@ func (s *site) mendable(code report.Code) bool {
 // ask has the fleet asked for a newer slice, in an attested request.
 func (s *site) ask() {
 	s.nextNews = uptime() + jitter(newsAgain)
-	client, generation, links := s.m.client(s.c), s.c.Generation, s.report()
+	client, img, c, links := s.m.client(s.c), s.img, s.c, s.report()
+	client.Patience = kekclient.SliceTimeout
+	client.Open = func(note []byte) (uint64, error) {
+		next, err := img.newer(note, c)
+		if err != nil {
+			return 0, err
+		}
+		return next.Generation, nil
+	}
 	s.news = start(s.m, func() ([]byte, error) {
 		defer s.m.changed()
-		ctx, cancel := context.WithTimeout(context.Background(), kekclient.RoundTimeout)
-		defer cancel()
-		return client.News(ctx, s.t.quoter(), generation, links)
+		return client.News(context.Background(), s.t.quoter(), c.Generation, links)
 	})
 }
 

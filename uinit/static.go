@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -77,17 +78,17 @@ func (n *network) leaseOf(port string) *netconf.Lease {
 
 // reaches says whether the fleet may be reached, be it from quarantine.
 func (n *network) reaches() bool {
-	n.mu.Lock()
-	stranger := n.quarantine != nil
-	n.mu.Unlock()
-	return stranger || len(n.current()) > 0
+	q := n.strange()
+	return q != nil && !q.Expired() || len(n.current()) > 0
 }
 
 // stranger gets a quarantine lease on a port that the slice does not name, while
 // one is missing that it names and no other has a lease: somebody has replaced
 // a card. Over it the fleet is asked for an amendment, and for nothing else.
 func (n *network) stranger(ctx context.Context) {
-	for {
+	// Of several such ports each has its turn: on the first one that answers
+	// there may be somebody else's server.
+	for turn := 0; ; turn++ {
 		pause(ctx, strangerLook)
 		if ctx.Err() != nil {
 			return
@@ -97,17 +98,37 @@ func (n *network) stranger(ctx context.Context) {
 			n.returned()
 			continue
 		}
-		for _, link := range strangers {
-			lease, err := borrow(ctx, link)
-			if err != nil {
-				n.m.note("quarantine lease on %s: %v", link.Name, err)
-				continue
+		lease := n.borrowAny(ctx, strangers, turn)
+		if lease == nil {
+			if q := n.strange(); q != nil && q.Expired() {
+				n.returned()
 			}
-			n.borrowed(lease, missing)
-			pause(ctx, lease.Duration/2)
-			break
+			continue
 		}
+		n.borrowed(lease, missing)
+		pause(ctx, lease.Duration/2)
 	}
+}
+
+// borrowAny gets a quarantine lease on the first port that gives one, beginning
+// with another one each turn; nil: none does.
+func (n *network) borrowAny(ctx context.Context, strangers []netconf.Link, turn int) *netconf.Lease {
+	for i := range strangers {
+		link := strangers[(turn+i)%len(strangers)]
+		lease, err := n.borrow(ctx, link)
+		if err == nil {
+			return lease
+		}
+		n.m.note("quarantine lease on %s: %v", link.Name, err)
+	}
+	return nil
+}
+
+// strange is the quarantine lease, or nil.
+func (n *network) strange() *netconf.Lease {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.quarantine
 }
 
 // misfits are the slice's ports that are not there, and ports that it does not
@@ -130,7 +151,8 @@ func (n *network) misfits() (missing []snapshot.Interface, strangers []netconf.L
 	return missing, strangers
 }
 
-func borrow(ctx context.Context, link netconf.Link) (*netconf.Lease, error) {
+// borrow puts a new quarantine lease in the place of the one before.
+func (n *network) borrow(ctx context.Context, link netconf.Link) (*netconf.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, strangerWait)
 	defer cancel()
 	if err := netconf.Up(link, 0); err != nil {
@@ -143,10 +165,17 @@ func borrow(ctx context.Context, link netconf.Link) (*netconf.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lease, netconf.Apply(lease)
+	if had := n.strange(); had != nil && (had.Address != lease.Address || had.Link.Index != lease.Link.Index || !slices.Equal(had.Routes, lease.Routes)) {
+		n.returned()
+	}
+	if err := netconf.Apply(lease); err != nil {
+		return nil, errors.Join(err, netconf.Withdraw(lease)) // some of its routes may be in place
+	}
+	return lease, nil
 }
 
-// returned gives a quarantine lease up: a port of the slice's has its address.
+// returned gives a quarantine lease up, with its routes, which would lead the
+// fleet's traffic to whoever lent it.
 func (n *network) returned() {
 	n.mu.Lock()
 	had := n.quarantine
@@ -167,14 +196,8 @@ const strangerPort = "a stranger"
 
 func (n *network) borrowed(lease *netconf.Lease, missing []snapshot.Interface) {
 	n.mu.Lock()
-	had := n.quarantine
 	n.quarantine = lease
 	n.mu.Unlock()
-	if had != nil && (had.Address != lease.Address || had.Link.Index != lease.Link.Index) {
-		if err := netconf.Withdraw(had); err != nil {
-			n.m.logf("%v", err)
-		}
-	}
 	var gone []string
 	for _, p := range missing {
 		gone = append(gone, fmt.Sprintf("%s %s", p.Name, p.MAC))

@@ -23,6 +23,7 @@ const (
 	ConnectTimeout = 1500 * time.Millisecond // TCP connection
 	MemberTimeout  = 6 * time.Second         // whole exchange with one member, TPM quote included
 	RoundTimeout   = 30 * time.Second        // all members, once
+	SliceTimeout   = 60 * time.Second        // Patience for up to 3 MiB over a slow line
 )
 
 // Quoter makes quotes by the device's attestation key over kekproto's exact PCR
@@ -52,6 +53,13 @@ type Client struct {
 	// Links is the link report that goes with a release (report.LinkReport); nil:
 	// none goes. A region may demand one.
 	Links []byte
+	// Open opens a slice that News received: it returns its generation, or why it
+	// is not acceptable. With it News asks all members and takes the newest, so
+	// that a member that lies or lags behind keeps nothing away; without it the
+	// first one's is taken.
+	Open func(note []byte) (generation uint64, err error)
+	// Patience bounds the whole exchange with one member; MemberTimeout if 0.
+	Patience time.Duration
 	// Evidence reads the firmware's event log, for a member that refuses the
 	// image: it answers which component differs. nil: none is sent.
 	Evidence func() ([]byte, error)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -59,6 +60,29 @@ func TestNewsOfSeveralMembers(t *testing.T) {
 			}
 			if (len(got) > 0) != test.news || test.news && !bytes.Equal(got, slice) {
 				t.Errorf("a slice of %d bytes", len(got))
+			}
+		})
+	}
+	// With Open all are asked: who lies or lags behind keeps nothing away.
+	lies, older, newer := member(answer([]byte("garbage"))), member(answer([]byte("2"))), member(answer([]byte("3")))
+	for name, test := range map[string]struct {
+		members []snapshot.Member
+		want    string
+	}{
+		"the first lies":           {[]snapshot.Member{lies, newer}, "3"},
+		"the first lags behind":    {[]snapshot.Member{older, newer}, "3"},
+		"the second lags behind":   {[]snapshot.Member{newer, older}, "3"},
+		"all that answer lie":      {[]snapshot.Member{lies, dead}, ""},
+		"no newer than in use":     {[]snapshot.Member{member(answer([]byte("1")))}, ""},
+		"one has, one is dead":     {[]snapshot.Member{older, dead}, "2"},
+		"one has, one has nothing": {[]snapshot.Member{older, none}, "2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &Client{Members: test.members, CA: ca.cert.Raw, Device: "r01-u01",
+				Open: func(note []byte) (uint64, error) { return strconv.ParseUint(string(note), 10, 64) }}
+			got, err := c.News(context.Background(), quoter(nil), 1, nil)
+			if err != nil || string(got) != test.want {
+				t.Errorf("got %q and %v, want %q", got, err, test.want)
 			}
 		})
 	}

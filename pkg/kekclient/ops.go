@@ -124,20 +124,30 @@ func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error 
 // News returns the signed note of the newest slice that the fleet recorded for
 // this device, or nil if none is newer than generation, the one in use. A member
 // without a newer one may lag behind, so the others are asked as well. links is
-// a link report for the fleet (report.LinkReport), or nil. The note is not
-// verified: the caller opens it like the first one.
+// a link report for the fleet (report.LinkReport), or nil. Open verifies it.
 func (c *Client) News(ctx context.Context, q Quoter, generation uint64, links []byte) (slice []byte, err error) {
 	r := kekproto.Request{Op: kekproto.OpSlice, Slice: generation, Body: links}
-	answered := false
+	answered, newest := false, generation
+	var best []byte
 	slice, err = attested(ctx, c, q, r, func(a *answer) ([]byte, error) {
 		a.conn.close()
-		if answered = true; len(a.Slice) == 0 {
+		switch answered = true; {
+		case len(a.Slice) == 0:
 			return nil, errNoNews
+		case c.Open == nil:
+			return a.Slice, nil
 		}
-		return a.Slice, nil
+		g, err := c.Open(a.Slice)
+		if err != nil {
+			return nil, fmt.Errorf("its slice is not acceptable: %w", err)
+		}
+		if g > newest {
+			best, newest = a.Slice, g
+		}
+		return nil, errNoNews // that is newer than this one: the next may have one
 	})
-	if err != nil && answered {
-		return nil, nil
+	if best != nil || err != nil && answered {
+		return best, nil
 	}
 	return slice, err
 }

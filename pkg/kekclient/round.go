@@ -1,6 +1,7 @@
 package kekclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // certificate, that rather than silence. On success the connection stays open.
 func round[T any](ctx context.Context, c *Client, ask func(context.Context, *conn) (T, error)) (T, error) {
 	var none T
-	ctx, cancel := context.WithTimeout(ctx, RoundTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(RoundTimeout, c.Patience))
 	defer cancel()
 	if len(c.Members) == 0 {
 		return none, report.Errorf(report.KeyUnreachable, "%w", ErrNoMembers)
@@ -65,7 +66,7 @@ func first(a, b *report.Problem) *report.Problem {
 // once asks one member, within its share of the round.
 func once[T any](ctx context.Context, c *Client, m snapshot.Member, ask func(context.Context, *conn) (T, error)) (T, error) {
 	var none T
-	ctx, cancel := context.WithTimeout(ctx, MemberTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.Patience, MemberTimeout))
 	defer cancel()
 	conn, err := c.dial(ctx, m)
 	if err != nil {

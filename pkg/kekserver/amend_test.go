@@ -130,7 +130,15 @@ func TestWhoGetsSlices(t *testing.T) {
 		}
 	}
 	ask("server", serverImage, one, "")
+	// What a server measured counts, not what it says.
+	if got, err := f.client().News(ctx, m, 2, nil); err != nil || len(got) == 0 {
+		t.Errorf("a server that claims the newest slice and measured another: %d bytes, %v", len(got), err)
+	}
 	ask("keyserver", keyserverImage, one, "")
+	// A device that stays uses slices that it does not measure.
+	if got, err := f.client().News(ctx, m, 2, nil); err != nil || got != nil {
+		t.Errorf("a device that stays is sent what it uses: %d bytes, %v", len(got), err)
+	}
 	f.released("keyserver", m, 1, report.KeyImage)
 	for _, op := range []kekproto.Op{kekproto.OpAuths, kekproto.OpKEK, kekproto.OpSealed} {
 		wantCode(t, "keyserver image asks for "+string(op), factoryOp(ctx, f, m, op), report.KeyImage)

@@ -82,7 +82,7 @@ func (s *Server) attested(op kekproto.Op, answer answerFunc) http.HandlerFunc {
 // bounds that of a slice.
 const (
 	answerTime = 2 * time.Second
-	sliceTime  = 5 * time.Second // up to 3 MiB, and nobody waits for it
+	sliceTime  = 60 * time.Second // up to 3 MiB over a slow line, and nobody waits for it
 )
 
 // decideAndAnswer checks a request, and answers it unless it is refused. No

@@ -228,7 +228,7 @@ func (c *client) take(a *answer) *Lease {
 	l.Link, l.Got = c.link, time.Now()
 	if c.quarantine {
 		// The routes replace the router (RFC 3442, "DHCP Client Behavior").
-		l.Router, l.Routes, l.Duration = netip.Addr{}, a.routes, max(a.time, minQuarantine)
+		l.Router, l.Routes, l.Duration = netip.Addr{}, a.routes, min(max(a.time, minQuarantine), maxQuarantine)
 	}
 	return &l
 }

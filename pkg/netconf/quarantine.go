@@ -13,6 +13,9 @@ const (
 	maxRoutes = 16
 	// minQuarantine is the shortest time that a quarantine lease is held.
 	minQuarantine = 20 * time.Second
+	// maxQuarantine is the longest: somebody else's server must not keep a
+	// machine from asking again.
+	maxQuarantine = 2 * time.Minute
 )
 
 // Quarantine gets a lease for a port that no slice knows: of any server, but

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -165,6 +166,18 @@ func TestDatagram4Checksums(t *testing.T) {
 		pseudo := append(append(slices.Clone(b[12:20]), 0, protoUDP), b[24:26]...)
 		if sum := checksum(append(pseudo, b[ipv4Header:]...)); sum != 0 {
 			t.Errorf("%q: datagram sums up to %#x", payload, sum)
+		}
+	}
+}
+
+// TestQuarantineIsShort: whatever a server says, a machine asks again soon.
+func TestQuarantineIsShort(t *testing.T) {
+	c := &client{quarantine: true}
+	for said, want := range map[time.Duration]time.Duration{
+		0: minQuarantine, time.Minute: time.Minute, 0xffffffff * time.Second: maxQuarantine,
+	} {
+		if got := c.take(&answer{time: said}).Duration; got != want {
+			t.Errorf("a lease of %s is held for %s, want %s", said, got, want)
 		}
 	}
 }
