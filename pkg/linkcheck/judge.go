@@ -21,7 +21,8 @@ type finding struct {
 }
 
 // response judges an answer. Only the neighbor's own answer about the right
-// port uses its request up: nobody else can keep that one from counting.
+// port uses its request up: short of maxChecks answers in its name that come
+// first, nobody else can keep that one from counting.
 func (m *Machine) response(now time.Time, p *port, from netip.AddrPort, datagram []byte) {
 	r, err := ParseResponse(datagram)
 	if err != nil {
