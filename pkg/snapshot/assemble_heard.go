@@ -22,8 +22,53 @@ func (a *assembler) heardDevices() {
 			}
 		}
 	}
-	a.compareHeard(hears)
-	a.adoptHeard(hears)
+	a.unnamedHeard()
+	wrong := a.compareHeard(hears)
+	a.unheard(hears, wrong)
+	a.adoptHeard(hears, wrong)
+}
+
+// unnamedHeard notes captured ports that heard a device and that no plan names.
+func (a *assembler) unnamedHeard() {
+	for _, id := range a.ids() {
+		c := a.captures[id]
+		if c == nil {
+			continue
+		}
+		for i := range c.Ports {
+			port := &c.Ports[i]
+			if a.interfaceOf(id, port) != nil || a.devices[id].find(port.Name) != nil {
+				continue
+			}
+			for _, h := range port.Heard {
+				if h.Device && h.System != id {
+					a.note("%s/%s heard %s/%s, but no plan names this port", id, port.Name, h.System, h.port())
+				}
+			}
+		}
+	}
+}
+
+// unheard notes planned links that a captured end did not prove by hearing the
+// other. Through a switch nobody hears anybody.
+func (a *assembler) unheard(hears map[[2]Port]bool, wrong map[Port]bool) {
+	direct := func(p Port) bool { i := a.portOf(p); return i != nil && i.LLDP == nil }
+	for _, l := range a.links {
+		x, y := l.A, l.B
+		if l.Link != "l2" || a.captures[x.Device] == nil || a.captures[y.Device] == nil || wrong[x] || wrong[y] {
+			continue
+		}
+		forth, back := hears[[2]Port{x, y}], hears[[2]Port{y, x}]
+		switch {
+		case forth && back:
+		case back:
+			a.note("%s did not hear %s, which heard it: look at the cable, or capture both again", x, y)
+		case forth:
+			a.note("%s did not hear %s, which heard it: look at the cable, or capture both again", y, x)
+		case direct(x) && direct(y):
+			a.note("%s and %s are planned to be linked, but neither heard the other: look at the cable, or capture both at one time", x, y)
+		}
+	}
 }
 
 // peer is the port that a device said it was speaking from, by its name in the
@@ -69,8 +114,10 @@ func sortedPairs(hears map[[2]Port]bool) [][2]Port {
 }
 
 // compareHeard finds ports that hear others than planned. A port that hears its
-// neighbor may hear more: a hub, or a switch that forwards LLDP.
-func (a *assembler) compareHeard(hears map[[2]Port]bool) {
+// neighbor may hear more: a hub, or a switch that forwards LLDP. The wrong ones
+// are returned.
+func (a *assembler) compareHeard(hears map[[2]Port]bool) (wrong map[Port]bool) {
+	wrong = map[Port]bool{}
 	planned := a.neighbors()
 	heard := map[Port][]Port{}
 	var order []Port
@@ -85,12 +132,14 @@ func (a *assembler) compareHeard(hears map[[2]Port]bool) {
 		found := func(q Port) bool { return slices.Contains(heard[p], q) }
 		if len(want) > 0 && !slices.ContainsFunc(want, found) {
 			a.c.add(p.String(), "is planned to %v, but heard %v", want, heard[p])
+			wrong[p] = true
 		}
 	}
+	return wrong
 }
 
 // adoptHeard takes the links that are there and that no plan names.
-func (a *assembler) adoptHeard(hears map[[2]Port]bool) {
+func (a *assembler) adoptHeard(hears map[[2]Port]bool, wrong map[Port]bool) {
 	planned := a.neighbors()
 	count := map[Port]int{}
 	for pair := range hears {
@@ -100,7 +149,11 @@ func (a *assembler) adoptHeard(hears map[[2]Port]bool) {
 		p, q := pair[0], pair[1]
 		back := hears[[2]Port{q, p}]
 		switch {
-		case planned[p] != nil || planned[q] != nil:
+		case planned[p] != nil || wrong[q]:
+		case planned[q] != nil:
+			a.note("%s heard %s, which is planned to %v; no plan names a link of %s", p, q, planned[q], p)
+		case a.portOf(q) == nil:
+			a.note("%s heard %s, but no plan names that port", p, q)
 		case count[p] > maxAdopted || count[q] > maxAdopted:
 			a.note("%s and %s hear each other among %d others: no link is made of it; the plan should name those to check", p, q, max(count[p], count[q])-1)
 		case !back && a.captures[q.Device] != nil:

@@ -153,6 +153,14 @@ func (a *assembler) setMAC(id string, i *PlanInterface, c *Capture) {
 	}
 }
 
+// portOf is the planned interface of a name; nil when there is none.
+func (a *assembler) portOf(p Port) *PlanInterface {
+	if d := a.devices[p.Device]; d != nil {
+		return d.find(p.Interface)
+	}
+	return nil
+}
+
 // interfaceOf is the planned interface of a captured port, which MAC decides.
 func (a *assembler) interfaceOf(id string, port *CapturePort) *PlanInterface {
 	d := a.devices[id]

@@ -41,6 +41,9 @@ func TestExamplePlan(t *testing.T) {
 		port := []string{"swp1", "swp12", "swp13", "swp14"}[n]
 		c.Ports[0].Heard = []Heard{{ChassisID: "mac:02:00:00:00:00:07", PortID: "ifname:" + port, System: "tor-7"}}
 	}
+	for n, other := range map[int]string{1: "r07-u13", 2: "r07-u12"} {
+		src.Captures[n].Ports[1].Heard = []Heard{{ChassisID: "local:" + other, PortID: "ifname:eth1", System: other, Device: true}}
+	}
 	doc, notes, err := Assemble(src)
 	if err != nil || len(notes) > 0 {
 		t.Fatalf("%v\n%q", err, notes)
