@@ -29,6 +29,7 @@ type Sources struct {
 // though it contradicts nothing.
 func Assemble(in Sources) (doc *Document, notes []string, err error) {
 	a := &assembler{in: &in, devices: map[string]*PlanDevice{}, captures: map[string]*Capture{}, linked: map[[2]Port]bool{}}
+	a.c.unfinished = map[string]bool{}
 	a.collect()
 	a.checkRecords()
 	a.setPorts()
@@ -36,7 +37,7 @@ func Assemble(in Sources) (doc *Document, notes []string, err error) {
 	a.heardDevices()
 	a.meshes()
 	doc = a.build()
-	if err := doc.Validate(); err != nil {
+	if err := doc.validate(&checker{unfinished: a.c.unfinished}); err != nil {
 		a.c.errs = append(a.c.errs, err)
 	}
 	if len(a.c.errs) > 0 {
@@ -227,6 +228,8 @@ func (a *assembler) checkRecords() {
 	for _, id := range a.ids() {
 		if _, ok := a.in.Keys[id]; !ok {
 			a.c.add(id, "is not enrolled, or its record is missing: boot it in the factory image first")
+			a.c.unfinished[id] = true
+			continue
 		}
 		if a.captures[id] == nil {
 			missing = append(missing, id)
@@ -259,7 +262,9 @@ func (a *assembler) build() *Document {
 		}
 	}
 	for _, l := range a.links {
-		d.Links = append(d.Links, Cable(l))
+		if a.portOf(l.A) != nil && a.portOf(l.B) != nil { // what is missing was said
+			d.Links = append(d.Links, Cable(l))
+		}
 	}
 	slices.SortFunc(d.Links, func(x, y Cable) int { return x.compare(&y) })
 	return d

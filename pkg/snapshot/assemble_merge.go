@@ -130,8 +130,9 @@ func (a *assembler) setPorts() {
 func (a *assembler) setMAC(id string, i *PlanInterface, c *Capture) {
 	name := id + "/" + i.Name
 	if c == nil {
-		if i.MAC == "" {
+		if i.MAC == "" && !a.c.unfinished[id] {
 			a.c.add(name, "has no MAC address: neither the plan nor a capture names it")
+			a.c.unfinished[name] = true
 		}
 		return
 	}
@@ -145,6 +146,7 @@ func (a *assembler) setMAC(id string, i *PlanInterface, c *Capture) {
 		a.c.add(name, "is planned with MAC address %s, which the machine does not have; it has %v", i.MAC, have)
 	case i.MAC == "" && port == nil:
 		a.c.add(name, "is no port of the machine, and the plan names no MAC address; it has %v", have)
+		a.c.unfinished[name] = true
 	case i.MAC == "":
 		i.MAC = port.MAC
 	}

@@ -19,6 +19,10 @@ import (
 type checker struct {
 	device string // that the fields are of, in the document of a region
 	errs   []error
+	// unfinished are devices without keys and interfaces without MAC address
+	// (as Port.String) of which that was said already: nothing that follows
+	// from it is.
+	unfinished map[string]bool
 }
 
 func (c *checker) add(field, format string, args ...any) {

@@ -51,12 +51,17 @@ func (i *Interface) check(c *checker, field string, macs, addrs map[string]strin
 	if !isInterface(i.Name) {
 		c.add(field+".name", "%q is no interface name", i.Name)
 	}
+	if i.MAC == "" && c.unfinished[Port{c.device, i.Name}.String()] {
+		return i.checkAddresses(c, field, addrs)
+	}
 	if mac, err := net.ParseMAC(i.MAC); err != nil || len(mac) != 6 || mac.String() != i.MAC {
 		c.add(field+".mac", "%q must be six lower-case bytes as in 00:1b:21:aa:bb:cc", i.MAC)
 	} else if mac[0]&1 != 0 {
 		c.add(field+".mac", "%q is a group address", i.MAC)
 	}
-	c.unique(field+".mac", macs, i.MAC)
+	if i.MAC != "" {
+		c.unique(field+".mac", macs, i.MAC)
+	}
 	if i.MTU != 0 && (i.MTU < 576 || i.MTU > 65535) {
 		c.add(field+".mtu", "is %d, must be 576 to 65535", i.MTU)
 	}
