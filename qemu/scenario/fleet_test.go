@@ -132,7 +132,7 @@ func (l *Life) reported(t *testing.T) {
 		names = append(names, s.Name)
 		total += s.Seconds
 	}
-	want := []string{"hardware", "slice", "tpm", "lease", "key", "unwrap", "disks", "root", "kernel"}
+	want := []string{"hardware", "slice", "tpm", "lease", "links", "key", "unwrap", "disks", "root", "kernel"}
 	if diff := cmp.Diff(want, names); diff != "" || total <= 0 {
 		t.Errorf("steps of %.2f s in the report (-want +got):\n%s\n%s", total, diff, info.Report)
 	}
