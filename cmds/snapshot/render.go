@@ -48,7 +48,7 @@ that rack. --dir writes the overview as index.svg, and each rack beside it.`,
 	f.StringVar(&in.format, "format", "", "tree or svg (default: svg if the output's name ends so)")
 	f.StringVar(&in.color, "color", "auto", "colours in a tree: auto, always or never")
 	f.StringVarP(&in.output, "output", "o", "-", "file to write")
-	f.StringVar(&in.dir, "dir", "", "folder to write index.svg and RACK.svg into")
+	f.StringVar(&in.dir, "dir", "", "folder to write index.svg and rack-RACK.svg into")
 	f.BoolVar(&in.all, "all", false, "show in a tree what is in order, too")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
 	cmd.MarkFlagsMutuallyExclusive("dir", "rack")

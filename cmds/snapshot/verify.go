@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -21,6 +23,14 @@ type verifyInput struct {
 	root   note.Verifier
 	second []note.Verifier
 	cut    map[string][32]byte // digests of the document's slices, by device
+	newest map[string]found    // what was given, by device
+}
+
+// found is a slice that was among the files.
+type found struct {
+	name       string
+	generation uint64
+	digest     [32]byte
 }
 
 func verifyCommand() *cobra.Command {
@@ -30,12 +40,14 @@ func verifyCommand() *cobra.Command {
 		Short: "Verify signed slices as booting devices do, or a signed snapshot",
 		Long: `verify checks signature and content of signed slices and snapshots. A folder
 stands for the notes in it. With --document each slice must be, byte for byte,
-the one that the snapshot yields, and there must be one for each device.
+the one that the snapshot yields, and there must be one for each device. Of
+several for one device the newest counts: give the folders of all signings.
 
 With --region an amendment must bear a second signature, if public/region.json
 lists amend_keys. Devices demand that of the region root only.`,
 		Example: `  snapshot verify --key north/public/root.pub r07-u12.slice.note
-  snapshot verify --region north --document region.json notes`,
+  snapshot verify --region north --document region.json notes
+  snapshot verify --region north --document region-2.json notes notes-2`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
 	}
@@ -57,23 +69,20 @@ func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var faults []error
+	summary := fmt.Sprintf("ok: %d files", len(files))
 	for _, name := range files {
 		line, err := in.verify(cmd, name)
 		if err != nil {
 			faults = append(faults, err)
 		} else if len(files) == 1 {
-			fmt.Fprintln(cmd.OutOrStdout(), line)
+			summary = line
 		}
 	}
-	for id := range in.cut {
-		faults = append(faults, fmt.Errorf("%s: the slice of %s is not among the files", in.document, id))
-	}
+	faults = append(faults, in.compare()...)
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
-	if len(files) > 1 {
-		fmt.Fprintf(cmd.OutOrStdout(), "ok: %d files\n", len(files))
-	}
+	fmt.Fprintln(cmd.OutOrStdout(), summary)
 	return nil
 }
 
@@ -99,7 +108,7 @@ func (in *verifyInput) read(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	in.cut = map[string][32]byte{}
+	in.cut, in.newest = map[string][32]byte{}, map[string]found{}
 	for s := range doc.Slices() {
 		text, err := signed.Marshal(s)
 		if err != nil {
@@ -143,16 +152,40 @@ func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
 		return "", in.fault(name, err)
 	}
 	if in.cut != nil {
-		want, ok := in.cut[s.Device.ID]
-		if !ok {
-			return "", fmt.Errorf("%s: %s has no device %s, or it was among the files already", name, in.document, s.Device.ID)
+		if err := in.keep(found{name, s.Generation, digest}, s.Device.ID); err != nil {
+			return "", err
 		}
-		if want != digest {
-			return "", fmt.Errorf("%s: is not the slice of %s that %s yields: make it again", name, s.Device.ID, in.document)
-		}
-		delete(in.cut, s.Device.ID)
 	}
 	return fmt.Sprintf("ok: slice %d of %s, region %s, sha256 %s", s.Generation, s.Device.ID, s.Region, hex.EncodeToString(digest[:])), nil
+}
+
+// keep keeps the newest of a device's slices: notes of earlier amendments may
+// lie beside it.
+func (in *verifyInput) keep(f found, id string) error {
+	if _, ok := in.cut[id]; !ok {
+		return fmt.Errorf("%s: %s has no device %s", f.name, in.document, id)
+	}
+	known, ok := in.newest[id]
+	if ok && known.generation == f.generation && known.digest != f.digest {
+		return fmt.Errorf("%s: is another slice %d of %s than %s", f.name, f.generation, id, known.name)
+	}
+	if !ok || known.generation < f.generation {
+		in.newest[id] = f
+	}
+	return nil
+}
+
+// compare finds the devices whose newest slice is not the document's.
+func (in *verifyInput) compare() (faults []error) {
+	for _, id := range slices.Sorted(maps.Keys(in.cut)) {
+		switch f, ok := in.newest[id]; {
+		case !ok:
+			faults = append(faults, fmt.Errorf("%s: the slice of %s is not among the files", in.document, id))
+		case f.digest != in.cut[id]:
+			faults = append(faults, fmt.Errorf("%s: is not the slice of %s that %s yields: make it again", f.name, id, in.document))
+		}
+	}
+	return faults
 }
 
 func (in *verifyInput) fault(name string, err error) error {
