@@ -98,9 +98,15 @@ func (a *assembler) collect() {
 			a.c.add(id, "is a device and a switch")
 		}
 	}
+	said := map[PlanLink]bool{} // by an earlier plan
 	for _, p := range a.in.Plans {
 		for _, l := range p.Links {
-			a.planLink(l)
+			if l = l.ordered(); !said[l] {
+				a.planLink(l)
+			}
+		}
+		for _, l := range p.Links {
+			said[l.ordered()] = true
 		}
 	}
 	a.describedLinks()
@@ -156,12 +162,18 @@ func (a *assembler) planLink(l PlanLink) {
 	}
 }
 
-// addLink takes a link between two devices, once.
-func (a *assembler) addLink(l PlanLink) {
+// ordered is the link with its lesser end first, and with defaults.
+func (l PlanLink) ordered() PlanLink {
 	if l.A.compare(l.B) > 0 {
 		l.A, l.B = l.B, l.A
 	}
 	l.Link, l.Check = cmp.Or(l.Link, "l2"), cmp.Or(l.Check, "required")
+	return l
+}
+
+// addLink takes a link between two devices, once.
+func (a *assembler) addLink(l PlanLink) {
+	l = l.ordered()
 	for _, p := range []Port{l.A, l.B} {
 		a.wantPort(p, fmt.Sprintf("link %s - %s", l.A, l.B))
 	}

@@ -249,6 +249,16 @@ func TestAssemblePlans(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("from two plans (-one +two):\n%s", diff)
 	}
+	for _, l := range whole.Links { // again, the other way around
+		people.Links = append(people.Links, PlanLink{A: l.B, B: l.A, Check: "required"})
+	}
+	again, _, err := Assemble(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, again); diff != "" {
+		t.Errorf("links in two plans (-one +two):\n%s", diff)
+	}
 	cabling.Switches[0].Unit, cabling.Defaults = "41", people.Defaults
 	_, _, err = Assemble(src)
 	for _, want := range []string{`switch tor-7: its sources say unit "42" and "41"`, "defaults: are in two plans"} {
