@@ -21,7 +21,7 @@ func TestExampleDescription(t *testing.T) {
 	}
 }
 
-// TestExamplePlan keeps the plan that the guide points to assembling.
+// TestExamplePlan keeps the two plans that the guide points to assembling.
 func TestExamplePlan(t *testing.T) {
 	text, err := os.ReadFile("../../docs/examples/north-plan.json")
 	if err != nil {
@@ -31,8 +31,16 @@ func TestExamplePlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dot, err := os.ReadFile("../../docs/examples/cabling.dot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cabling, err := ParseDOT(dot, func(id string) bool { return id == "tor-7" })
+	if err != nil {
+		t.Fatal(err)
+	}
 	src := rackSources(t)
-	src.Plans, src.Captures = []*Plan{plan}, src.Captures[:4]
+	src.Plans, src.Captures = []*Plan{cabling, plan}, src.Captures[:4]
 	delete(src.Keys, "r07-u15")
 	for n, c := range src.Captures {
 		for i := range c.Ports {
