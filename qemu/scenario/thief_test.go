@@ -134,7 +134,7 @@ func TestOtherSlices(t *testing.T) {
 		m.expectHold(x.code)
 		if x.code == report.KeySliceOld {
 			m.Expect(`PCR 8: `+Device+`\s`, time.Minute)
-			if text := l.Region.Kekctl("audit", "show", "--device", Device); !strings.Contains(text, "PCR 8: "+Device+" booted with its slice of generation 1, recorded is 2") {
+			if text := l.Region.Kekctl("audit", "show", "--device", Device); !strings.Contains(text, "PCR 8: "+Device+" uses its slice of generation 1, recorded is 2") {
 				t.Errorf("the audit log does not name the PCR:\n%s", text)
 			}
 			// It is the thief's, and of no use: the machine goes on with the newest.
