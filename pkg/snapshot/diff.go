@@ -44,15 +44,23 @@ func DiffDocuments(old, new *Document) []string {
 			d.changed("place", strings.TrimSpace(x.Rack+" "+x.Unit), strings.TrimSpace(y.Rack+" "+y.Unit))
 		})
 	d.owner = ""
+	next := 0
 	id := func(e DeviceEntry) string { return e.ID }
 	diffKeyed(d, "device", byKey(old.Devices, id), byKey(new.Devices, id), func(x, y DeviceEntry) {
 		d.owner = x.ID
+		if x.Generation != y.Generation {
+			next++
+			y.Generation = x.Generation
+		}
 		d.slice(old.bare(&x), new.bare(&y))
 		if !reflect.DeepEqual(x.DHCP, y.DHCP) {
 			d.say("what it serves by DHCP changes")
 		}
 	})
 	d.owner = ""
+	if next > 0 {
+		d.say("%d devices get another generation", next)
+	}
 	pair := func(c Cable) string { return c.A.String() + " - " + c.B.String() }
 	diffKeyed(d, "link", byKey(old.Links, pair), byKey(new.Links, pair), func(x, y Cable) {
 		d.owner = "link " + pair(x)
