@@ -307,6 +307,10 @@ func (s *station) provision() {
 		return
 	}
 	// The EK certificate of an emulator proves nothing: an operator approves.
+	// The name is on the console, before the fleet has refused.
+	if name := s.record().EKName; !strings.Contains(s.out.String(), "EK name "+name) {
+		s.t.Errorf("a device that waits for approval does not show its EK name %s:\n%s", name, &s.out)
+	}
 	s.must("POST", "/v1/devices/"+testDevice+"/approve", &kekproto.Approval{EKName: s.record().EKName}, nil)
 	if err := s.seal("provision"); err != nil {
 		s.t.Fatal(err)

@@ -32,9 +32,8 @@ contradiction between them, by name, and writes nothing then.
 
 Plan and descriptions say which devices there are, their addresses, disks and
 links; snapshot import makes a plan from a cabling plan. Records are what
-kekctl device show ID --json prints: with the capture that seal provision posted.
-Those of kekctl device list --json have none. A folder stands for the *.json in
-it.`,
+kekctl device show ID --json or kekctl device list --json prints: with the
+captures that seal provision posted. A folder stands for the *.json in it.`,
 		Example: `  snapshot assemble --region north --plan plan.json --record records -o region.json
   snapshot assemble --region north --plan cabling.json --plan people.json --record list.json --capture captures -o region.json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },

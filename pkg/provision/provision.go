@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
@@ -69,6 +70,13 @@ func (d *Device) Provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys,
 	if err != nil {
 		return nil, err
 	}
+	// Before the fleet has a say: an operator who must approve this device reads
+	// the name here, and not from whoever asks for the approval.
+	ek, err := attest.Name(keys.EK)
+	if err != nil {
+		return nil, fmt.Errorf("name of the EK: %w", err)
+	}
+	d.logf("EK name %s", ek)
 	auths, err := d.enrol(ctx, keys, token)
 	if err != nil {
 		return nil, err

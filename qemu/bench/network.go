@@ -38,7 +38,7 @@ func (f *figures) networkOnly(ctx context.Context, file string) error {
 	}
 	before, _, _ := strings.Cut(string(text), networkHeading)
 	var b strings.Builder
-	b.WriteString(before)
+	b.WriteString(strings.TrimRight(before, "\n") + "\n\n")
 	f.networkTable(&b)
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
