@@ -48,7 +48,7 @@ func build(ctx context.Context, dir string, m maker) (err error) {
 	if !exists {
 		return os.Rename(m.dir, dir)
 	}
-	for _, name := range []string{"offline", "public", "agents", "members"} {
+	for _, name := range []string{gitignore, "offline", "public", "agents", "members"} {
 		if err := os.Rename(filepath.Join(m.dir, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}

@@ -35,6 +35,9 @@ func TestInitAfterAKilledInit(t *testing.T) {
 	if err := Init(context.Background(), dir, o); err != nil {
 		t.Fatal(err)
 	}
+	if text, err := os.ReadFile(filepath.Join(dir, ".gitignore")); string(text) != "*\n" {
+		t.Errorf("a checkout around the region would take its private keys: .gitignore %q, %v", text, err)
+	}
 	for _, p := range stale {
 		if _, err := os.Stat(p); !os.IsNotExist(err) {
 			t.Errorf("%s is still there: %v", p, err)

@@ -87,7 +87,12 @@ type maker struct {
 	agents   []agentEntry
 }
 
+// gitignore is the file of a region's folder that keeps its private keys out of a
+// checkout that it lies in.
+const gitignore = ".gitignore"
+
 func (m *maker) all(ctx context.Context) error {
+	m.write(gitignore, 0o644, []byte("*\n"))
 	m.offline()
 	for _, a := range m.o.Agents {
 		m.agent(a)
