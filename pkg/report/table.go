@@ -120,6 +120,6 @@ func networks() []Info {
 			"report it, with the text shown", Goes},
 		{NetQuarantine, "NetQuarantine", "unknown NIC in place of the slice's",
 			"The NIC that the slice names is gone, and another one is there: replaced, or in the wrong machine. It has a quarantine lease, which reaches the key servers only, and no key comes over it.",
-			"write an amendment with the new MAC address (`snapshot amend`), sign it, and give it to the fleet (`kekctl slice add`); or put the old NIC back", Goes},
+			"tell the operator this device, the missing port and the new MAC address, for `snapshot amend --mac DEVICE/PORT=MAC`, a signature and `kekctl slice add`; or put the old NIC back", Goes},
 	}
 }
