@@ -41,6 +41,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/sdnotify"
 )
 
 func main() {
@@ -132,7 +133,7 @@ func serve(ctx context.Context, member *fleetdir.Member, server *kekserver.Serve
 		}
 	}
 	log.Info("listening", "devices", l.Devices.Addr(), "operators", l.Operators.Addr(), "health", l.Health.Addr())
-	if err := notify(getenv("NOTIFY_SOCKET"), "READY=1"); err != nil {
+	if err := sdnotify.Send(getenv("NOTIFY_SOCKET"), sdnotify.Ready); err != nil {
 		return err
 	}
 	return server.Serve(ctx, l)
@@ -155,22 +156,6 @@ func hint(err error) string {
 func noCoreDumps() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
-	}
-	return nil
-}
-
-// notify tells systemd about a state (sd_notify(3)); no socket, nothing to do.
-func notify(socket, state string) error {
-	if socket == "" {
-		return nil
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	_, err = c.Write([]byte(state))
-	if err = errors.Join(err, c.Close()); err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,25 +59,5 @@ func TestNoCoreDumps(t *testing.T) {
 	}
 	if got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || got != 0 {
 		t.Errorf("dumpable is %d, %v", got, err)
-	}
-}
-
-func TestNotify(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	if err := notify(path, "READY=1"); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 32)
-	n, err := l.Read(buf)
-	if err != nil || string(buf[:n]) != "READY=1" {
-		t.Errorf("got %q, %v", buf[:n], err)
-	}
-	if err := notify("", "READY=1"); err != nil {
-		t.Error(err)
 	}
 }

@@ -35,13 +35,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/landfall-project/landfall/pkg/sdnotify"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, open op
 	if err != nil {
 		return err
 	}
-	d := &daemon{slice: s, stderr: stderr, ready: func() error { return notify(getenv("NOTIFY_SOCKET"), "READY=1") }}
+	d := &daemon{slice: s, stderr: stderr, ready: func() error { return sdnotify.Send(getenv("NOTIFY_SOCKET"), sdnotify.Ready) }}
 	if err := d.certify(o.tpm, open); err != nil {
 		return err
 	}
@@ -102,20 +102,4 @@ func run(ctx context.Context, args []string, getenv func(string) string, open op
 		return d.look()
 	}
 	return d.serve(ctx)
-}
-
-// notify tells systemd about a state (sd_notify(3)); no socket, nothing to do.
-func notify(socket, state string) error {
-	if socket == "" {
-		return nil
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	_, err = c.Write([]byte(state))
-	if err = errors.Join(err, c.Close()); err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // Label separates what is quoted and signed for links from everything else
@@ -56,7 +57,7 @@ type Peer struct {
 // Not protected: the key against whoever reads the memory of this machine. It
 // stays good for answering until the neighbors' slices change, so wipe it.
 func Certify(region, device string, akPublic []byte, quote func(qualifying []byte) (kekproto.Quote, error)) (*Session, error) {
-	if !isName(region) || !isName(device) {
+	if !snapshot.IsName(region) || !snapshot.IsName(device) {
 		return nil, fmt.Errorf("certify a session of %q in region %q: not names", device, region)
 	}
 	s := &Session{region: region, device: device, seed: secret.Random(ed25519.SeedSize)}
@@ -137,7 +138,7 @@ func parseCertificate(b []byte) (*statement, error) {
 	if err := r.end(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
-	if !isName(s.Region) || !isName(s.Device) {
+	if !snapshot.IsName(s.Region) || !snapshot.IsName(s.Device) {
 		return nil, fmt.Errorf("%w: names", ErrCertificate)
 	}
 	for i, n := range measure.QuotePCRs() {

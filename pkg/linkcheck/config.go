@@ -89,7 +89,7 @@ func (c *Config) check() error {
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
 	}
-	if !isName(c.Region) || !isName(c.Device) {
+	if !snapshot.IsName(c.Region) || !snapshot.IsName(c.Device) {
 		bad("%q in region %q is no name of a device", c.Device, c.Region)
 	}
 	if c.Session == nil || c.Session.region != c.Region || c.Session.device != c.Device {
@@ -100,7 +100,7 @@ func (c *Config) check() error {
 	}
 	ports := map[string]bool{}
 	for _, p := range c.Ports {
-		if ports[p.Name] || !isInterface(p.Name) {
+		if ports[p.Name] || !snapshot.IsInterface(p.Name) {
 			bad("interface %q is there twice, or no name", p.Name)
 		}
 		ports[p.Name] = true

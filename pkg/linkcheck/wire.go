@@ -6,7 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // Port is the UDP port of requests and responses (docs/spec/linkcheck.md).
@@ -112,7 +113,7 @@ type Response struct {
 // Marshal writes the request, RequestSize octets. It refuses names that no
 // slice may hold.
 func (r Request) Marshal() ([]byte, error) {
-	if !isName(r.Region) || !r.From.valid() || !r.To.valid() {
+	if !snapshot.IsName(r.Region) || !r.From.valid() || !r.To.valid() {
 		return nil, fmt.Errorf("%w: request from %q %q to %q", ErrFormat, r.Region, r.From, r.To)
 	}
 	flags := uint16(0)
@@ -131,7 +132,7 @@ func (r Request) Marshal() ([]byte, error) {
 
 // unsigned writes the response without its signature.
 func (r Response) unsigned() ([]byte, error) {
-	if !isInterface(r.Arrived) || r.Expected != (End{}) && !r.Expected.valid() {
+	if !snapshot.IsInterface(r.Arrived) || r.Expected != (End{}) && !r.Expected.valid() {
 		return nil, fmt.Errorf("%w: response on %q that expects %q", ErrFormat, r.Arrived, r.Expected)
 	}
 	b := head(typeResponse, 0)
@@ -184,7 +185,7 @@ func ParseRequest(b []byte) (*Request, error) {
 	if err := r.end(); err != nil {
 		return nil, err
 	}
-	if !isName(q.Region) || !q.From.valid() || !q.To.valid() {
+	if !snapshot.IsName(q.Region) || !q.From.valid() || !q.To.valid() {
 		return nil, fmt.Errorf("%w: names in a request", ErrFormat)
 	}
 	if bytes.Count(padding, []byte{0}) != len(padding) {
@@ -216,7 +217,7 @@ func ParseResponse(b []byte) (*Response, error) {
 	if a.State < Pending || a.State > Production {
 		return nil, fmt.Errorf("%w: %s", ErrFormat, a.State)
 	}
-	if !isInterface(a.Arrived) || a.Expected != (End{}) && !a.Expected.valid() {
+	if !snapshot.IsInterface(a.Arrived) || a.Expected != (End{}) && !a.Expected.valid() {
 		return nil, fmt.Errorf("%w: names in a response", ErrFormat)
 	}
 	return a, nil
@@ -283,18 +284,4 @@ func (r *reader) end() error {
 }
 
 // valid holds an end to what slices may say: such names end up on consoles.
-func (e End) valid() bool { return isName(e.Device) && isInterface(e.Interface) }
-
-// isName says whether s is one DNS label in lower case, as all IDs are.
-func isName(s string) bool {
-	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-}
-
-// isInterface says whether s can name an interface: 1 to 15 printable ASCII
-// characters (Linux: IFNAMSIZ) without a slash or a space.
-func isInterface(s string) bool {
-	return s != "" && len(s) <= 15 && strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '/' }) < 0
-}
+func (e End) valid() bool { return snapshot.IsName(e.Device) && snapshot.IsInterface(e.Interface) }

@@ -190,7 +190,7 @@ func (a *assembler) adoptName(id string, h Heard) {
 			return
 		}
 	}
-	if isName(h.System) && a.devices[h.System] == nil {
+	if IsName(h.System) && a.devices[h.System] == nil {
 		w := PlanSwitch{ID: h.System, Rack: a.devices[id].Rack, ChassisID: h.ChassisID}
 		a.switches = append(a.switches, &planSwitch{PlanSwitch: w, ports: map[string]Port{}})
 	}

@@ -137,7 +137,7 @@ func (c *Capture) Validate() error {
 
 func (p *CapturePort) check(k *checker) {
 	field := "port " + p.Name
-	if !isInterface(p.Name) {
+	if !IsInterface(p.Name) {
 		k.add(field, "is no interface name")
 	}
 	if mac, err := net.ParseMAC(p.MAC); err != nil || len(mac) != 6 || mac.String() != p.MAC {
@@ -155,7 +155,7 @@ func (p *CapturePort) check(k *checker) {
 				k.add(field, "heard %q, which is no ID with its subtype", id)
 			}
 		}
-		if !harmless(h.System, 255) || !harmless(h.PortText, 255) || h.Device && !isName(h.System) {
+		if !harmless(h.System, 255) || !harmless(h.PortText, 255) || h.Device && !IsName(h.System) {
 			k.add(field, "heard a system %q with a name that no console should get", h.System)
 		}
 	}

@@ -132,7 +132,7 @@ func (d *dotPlan) build(isSwitch func(string) bool) (*Plan, error) {
 	switches := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(d.nodes)) {
 		n := d.nodes[name]
-		if !isName(name) {
+		if !IsName(name) {
 			d.add(n.line, "%.70q cannot be the ID of a device or switch, which is 1 to 63 of a-z, 0-9 and -", name)
 		}
 		if slices.Contains(dotSwitches(), n.attr["function"]) || isSwitch != nil && isSwitch(name) {
@@ -180,7 +180,7 @@ func (d *dotPlan) planDevice(name string, n *dotNode) PlanDevice {
 		dev.Roles = append(dev.Roles, Role(r))
 	}
 	for _, p := range n.ports {
-		if !isInterface(p.Name) {
+		if !IsInterface(p.Name) {
 			d.add(n.line, "%.70q has a port %.70q, which cannot be the name of an interface", name, p.Name)
 		}
 	}

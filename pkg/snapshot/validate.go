@@ -40,7 +40,7 @@ func (c *checker) oneOf(field, got string, allowed ...string) {
 }
 
 func (c *checker) name(field, got string) {
-	if !isName(got) {
+	if !IsName(got) {
 		c.add(field, "is %q, must be 1 to 63 of a-z, 0-9 and -, not beginning or ending with -", got)
 	}
 }
@@ -61,8 +61,8 @@ func (c *checker) unique(field string, seen map[string]string, key string) {
 	seen[key] = field
 }
 
-// isName says whether a name is one DNS label in lower case.
-func isName(s string) bool {
+// IsName says whether a name is one DNS label in lower case.
+func IsName(s string) bool {
 	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
@@ -79,7 +79,7 @@ func isDNSName(s string) bool {
 		return false
 	}
 	for _, label := range strings.Split(s, ".") {
-		if !isName(label) {
+		if !IsName(label) {
 			return false
 		}
 	}

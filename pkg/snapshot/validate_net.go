@@ -19,9 +19,9 @@ func (s *Slice) findInterface(name string) *Interface {
 	return nil
 }
 
-// isInterface: printable ASCII without space and slash, as linkcheck shows it
+// IsInterface says whether a name is that of an interface: printable ASCII without space and slash, as linkcheck shows it
 // on consoles; IFNAMSIZ is 16 with its NUL (linux/if.h).
-func isInterface(name string) bool {
+func IsInterface(name string) bool {
 	return name != "" && len(name) <= 15 && strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) < 0
 }
 
@@ -48,7 +48,7 @@ func (s *Slice) checkInterfaces(c *checker) {
 // check looks at all but the neighborhood of an interface, and returns the number
 // of good addresses.
 func (i *Interface) check(c *checker, field string, macs, addrs map[string]string) int {
-	if !isInterface(i.Name) {
+	if !IsInterface(i.Name) {
 		c.add(field+".name", "%q is no interface name", i.Name)
 	}
 	if i.MAC == "" && c.unfinished[Port{c.device, i.Name}.String()] {
@@ -106,7 +106,7 @@ func (s *Slice) checkNeighbors(c *checker) {
 		if s.findInterface(n.Interface) == nil {
 			c.add(field+".interface", "%q is no interface of this device", n.Interface)
 		}
-		if !isInterface(n.PeerInterface) {
+		if !IsInterface(n.PeerInterface) {
 			c.add(field+".peer_interface", "%q is no interface name", n.PeerInterface)
 		}
 		c.tpmName(field+".ak_name", n.AKName)
