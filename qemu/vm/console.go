@@ -160,10 +160,19 @@ func (c *Console) Output() string {
 	return strings.ReplaceAll(string(c.buf), "\r", "")
 }
 
-// Tail is the last n lines.
+// Tail is the last n lines, and more where they would begin behind the line in
+// which a kernel says why it panicked: registers and traces of any length
+// follow it.
 func (c *Console) Tail(n int) string {
 	lines := strings.Split(strings.TrimRight(c.Output(), "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	from := max(0, len(lines)-n)
+	for i, line := range lines[:from] {
+		if strings.Contains(line, "Kernel panic") {
+			from = i
+			break
+		}
+	}
+	return strings.Join(lines[from:], "\n")
 }
 
 func (c *Console) fail(err error) error {

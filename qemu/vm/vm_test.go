@@ -57,6 +57,19 @@ func TestConsoleExpect(t *testing.T) {
 	}
 }
 
+// TestTailShowsThePanic shows that the reason of a panic is not lost behind the
+// registers that follow it.
+func TestTailShowsThePanic(t *testing.T) {
+	c := &Console{buf: []byte("early\nKernel panic - why\n" + strings.Repeat("R8: 0\n", 50))}
+	if tail := c.Tail(40); !strings.HasPrefix(tail, "Kernel panic - why\n") {
+		t.Errorf("the tail begins with %.20q", tail)
+	}
+	c = &Console{buf: []byte("early\n" + strings.Repeat("x\n", 50))}
+	if tail := c.Tail(40); strings.Count(tail, "x") != 40 || strings.Contains(tail, "early") {
+		t.Errorf("the tail of another end is %q", tail)
+	}
+}
+
 func TestArgs(t *testing.T) {
 	c := Config{Dir: t.TempDir(), Kernel: "/k", Initrd: "/i", Append: "x=1", Consoles: 2, RTC: time.Date(1970, 1, 2, 3, 4, 5, 0, time.UTC)}
 	if err := c.setDefaults(); err != nil {
