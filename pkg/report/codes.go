@@ -50,6 +50,8 @@ const (
 	TPMOther   Code = "LF-TPM-03"
 	TPMLockout Code = "LF-TPM-04"
 	TPMFailed  Code = "LF-TPM-05"
+	TPMBanks   Code = "LF-TPM-06"
+	TPMNoCert  Code = "LF-TPM-07"
 )
 
 // NV slots, their policy and the wrapped key in them.
@@ -118,6 +120,20 @@ const (
 	DiskMount     Code = "LF-DISK-09"
 )
 
+// The factory: what seal refuses, resumes or waits for.
+const (
+	FactoryStation    Code = "LF-FACT-01"
+	FactoryPlan       Code = "LF-FACT-02"
+	FactoryIdentity   Code = "LF-FACT-03"
+	FactoryDisk       Code = "LF-FACT-04"
+	FactoryDiskError  Code = "LF-FACT-05"
+	FactoryImage      Code = "LF-FACT-06"
+	FactoryAcceptance Code = "LF-FACT-07"
+	FactoryLeaks      Code = "LF-FACT-08"
+	FactoryRecovery   Code = "LF-FACT-09"
+	FactoryTool       Code = "LF-FACT-10"
+)
+
 // Boot entry, handover and the last steps.
 const (
 	BootNoEntry  Code = "LF-BOOT-01"
@@ -133,7 +149,7 @@ const (
 
 // Lookup returns what is known about a code.
 func Lookup(code Code) (Info, bool) {
-	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), factories(), boots()} {
 		for _, info := range area {
 			if info.Code == code {
 				return info, true
@@ -146,7 +162,7 @@ func Lookup(code Code) (Info, bool) {
 // Codes returns the whole table, in the order of the runbook.
 func Codes() []Info {
 	var all []Info
-	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), boots()} {
+	for _, area := range [][]Info{hardware(), partitions(), tpms(), nvs(), networks(), links(), keys(), disks(), factories(), boots()} {
 		all = append(all, area...)
 	}
 	return all

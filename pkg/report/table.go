@@ -72,6 +72,12 @@ func tpms() []Info {
 		{TPMFailed, "TPMFailed", "TPM does not work",
 			"It answers with errors, or not at all.",
 			"power-cycle the machine (a reboot does not reset every TPM); replace the TPM if it comes back", Goes},
+		{TPMBanks, "TPMBanks", "TPM keeps no SHA-256 measurements",
+			"Its SHA-256 bank of PCRs is switched off, or it knows SHA-1 only: no quote or policy of this chip says anything.",
+			"switch the SHA-256 PCR bank on in the firmware's setup and power-cycle; a TPM that has none must be replaced", Fixed},
+		{TPMNoCert, "TPMNoCert", "TPM without a certificate",
+			"The chip carries no EK certificate, or none of a maker that the fleet trusts, and this region demands one.",
+			"have an operator compare the EK name shown here and approve it (a region of `kekctl init --ek-certs record`), or replace the TPM", Fixed},
 	}
 }
 

@@ -1,0 +1,36 @@
+package report
+
+func factories() []Info {
+	return []Info{
+		{FactoryStation, "FactoryStation", "no word from the station",
+			"The factory station is off or out of reach, or it is not the one that the station document names: another certificate.",
+			"start the station (`station serve`), look at the cable; a new station needs its station document on the LANDFALL partitions", Goes},
+		{FactoryPlan, "FactoryPlan", "no plan that fits",
+			"The plan for this device or model is missing, contradicts its slice, or names a disk that is not there.",
+			"correct the plan at the station; the text names the field", Goes},
+		{FactoryIdentity, "FactoryIdentity", "machine has no name",
+			"Its serial number is blank or the maker's default, so that the station cannot tell it from others.",
+			"set the serial number in the firmware's setup, or write the device ID into the station document on its LANDFALL partition", Fixed},
+		{FactoryDisk, "FactoryDisk", "disk refused, nothing was written",
+			"A disk of the plan is missing, read-only, in use, too small, or holds what the plan's way would destroy or cannot encrypt.",
+			"do what stands beside each disk, and start the machine again", Fixed},
+		{FactoryDiskError, "FactoryDiskError", "disk failed half-way",
+			"The disk reported an error while it was written. What was done so far stays, and goes on where it stopped.",
+			"start the machine again; if it fails at the same place, copy the disk to a new one (ddrescue) and go on with that", Goes},
+		{FactoryImage, "FactoryImage", "disk image is not what the plan says",
+			"It cannot be fetched from the station, or its SHA-256, size or format is not the plan's. The disk does not count as made.",
+			"put the right file into the station's folder, or its right digest into the plan", Goes},
+		{FactoryAcceptance, "FactoryAcceptance", "sealed, not accepted yet",
+			"All disks are sealed. The server image has not yet unlocked all of them and reported it to the fleet.",
+			"boot the server image once; it reports by itself", Goes},
+		{FactoryLeaks, "FactoryLeaks", "keys could reach a disk",
+			"Swap space is in use, or core dumps cannot be switched off: a key in memory could be written to a disk.",
+			"start the released factory image, which has no swap", Fixed},
+		{FactoryRecovery, "FactoryRecovery", "no recovery key",
+			"The recovery key could not be kept at the fleet, or not be put into a volume.",
+			"start the machine again; a plan may do without one (\"recovery\": \"none\")", Goes},
+		{FactoryTool, "FactoryTool", "a program failed",
+			"cryptsetup or a filesystem's program ended with an error that is none of the known ones. Nothing is lost; it goes on where it stopped.",
+			"start the machine again; if it stays, report it with the text shown", Goes},
+	}
+}
