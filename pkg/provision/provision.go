@@ -14,6 +14,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/nvslot"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
@@ -109,13 +110,22 @@ func (d *Device) enrol(ctx context.Context, keys *tpm.Keys, token *secret.Bytes)
 		return d.TPM.ActivateCredential(credential, encrypted, keys.SRK)
 	})
 	owner, lockout, err := d.Fleet.Auths(ctx, Quoter(d.TPM))
-	if err != nil {
-		if refused != nil {
-			return nil, fmt.Errorf("enrol: %w", refused)
-		}
+	switch {
+	case err == nil:
+		return &tpm.Auths{Owner: owner, Lockout: lockout}, nil
+	case refused == nil:
 		return nil, fmt.Errorf("fetch the TPM's authorizations: %w", err)
+	case unknown(err):
+		return nil, fmt.Errorf("enrol: %w", refused)
 	}
-	return &tpm.Auths{Owner: owner, Lockout: lockout}, nil
+	return nil, fmt.Errorf("enrol: %w; fetch the TPM's authorizations: %w", refused, err)
+}
+
+// unknown tells whether the fleet itself said that it does not know the device,
+// which is no news about one that it would not enrol.
+func unknown(err error) bool {
+	var p *report.Problem
+	return errors.As(err, &p) && (p.Code == report.KeyUnknown || p.Code == report.KeyEnroll)
 }
 
 // Key is a DEK that is safe in NV. The receiver wipes DEK.

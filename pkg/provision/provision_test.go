@@ -34,7 +34,8 @@ type fleet struct {
 	owner   []byte
 	lockout []byte
 	keks    map[uint32]kekclient.KEK
-	lost    int // this many answers are lost after they took effect
+	loses   string // the request whose connection breaks
+	does    bool   // and only after the fleet has done its part
 }
 
 func newFleet(s *tpmtest.Sim) *fleet {
@@ -46,15 +47,26 @@ func newFleet(s *tpmtest.Sim) *fleet {
 
 var errLost = errors.New("answer lost")
 
-func (f *fleet) answer() error {
-	if f.lost > 0 {
-		f.lost--
+// reaches tells whether a request gets to the fleet, and answer whether the
+// answer gets back.
+func (f *fleet) reaches(op string) error {
+	if f.loses == op && !f.does {
+		return errLost
+	}
+	return nil
+}
+
+func (f *fleet) answer(op string) error {
+	if f.loses == op {
 		return errLost
 	}
 	return nil
 }
 
 func (f *fleet) Enroll(_ context.Context, e kekclient.Evidence, activate kekclient.Activate) (*kekproto.Enrolled, error) {
+	if err := f.reaches("enroll"); err != nil {
+		return nil, err
+	}
 	if f.token == nil || !bytes.Equal(f.token, e.Token.Expose()) {
 		return nil, errors.New("token was used")
 	}
@@ -79,7 +91,7 @@ func (f *fleet) Enroll(_ context.Context, e kekclient.Evidence, activate kekclie
 		return nil, errors.New("credential does not match")
 	}
 	f.token, f.ak = nil, ak
-	return &kekproto.Enrolled{Device: deviceID, AKName: ak.Name()}, f.answer()
+	return &kekproto.Enrolled{Device: deviceID, AKName: ak.Name()}, f.answer("enroll")
 }
 
 // attested has the device quote over fresh data.
@@ -101,14 +113,14 @@ func (f *fleet) attested(q kekclient.Quoter, op kekproto.Op) error {
 }
 
 func (f *fleet) Auths(_ context.Context, q kekclient.Quoter) (owner, lockout *secret.Bytes, err error) {
-	if err := errors.Join(f.attested(q, kekproto.OpAuths), f.answer()); err != nil {
+	if err := errors.Join(f.reaches("auths"), f.attested(q, kekproto.OpAuths), f.answer("auths")); err != nil {
 		return nil, nil, err
 	}
 	return secret.Take(bytes.Clone(f.owner)), secret.Take(bytes.Clone(f.lockout)), nil
 }
 
 func (f *fleet) CreateKEK(_ context.Context, q kekclient.Quoter, generation uint32) (*kekclient.KEK, error) {
-	if err := f.attested(q, kekproto.OpKEK); err != nil {
+	if err := errors.Join(f.reaches("kek"), f.attested(q, kekproto.OpKEK)); err != nil {
 		return nil, err
 	}
 	k, ok := f.keks[generation]
@@ -117,7 +129,7 @@ func (f *fleet) CreateKEK(_ context.Context, q kekclient.Quoter, generation uint
 		_, _ = rand.Read(k.ID[:])
 		f.keks[generation] = k
 	}
-	return &kekclient.KEK{Key: k.Key.Clone(), ID: k.ID, Generation: k.Generation}, f.answer()
+	return &kekclient.KEK{Key: k.Key.Clone(), ID: k.ID, Generation: k.Generation}, f.answer("kek")
 }
 
 func auth() *secret.Bytes {
@@ -133,8 +145,15 @@ type factory struct {
 	*tpmtest.Sim
 	fleet  *fleet
 	key    *rsa.PrivateKey
-	policy *pcrpolicy.Policy
+	policy *pcrpolicy.Policy // of the factory image
+	server *pcrpolicy.Policy // of the image that boots after transit
 }
+
+// What stands for the images in the image PCRs.
+const (
+	factoryImage = 0xFA
+	serverImage  = 0x5E
+)
 
 func newFactory(t *testing.T) *factory {
 	t.Helper()
@@ -144,37 +163,54 @@ func newFactory(t *testing.T) *factory {
 	}
 	s := tpmtest.Start(t)
 	f := &factory{Sim: s, fleet: newFleet(s), key: key}
-	f.boot(t)
-	pcrs, err := f.TPM().ReadPCRs()
+	f.policy, f.server = f.sign(t, measure.RoleFactory, factoryImage), f.sign(t, measure.RoleServer, serverImage)
+	return f
+}
+
+// sign makes the PCR policy of an image.
+func (f *factory) sign(t *testing.T, role measure.Role, image byte) *pcrpolicy.Policy {
+	t.Helper()
+	pcrs, err := f.start(t, image).ReadPCRs()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &measure.Manifest{
-		Type: measure.ManifestType, Image: "landfall-factory", Version: "1",
-		Role: measure.RoleFactory, Form: measure.FormEFIKernel, PCRs: map[int]measure.Hex{},
+		Type: measure.ManifestType, Image: "landfall-" + string(role), Version: "1",
+		Role: role, Form: measure.FormEFIKernel, PCRs: map[int]measure.Hex{},
 	}
 	for _, n := range measure.ImagePCRs() {
 		m.PCRs[n] = pcrs[n]
 	}
-	doc, err := pcrpolicy.Sign(key, m)
+	doc, err := pcrpolicy.Sign(f.key, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.policy, err = pcrpolicy.Parse(doc); err != nil {
+	policy, err := pcrpolicy.Parse(doc)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return policy
 }
 
-// boot power-cycles and measures the factory image.
-func (f *factory) boot(t *testing.T) *provision.Device {
+// start power-cycles and measures an image.
+func (f *factory) start(t *testing.T, image byte) *tpm.TPM {
 	t.Helper()
 	x := f.Restart()
 	for _, pcr := range []int{4, 9} {
-		if err := x.Extend(pcr, bytes.Repeat([]byte{0xFA}, measure.Size)); err != nil {
+		if err := x.Extend(pcr, bytes.Repeat([]byte{image}, measure.Size)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return x
+}
+
+// boot starts the factory image.
+func (f *factory) boot(t *testing.T) *provision.Device {
+	t.Helper()
+	return f.device(t, f.start(t, factoryImage))
+}
+
+func (f *factory) device(t *testing.T, x *tpm.TPM) *provision.Device {
 	return &provision.Device{TPM: x, Fleet: f.fleet, PolicyKey: &f.key.PublicKey, Logf: t.Logf}
 }
 
@@ -322,72 +358,5 @@ func damage(t *testing.T, f *factory) {
 	}
 	if err := session.NVWrite(pub, rec); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestPowerCuts cuts the power between any two commands, before and after the
-// TPM executed the next one, then runs the whole factory step again.
-func TestPowerCuts(t *testing.T) {
-	t.Parallel()
-	whole := newFactory(t)
-	d := whole.boot(t)
-	if _, err := whole.run(t.Context(), d, false); err != nil {
-		t.Fatal(err)
-	}
-	total := len(whole.Bus().Commands()) - 2 // the firmware's extends
-	base := newFactory(t)
-	base.PowerOff()
-	t.Logf("%d commands", total)
-	for after := range total {
-		for _, executed := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d executed=%v", after, executed), func(t *testing.T) {
-				t.Parallel()
-				cutAndRerun(t, base, tpmtest.Cut{After: after, Executed: executed}, total)
-			})
-		}
-	}
-}
-
-// cutAndRerun works on a copy of base, which is switched off.
-func cutAndRerun(t *testing.T, base *factory, cut tpmtest.Cut, total int) {
-	t.Helper()
-	f := *base
-	f.Sim = base.Clone(t)
-	f.fleet = newFleet(base.Sim)
-	d := f.boot(t)
-	d.Logf = nil
-	f.Bus().Cut(cut)
-	if _, err := f.run(t.Context(), d, false); !errors.Is(err, tpmtest.ErrCut) {
-		// The last commands only flush: their failure hides no key.
-		if err != nil || cut.After < total-4 {
-			t.Fatalf("got %v, want ErrCut", err)
-		}
-	}
-	before := f.record(t)
-	d = f.boot(t)
-	d.Logf = nil
-	key, err := f.run(t.Context(), d, false)
-	if err != nil {
-		t.Fatalf("rerun: %v", err)
-	}
-	key.DEK.Wipe()
-	if after := f.record(t); before != nil && !bytes.Equal(before, after) {
-		t.Error("the rerun replaced a key that was safe in NV")
-	}
-}
-
-// TestLostAnswers: the fleet did its part, but the device never heard of it.
-func TestLostAnswers(t *testing.T) {
-	t.Parallel()
-	for lost := 1; lost <= 3; lost++ {
-		f := newFactory(t)
-		f.fleet.lost = lost
-		if _, err := f.run(t.Context(), f.boot(t), false); lost > 1 && !errors.Is(err, errLost) {
-			t.Errorf("%d answers lost: got %v", lost, err)
-		}
-		f.fleet.lost = 0
-		if _, err := f.run(t.Context(), f.boot(t), false); err != nil {
-			t.Errorf("%d answers lost, rerun: %v", lost, err)
-		}
 	}
 }

@@ -74,6 +74,13 @@ func (b *Bus) Cut(c Cut) {
 	b.cut = &c
 }
 
+// Mend ends a cut: the TPM kept its power, and another process goes on.
+func (b *Bus) Mend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut = nil
+}
+
 // Captured returns every byte that travelled, in both directions.
 func (b *Bus) Captured() []byte {
 	b.mu.Lock()
