@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,7 +48,9 @@ type station struct {
 	devices   string // the member's addresses
 	operators string
 	sim       *tpmtest.Sim
-	cut       *tpmtest.Cut // for the next boot
+	cut       *tpmtest.Cut                  // for the next boot
+	edit      func(*system) context.Context // if set, of the next run of seal
+	stop      func()                        // ends the member
 	out       bytes.Buffer
 }
 
@@ -93,7 +96,7 @@ func (s *station) serve(l kekserver.Listeners) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- server.Serve(ctx, l) }()
-	s.t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		for _, err := range []error{<-done, server.Close(), store.Close()} {
 			if err != nil {
@@ -101,6 +104,7 @@ func (s *station) serve(l kekserver.Listeners) {
 			}
 		}
 	})
+	s.t.Cleanup(s.stop)
 }
 
 // image is what is built into the factory image.
@@ -204,7 +208,11 @@ func (s *station) seal(args ...string) error {
 				Ports: []snapshot.CapturePort{{Name: "eth0", MAC: "52:54:00:00:00:01", Carrier: true}}}, nil
 		},
 	}
-	return sys.run(context.Background(), args)
+	ctx := context.Background()
+	if s.edit != nil {
+		ctx = s.edit(sys)
+	}
+	return sys.run(ctx, args)
 }
 
 type testLog struct{ t testing.TB }
