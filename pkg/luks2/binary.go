@@ -49,7 +49,7 @@ func Read(dev io.ReaderAt, size int64) (*Header, error) {
 	if size < 2*minHeaderSize {
 		return nil, refuse(CodeDeviceSize, "%d bytes hold no LUKS2 header", size)
 	}
-	b, secondary, err := readCopies(dev, size)
+	b, old, secondary, err := readCopies(dev, size)
 	if err != nil {
 		return nil, err
 	}
@@ -60,18 +60,35 @@ func Read(dev io.ReaderAt, size int64) (*Header, error) {
 	if err != nil {
 		return nil, err
 	}
+	if old != nil && old.bad == nil {
+		// An older state that is refused is none of a finished volume.
+		if o, err := parse(old, uint64(size)); err == nil && !h.sameVolume(o) {
+			return nil, refuse(CodeStale, "the older copy (seqid %d) is of another volume than the newer one (seqid %d)", o.SeqID, h.SeqID)
+		}
+	}
 	h.Secondary = secondary
 	return h, nil
 }
 
-// readCopies returns the copy to use. A copy with a wrong checksum is damaged
+// sameVolume says whether two headers are states of one volume: keyslots, tokens
+// and labels change in its life, what is compared here does not.
+func (h *Header) sameVolume(o *Header) bool {
+	return h.UUID == o.UUID && h.Segment == o.Segment && h.KeySize == o.KeySize &&
+		h.Digest.Hash == o.Digest.Hash && bytes.Equal(h.Digest.Value, o.Digest.Value)
+}
+
+// readCopies returns the copy to use, and the older one if both are good and
+// differ in age. A copy with a wrong checksum is damaged
 // and the other one is used. With two good copies the higher seqid wins: a
 // crash between the two writes leaves the primary newer. Equal seqids with
 // other content do not arise from cryptsetup and are refused. Unlike
 // cryptsetup there is no way back to the older copy when the newer one has a
 // good checksum and bad JSON: that is tampering, not damage.
-func readCopies(dev io.ReaderAt, size int64) (b *binHeader, secondary bool, err error) {
+func readCopies(dev io.ReaderAt, size int64) (b, old *binHeader, secondary bool, err error) {
 	first, err1 := readCopy(dev, size, 0)
+	if refusedAs(err1, CodeVersion) {
+		return nil, nil, false, err1 // cryptsetup does not look for the other one either
+	}
 	var second *binHeader
 	var err2 error
 	if err1 == nil {
@@ -81,17 +98,25 @@ func readCopies(dev io.ReaderAt, size int64) (b *binHeader, secondary bool, err 
 	}
 	switch {
 	case err1 != nil && err2 != nil:
-		return nil, false, worst(err1, err2)
+		return nil, nil, false, worst(err1, err2)
 	case err2 != nil:
-		return first, false, nil
+		return first, nil, false, nil
 	case err1 != nil:
-		return second, true, nil
+		return second, nil, true, nil
 	case first.seqID == second.seqID && !first.equal(second):
-		return nil, false, refuse(CodeCopies, "both copies have seqid %d and a good checksum, but not the same content", first.seqID)
+		return nil, nil, false, refuse(CodeCopies, "both copies have seqid %d and a good checksum, but not the same content", first.seqID)
 	case second.seqID > first.seqID:
-		return second, true, nil
+		return second, first, true, nil
+	case second.seqID < first.seqID:
+		return first, second, false, nil
 	}
-	return first, false, nil
+	return first, nil, false, nil
+}
+
+// refusedAs says whether err is a refusal with this code.
+func refusedAs(err error, c Code) bool {
+	var he *HeaderError
+	return errors.As(err, &he) && he.Code == c
 }
 
 // findSecondary looks for the secondary copy at each offset that it may have

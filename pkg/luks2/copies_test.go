@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -55,6 +56,22 @@ func TestDamagedCopies(t *testing.T) {
 	}
 }
 
+// other is the digest of some other volume key.
+var other = strings.Repeat("A", 43) + "="
+
+// stale makes the copy at off an older one, with other metadata.
+func stale(t *testing.T, im image, off uint64, edit func(map[string]any)) {
+	t.Helper()
+	size := im.hdrSize()
+	tree := im.json(t)
+	edit(tree)
+	edited := im.clone()
+	edited.setJSON(t, tree)
+	copy(im[off:off+size], edited[off:off+size])
+	binary.BigEndian.PutUint64(im[off+16:], 1)
+	fixCopy(im[off : off+size])
+}
+
 // TestTamperedCopies: what damage does not explain is refused.
 func TestTamperedCopies(t *testing.T) {
 	_, base := twoKeyslots(t)
@@ -76,6 +93,16 @@ func TestTamperedCopies(t *testing.T) {
 			binary.BigEndian.PutUint64(im[size+16:], 99)
 			im.fix()
 		}},
+		{"stale secondary of another UUID", CodeStale, func(im image) {
+			im[size+168] = "0123456789abcdef"[(im[size+168]+1)%16]
+			binary.BigEndian.PutUint64(im[size+16:], binary.BigEndian.Uint64(im[16:])-1)
+			im.fix()
+		}},
+		{"stale secondary of another volume key", CodeStale, func(im image) { stale(t, im, size, set(other, "digests", "0", "digest")) }},
+		{"stale secondary of another segment", CodeStale, func(im image) { stale(t, im, size, set("2101248", "segments", "0", "offset")) }},
+		{"stale primary of another volume key", CodeStale, func(im image) { stale(t, im, 0, set(other, "digests", "0", "digest")) }},
+		{"another version in the primary", CodeVersion, func(im image) { im[7] = 3; im.fix() }},
+		{"damage in the primary's version", CodeVersion, func(im image) { im[7] = 3 }},
 		{"both checksums", CodeChecksum, func(im image) { im[5000] ^= 1; im[size+5000] ^= 1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

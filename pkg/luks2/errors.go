@@ -47,9 +47,34 @@ func (e *HeaderError) Error() string {
 	return fmt.Sprintf("LUKS2 header refused (%s): %s", e.Code, e.Detail)
 }
 
+// Bounds of what an error repeats of a header, which may have names of 4 MiB.
+const (
+	maxQuoted = 64 // bytes of one string
+	maxNamed  = 34 // strings of one array: one more than a header may have
+)
+
 // refuse builds a *HeaderError. Strings of the header must be passed with %q.
 func refuse(c Code, format string, args ...any) error {
+	for i, a := range args {
+		switch v := a.(type) {
+		case string:
+			args[i] = cut(v)
+		case []string:
+			short := make([]string, 0, maxNamed)
+			for _, s := range v[:min(len(v), maxNamed)] {
+				short = append(short, cut(s))
+			}
+			args[i] = short
+		}
+	}
 	return &HeaderError{Code: c, Detail: fmt.Sprintf(format, args...)}
+}
+
+func cut(s string) string {
+	if len(s) <= maxQuoted {
+		return s
+	}
+	return s[:maxQuoted] + "…"
 }
 
 // Code names a reason for refusal; codes are stable.
@@ -64,6 +89,7 @@ const (
 	CodeChecksumAlg Code = "checksum-alg"  // checksum algorithm is not sha256
 	CodeChecksum    Code = "checksum"      // checksum wrong
 	CodeCopies      Code = "copies-differ" // two valid copies, same seqid, other content
+	CodeStale       Code = "stale-copy"    // the older of two valid copies is of another volume
 	CodeUUID        Code = "uuid"          // not a UUID
 	CodeLabel       Code = "label"         // label or subsystem unprintable or not terminated
 )

@@ -182,6 +182,41 @@ func TestFindToken(t *testing.T) {
 	wantCode(t, err, CodeToken)
 }
 
+// TestTamperedToken edits the token of a header that cryptsetup made; each edit
+// passes Read, since tokens of any type do, and is refused by FindToken.
+func TestTamperedToken(t *testing.T) {
+	v := format(t)
+	v.importToken(Token{Keyslots: []int{0}, Device: "r07-u12", Volume: "root", MAC: bytes.Repeat([]byte{7}, 32)})
+	base := image(v.bytes())
+	for _, m := range []mutation{
+		{"two tokens", CodeToken, dup("tokens", "0", "31")},
+		{"token without MAC", CodeToken, del("tokens", "0", "mac")},
+		{"token with an empty MAC", CodeToken, set("", "tokens", "0", "mac")},
+		{"token with a short MAC", CodeToken, set("AAAA", "tokens", "0", "mac")},
+		{"token with a MAC that is no base64", CodeToken, set(strings.Repeat("!", 44), "tokens", "0", "mac")},
+		{"token of a later version", CodeToken, set(2, "tokens", "0", "version")},
+		{"token without version", CodeToken, del("tokens", "0", "version")},
+		{"token without keyslots", CodeToken, set([]any{}, "tokens", "0", "keyslots")},
+		{"token with a keyslot twice", CodeToken, set([]any{"0", "0"}, "tokens", "0", "keyslots")},
+		{"token with an escape sequence", CodeToken, set("\x1b[2J", "tokens", "0", "device")},
+		{"token without volume", CodeToken, set("", "tokens", "0", "volume")},
+		{"token with a further field", CodeToken, set("x", "tokens", "0", "passphrase")},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			im := base.clone()
+			tree := im.json(t)
+			m.edit(tree)
+			im.setJSON(t, tree)
+			h, err := im.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = FindToken(h)
+			wantCode(t, err, m.want)
+		})
+	}
+}
+
 func TestTokenJSONRefuses(t *testing.T) {
 	good := Token{Keyslots: []int{0}, Device: "d", Volume: "v", MAC: make([]byte, 32)}
 	for name, edit := range map[string]func(*Token){
