@@ -61,7 +61,7 @@ func (m *machine) boot(img *image) {
 	})
 
 	// Report, on the connection that released the key.
-	m.post(s.c, rel, entry.Kernel)
+	m.post(s.c, rel, entry.Kernel, vols.outcome)
 	m.done("report")
 
 	// Neighbors may still be asking: they are answered, for a while.

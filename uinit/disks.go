@@ -21,10 +21,11 @@ import (
 )
 
 // volumes are the opened ones: what the handover needs of each, and the
-// read-only mapping of the root.
+// read-only mapping of the root. outcome has all of the slice, for the report.
 type volumes struct {
 	handover []handover.Volume
 	root     *dmcrypt.Mapping
+	outcome  []report.BootVolume
 }
 
 func (v *volumes) wipe() {
@@ -49,6 +50,7 @@ func (m *machine) openDisks(f *disk.Finder, dek *secret.Bytes, c *carried) (*vol
 	var warnings []*report.Problem
 	for _, spec := range rootFirst(c.Volumes) {
 		err := out.open(f, dek, c.Device.ID, spec, &warnings)
+		out.outcome = append(out.outcome, outcome(spec, err))
 		if err == nil {
 			if spec.Use == "root" {
 				m.logf("root unlocked at %s", seconds(uptime()))
@@ -73,6 +75,15 @@ func (m *machine) openDisks(f *disk.Finder, dek *secret.Bytes, c *carried) (*vol
 		m.guard(v.Passphrase)
 	}
 	return out, nil
+}
+
+// outcome is what the report says of one volume.
+func outcome(spec snapshot.Volume, err error) report.BootVolume {
+	v := report.BootVolume{Name: spec.Name, Opened: err == nil}
+	if err != nil {
+		v.Code = problem(err).Code
+	}
+	return v
 }
 
 func rootFirst(vols []snapshot.Volume) []snapshot.Volume {

@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,15 +18,10 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// What seal exits with when it did not pass.
-const (
-	sealRetry  = 10
-	sealReject = 20
-)
-
-// factory runs seal: `seal` when the LANDFALL partition has a slice, `seal
-// provision` before. Then it powers off: the next boot is another image's, or
-// the station's decision.
+// factory runs seal until the machine is ready for the next image: `seal
+// provision` where the LANDFALL partition has no slice, then `seal`, in one boot
+// where a station brings the slice. It never returns: what comes of each run is
+// decided by line.after.
 func (m *machine) factory(img *image) {
 	hw := hold(m, "hardware", func() (*hardware, error) { return m.startHardware() })
 	hw.crypto()
@@ -34,12 +32,50 @@ func (m *machine) factory(img *image) {
 	job := hold(m, "slice", func() (*job, error) { return m.factoryJob(img) })
 	net := startNetwork(m, job.ports, job.mode)
 	hold(m, "lease", func() ([]*netconf.Lease, error) { return net.ready() })
-	hold(m, "seal", func() (struct{}, error) { return struct{}{}, m.seal(job.args) })
-	m.logf("factory: seal has finished; power off at %s", seconds(uptime()))
+	m.work(&line{station: job.station, args: job.args})
+}
+
+// work runs seal and does what line.after says, until the machine leaves.
+func (m *machine) work(l *line) {
+	for {
+		next := l.after(m.seal(l.args))
+		if next.words != "" {
+			m.logf("factory: %s at %s", next.words, seconds(uptime()))
+		}
+		switch next.then {
+		case thenReboot:
+			m.end(unix.LINUX_REBOOT_CMD_RESTART)
+		case thenPowerOff:
+			m.end(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		case thenAgain:
+			m.keepUp(next)
+		}
+	}
+}
+
+// end leaves by a reboot, or by switching off.
+func (m *machine) end(command int) {
 	m.consoles.Flush()
 	unix.Sync()
-	err := m.reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	panic(fmt.Sprintf("power off returned: %v", err))
+	err := m.reboot(command)
+	panic(fmt.Sprintf("reboot(%#x) returned: %v", command, err))
+}
+
+// keepUp shows what a run ended with, and waits until the next one. Where only
+// another part helps, a disk or a cable that comes ends the wait early; else
+// nothing does: seal itself makes devices come and go.
+func (m *machine) keepUp(s step) {
+	m.holdsAt(s.problem.Code)
+	pause := jitter(s.pause)
+	if s.show {
+		m.show(s.problem, s.held, pause)
+	}
+	if !s.hardware {
+		time.Sleep(pause)
+		return
+	}
+	m.quiet()
+	m.pause(pause)
 }
 
 // lookAtTPM shows what this boot measured and leaves the TPM to others. What is
@@ -56,36 +92,53 @@ func (m *machine) lookAtTPM() {
 
 // job is what the LANDFALL partition asks for.
 type job struct {
-	args  []string
-	ports []snapshot.Interface
-	mode  leaseMode
+	args    []string
+	station bool // a factory station brings what is missing
+	ports   []snapshot.Interface
+	mode    leaseMode
 }
 
+// factoryJob looks at the LANDFALL partition. With a station document any port
+// and any lease do: who this machine is the station knows, and after a power cut
+// its network is the same as before. Without, it is the slice's.
 func (m *machine) factoryJob(img *image) (*job, error) {
 	parts, err := m.readParts()
 	if err != nil {
 		return nil, err
 	}
-	station := false
+	var slice bool
+	var document []byte
 	for _, part := range parts {
-		if part.Slice != nil {
-			c, err := m.readSlice(img)
-			if err != nil {
-				return nil, err
-			}
-			return &job{ports: c.Interfaces, mode: c.leaseMode()}, nil
+		slice = slice || part.Slice != nil
+		if part.Station != nil {
+			document = part.Station
 		}
-		station = station || part.Station != nil
 	}
-	if !station {
+	switch {
+	case document != nil:
+		return stationJob(document, slice)
+	case !slice:
 		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has neither a slice nor a station document")
 	}
-	// Who this is nobody has signed yet: any port, any lease.
+	c, err := m.readSlice(img)
+	if err != nil {
+		return nil, err
+	}
+	return &job{ports: c.Interfaces, mode: c.leaseMode()}, nil
+}
+
+func stationJob(document []byte, slice bool) (*job, error) {
+	if _, err := snapshot.ParseStation(document); err != nil {
+		return nil, report.Errorf(report.SlicePartition, "%w", err)
+	}
+	j := &job{mode: leaseAny}
+	if !slice {
+		j.args = []string{"provision"}
+	}
 	links, err := netconf.Links()
 	if err != nil {
 		return nil, report.Errorf(report.NetNoInterface, "%w", err)
 	}
-	j := &job{args: []string{"provision"}, mode: leaseAny}
 	for _, l := range links {
 		j.ports = append(j.ports, snapshot.Interface{Name: l.Name, MAC: l.MAC.String()})
 	}
@@ -95,44 +148,60 @@ func (m *machine) factoryJob(img *image) (*job, error) {
 	return j, nil
 }
 
+// sealDir is seal's folder, in memory. In next it says what the machine should
+// do while it is not accepted.
+const sealDir = "run/landfall-seal"
+
 // seal runs the seal command; what it prints appears on every console. Its
 // arguments come from nothing that a command line could set.
-func (m *machine) seal(args []string) error {
-	path, err := sealPath()
+func (m *machine) seal(args []string) outcomeOfSeal {
+	out := outcomeOfSeal{at: uptime()}
+	next := filepath.Join(m.root, sealDir, "next")
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		out.err = err
+		return out
+	}
+	path, err := m.sealPath()
 	if err != nil {
-		return err
+		out.err = err
+		return out
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Env = []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin:/bbin", "HOME=/"}
-	out, in := io.Pipe()
-	cmd.Stdout, cmd.Stderr = in, in
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
 	printed := start(m, func() (struct{}, error) {
-		for sc := bufio.NewScanner(out); sc.Scan(); {
+		for sc := bufio.NewScanner(r); sc.Scan(); {
 			m.consoles.Print(sc.Text())
+			out.read(sc.Text())
 		}
-		_, err := io.Copy(io.Discard, out) // lines beyond the scanner's limit
+		_, err := io.Copy(io.Discard, r) // lines beyond the scanner's limit
 		return struct{}{}, err
 	})
-	err = cmd.Run()
-	_ = in.Close() // a pipe in memory: never fails
+	out.err = cmd.Run()
+	_ = w.Close() // a pipe in memory: never fails
 	_, _ = printed.wait()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &exit) && exit.ExitCode() == sealReject:
-		p := report.Errorf(report.HWFactory, "seal rejects this hardware (exit %d)", sealReject)
-		p.Do = "take the machine out of the line; the reason is shown above"
-		return p
-	case errors.As(err, &exit) && exit.ExitCode() == sealRetry:
-		return report.Errorf(report.HWFactory, "seal wants to be run again (exit %d)", sealRetry)
+	out.at = uptime()
+	if text, err := os.ReadFile(next); err == nil {
+		out.next = strings.TrimSpace(string(text))
 	}
-	return report.Errorf(report.HWFactory, "seal: %w", err)
+	m.call(out.result)
+	return out
+}
+
+// call gives the machine the name that the station has for it.
+func (m *machine) call(r *sealResult) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r != nil && m.name == "" {
+		m.name = r.Device
+	}
 }
 
 // sealPath finds seal, which is a link to the image's one program, or its own.
-func sealPath() (string, error) {
-	for _, path := range []string{"/bbin/seal", "/bin/seal"} {
+func (m *machine) sealPath() (string, error) {
+	for _, name := range []string{"bbin/seal", "bin/seal"} {
+		path := filepath.Join(m.root, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path, nil
 		}

@@ -5,34 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/kekclient"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
-
-// reportType is the first field of the report that a device posts.
-const reportType = "landfall.dev/boot-report/v1"
-
-// bootReport is what the fleet hears of a boot. It holds no secrets.
-type bootReport struct {
-	Type     string     `json:"type"`
-	Device   string     `json:"device"`
-	Slice    uint64     `json:"slice"` // generation
-	Member   string     `json:"member"`
-	Kernel   string     `json:"kernel"`
-	Uptime   float64    `json:"uptime"` // seconds since the kernel started
-	Steps    []stepTime `json:"steps"`
-	Warnings []warning  `json:"warnings,omitempty"`
-}
-
-type warning struct {
-	Code report.Code `json:"code"`
-	What string      `json:"what"`
-}
 
 const (
 	reportTime  = 3 * time.Second
@@ -41,17 +23,8 @@ const (
 
 // post tells the fleet how it went. A fleet that does not listen any more stops
 // no boot.
-func (m *machine) post(c *carried, rel *kekclient.Released, kernel string) {
-	m.mu.Lock()
-	doc := bootReport{
-		Type: reportType, Device: c.Device.ID, Slice: c.Generation, Member: rel.Member, Kernel: kernel,
-		Uptime: uptime().Seconds(), Steps: m.steps,
-	}
-	for _, w := range m.warnings[:min(len(m.warnings), maxWarnings)] {
-		doc.Warnings = append(doc.Warnings, warning{w.Code, w.What})
-	}
-	m.mu.Unlock()
-	text, err := json.Marshal(doc)
+func (m *machine) post(c *carried, rel *kekclient.Released, kernel string, volumes []report.BootVolume) {
+	text, err := encodeReport(m.bootReport(c, rel.Member, kernel, volumes))
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), reportTime)
 		defer cancel()
@@ -60,6 +33,46 @@ func (m *machine) post(c *carried, rel *kekclient.Released, kernel string) {
 	if err != nil {
 		m.logf("report not posted: %v", err)
 	}
+	if closed := notOpened(volumes); closed != "" {
+		m.logf("not opened: %s", closed)
+	}
+}
+
+// bootReport is what the fleet hears of this boot.
+func (m *machine) bootReport(c *carried, member, kernel string, volumes []report.BootVolume) *report.BootReport {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	doc := &report.BootReport{
+		Type: report.BootType, Device: c.Device.ID, Slice: c.Generation, Member: member, Kernel: kernel,
+		Uptime: uptime().Seconds(), Steps: m.steps, Volumes: volumes,
+	}
+	for _, w := range m.warnings[:min(len(m.warnings), maxWarnings)] {
+		doc.Warnings = append(doc.Warnings, report.BootWarning{Code: w.Code, What: w.What})
+	}
+	return doc
+}
+
+// encodeReport leaves out warnings, the last ones first, that do not fit into a
+// report: which volumes were opened is what the fleet waits for.
+func encodeReport(doc *report.BootReport) ([]byte, error) {
+	for {
+		text, err := json.Marshal(doc)
+		if err != nil || len(text) <= kekproto.MaxReport || len(doc.Warnings) == 0 {
+			return text, err
+		}
+		doc.Warnings = doc.Warnings[:len(doc.Warnings)-1]
+	}
+}
+
+// notOpened lists the volumes that stayed closed.
+func notOpened(volumes []report.BootVolume) string {
+	var closed []string
+	for _, v := range volumes {
+		if !v.Opened {
+			closed = append(closed, fmt.Sprintf("%s (%s)", v.Name, v.Code))
+		}
+	}
+	return strings.Join(closed, ", ")
 }
 
 // kexec jumps into the loaded kernel. It returns only if that failed.

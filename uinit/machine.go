@@ -33,16 +33,11 @@ type machine struct {
 	serial   string
 	secrets  []*secret.Bytes
 	noted    map[string]bool
-	steps    []stepTime
+	steps    []report.BootStep
 	warnings []*report.Problem
 	last     time.Duration // uptime at the end of the last step
 	holding  report.Code   // what is on the screen; "": nothing
 	passed   bool          // the links: see board
-}
-
-type stepTime struct {
-	Name    string  `json:"name"`
-	Seconds float64 `json:"seconds"`
 }
 
 // The steps of a server's boot, as the log counts them.
@@ -95,7 +90,7 @@ func (m *machine) done(step string) {
 	took := now - m.last
 	m.last = now
 	m.holding = ""
-	m.steps = append(m.steps, stepTime{step, took.Seconds()})
+	m.steps = append(m.steps, report.BootStep{Name: step, Seconds: took.Seconds()})
 	count := ""
 	if n := slices.Index(m.plan, step); n >= 0 {
 		count = fmt.Sprintf(" (%d/%d)", n+1, len(m.plan))
@@ -154,6 +149,14 @@ func (m *machine) pause(d time.Duration) {
 	select {
 	case <-m.wake:
 	case <-time.After(d):
+	}
+}
+
+// quiet forgets what has changed so far.
+func (m *machine) quiet() {
+	select {
+	case <-m.wake:
+	default:
 	}
 }
 
