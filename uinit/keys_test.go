@@ -215,7 +215,7 @@ func TestGivenUpReleasesAreStillSearchedFor(t *testing.T) {
 	if early.KEK.Key.Len() == 0 || early.Traces.Len() == 0 {
 		t.Error("wiped before its copies were searched for")
 	}
-	if err := early.Report(context.Background(), []byte("{}")); err == nil {
+	if _, err := early.Report(context.Background(), []byte("{}")); err == nil {
 		t.Error("its connection is still open")
 	}
 	for range maxGuarded {

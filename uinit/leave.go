@@ -25,13 +25,17 @@ const (
 // no boot.
 func (m *machine) post(c *carried, rel *kekclient.Released, kernel string, volumes []report.BootVolume) {
 	text, err := encodeReport(m.bootReport(c, rel.Member, kernel, volumes))
+	var accepted bool
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), reportTime)
 		defer cancel()
-		err = rel.Report(ctx, text)
+		accepted, err = rel.Report(ctx, text)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		m.logf("report not posted: %v", err)
+	case accepted:
+		m.logf("accepted by the fleet: safe to ship")
 	}
 	if closed := notOpened(volumes); closed != "" {
 		m.logf("not opened: %s", closed)

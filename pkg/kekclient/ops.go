@@ -15,8 +15,9 @@ import (
 
 // Sizes of secrets, in bytes.
 const (
-	kekSize  = 32
-	authSize = 32
+	kekSize      = 32
+	authSize     = 32
+	recoverySize = 32
 )
 
 // Sizes in Traces, in bytes; whole multiples of 16.
@@ -48,19 +49,28 @@ func (c *Client) Release(ctx context.Context, q Quoter, slice uint64) (*Released
 	})
 }
 
-// Report posts a JSON document on the connection that released the key.
-func (r *Released) Report(ctx context.Context, document []byte) error {
+// Report posts a JSON document on the connection that released the key. accepted
+// says that the fleet knows by now that this device opened all its volumes since
+// it was sealed.
+func (r *Released) Report(ctx context.Context, document []byte) (accepted bool, err error) {
 	body, err := json.Marshal(kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpReport, Device: r.device, Body: document})
 	if err != nil {
-		return fmt.Errorf("encode report: %w", err)
+		return false, fmt.Errorf("encode report: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, MemberTimeout)
 	defer cancel()
 	status, answer, err := r.conn.post(ctx, kekproto.OpReport.Path(), body)
 	if err != nil {
-		return fmt.Errorf("post report to %s: %w", r.Member, err)
+		return false, fmt.Errorf("post report to %s: %w", r.Member, err)
 	}
-	return r.conn.refusal(status, answer)
+	if err := r.conn.refusal(status, answer); err != nil {
+		return false, err
+	}
+	var out kekproto.Response
+	if err := json.Unmarshal(answer, &out); err != nil {
+		return false, fmt.Errorf("answer of %s to the report: %w", r.Member, err)
+	}
+	return out.Accepted, nil
 }
 
 // Close wipes the keys and traces and closes the connection. It may be called
@@ -119,6 +129,27 @@ func (c *Client) Sealed(ctx context.Context, q Quoter, generation uint32) error 
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// Recovery returns the 32 bytes of the device's recovery key, which are durable
+// at the fleet by then. The same ones come back each time.
+func (c *Client) Recovery(ctx context.Context, q Quoter) (*secret.Bytes, error) {
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpRecovery}, func(a *answer) (*secret.Bytes, error) {
+		defer a.conn.close()
+		if a.Response.Recovery == nil {
+			return nil, a.empty()
+		}
+		return a.open(a.Response.Recovery.Sealed, recoverySize)
+	})
+}
+
+// Progress posts how far sealing is (report.Factory), for people; at most 12
+// KiB. accepted says that the device opened all its volumes since it was sealed.
+func (c *Client) Progress(ctx context.Context, q Quoter, body []byte) (accepted bool, err error) {
+	return attested(ctx, c, q, kekproto.Request{Op: kekproto.OpProgress, Body: body}, func(a *answer) (bool, error) {
+		a.conn.close()
+		return a.Accepted, nil
+	})
 }
 
 // News returns the signed note of the newest slice that the fleet recorded for
@@ -336,45 +367,6 @@ func attested[T any](ctx context.Context, c *Client, q Quoter, r kekproto.Reques
 		}
 		return take(a)
 	})
-}
-
-// explain posts the event log to a member that has just refused the image, and
-// adds its answer to the refusal: which component differs. What fails here
-// changes nothing about the refusal.
-func (c *Client) explain(ctx context.Context, conn *conn, refused error) error {
-	var problem *report.Problem
-	if c.Evidence == nil || !errors.As(refused, &problem) || problem.Code != report.KeyImage {
-		return refused
-	}
-	words, err := c.evidence(ctx, conn)
-	if err != nil {
-		if c.Logf != nil {
-			c.Logf("event log for key server %s: %v", conn.member, err)
-		}
-		return refused
-	}
-	if words != "" {
-		problem.What += "; " + words
-	}
-	return problem
-}
-
-func (c *Client) evidence(ctx context.Context, conn *conn) (string, error) {
-	log, err := c.Evidence()
-	if err != nil {
-		return "", err
-	}
-	if len(log) > kekproto.MaxEventLog {
-		return "", fmt.Errorf("it has %d bytes, at most %d are sent", len(log), kekproto.MaxEventLog)
-	}
-	body, err := json.Marshal(&kekproto.EventLog{Log: log})
-	if err != nil {
-		return "", err
-	}
-	var out kekproto.Response
-	err = conn.exchange(ctx, kekproto.OpEvidence.Path(),
-		&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpEvidence, Device: c.Device, Body: body}, &out)
-	return printable(out.Message, kekproto.MaxMessage), err
 }
 
 // localError is a failure of this machine, which no other member mends.

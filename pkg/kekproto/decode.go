@@ -13,7 +13,7 @@ const (
 	MaxBody     = 64 << 10  // any body of the device plane
 	MaxRequest  = 16 << 10  // Attested.Request
 	MaxReport   = 8 << 10   // Request.Body and a posted report
-	MaxFinding  = 12 << 10  // Request.Body that is a link report or a capture
+	MaxFinding  = 12 << 10  // Request.Body that is a link report, a capture or a progress
 	MaxAnswer   = 64 << 10  // any answer of the device plane
 	MaxSlice    = 3 << 20   // but that to OpSlice: a DHCP device's slice in base64
 	MaxEventLog = 256 << 10 // EventLog.Log
@@ -121,7 +121,7 @@ func (o Op) limits() (request, body int) {
 	switch o {
 	case OpEvidence:
 		return MaxEvidence, MaxEvidence
-	case OpRelease, OpSlice, OpCapture:
+	case OpRelease, OpSlice, OpCapture, OpProgress:
 		return MaxRequest, MaxFinding
 	default:
 		return MaxRequest, MaxReport
@@ -153,4 +153,6 @@ func ParseEvidence(data []byte) (*Request, []byte, error) {
 }
 
 // Secret reports whether the answer to the operation holds a secret.
-func (o Op) Secret() bool { return o == OpRelease || o == OpAuths || o == OpKEK }
+func (o Op) Secret() bool {
+	return o == OpRelease || o == OpAuths || o == OpKEK || o == OpRecovery
+}

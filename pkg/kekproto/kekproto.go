@@ -29,6 +29,9 @@ const (
 	OpCapture Op = "capture" // factory: what this machine found out about itself
 	OpReport  Op = "report"  // on a connection that is attested already
 
+	OpRecovery Op = "recovery" // factory: make or return the key of the recovery keyslots
+	OpProgress Op = "progress" // factory: how far sealing is, and what came of it
+
 	// OpEvidence: on a connection on which a quote of that device verified, and
 	// was refused for its image; once for each refusal.
 	OpEvidence Op = "evidence"
@@ -69,18 +72,22 @@ type Request struct {
 	Generation uint32          `json:"generation,omitempty"`  // kek, sealed
 	Slice      uint64          `json:"slice,omitempty"`       // generation of the slice in use
 	NeedPolicy bool            `json:"need_policy,omitempty"` // release: no PCR policy at hand fits the measured values
-	Body       json.RawMessage `json:"body,omitempty"`        // release, slice: a link report; capture: a capture
+	Body       json.RawMessage `json:"body,omitempty"`        // release, slice: a link report; capture: a capture; progress: report.Factory
 }
 
 // Response answers an attested request.
 type Response struct {
 	Protocol int      `json:"protocol"`
-	KEK      *KEK     `json:"kek,omitempty"`     // release, kek
-	Next     *KEK     `json:"next,omitempty"`    // release: re-wrap under this one
-	Auths    *Secrets `json:"auths,omitempty"`   // auths
-	Slice    []byte   `json:"slice,omitempty"`   // slice: the recorded one as a signed note, if it is newer than Request.Slice
-	Policy   []byte   `json:"policy,omitempty"`  // release: the attested image's signed PCR policy, when asked for and known
-	Message  string   `json:"message,omitempty"` // for the console; evidence: the differences, at most 1 KiB
+	KEK      *KEK     `json:"kek,omitempty"`      // release, kek
+	Next     *KEK     `json:"next,omitempty"`     // release: re-wrap under this one
+	Auths    *Secrets `json:"auths,omitempty"`    // auths
+	Slice    []byte   `json:"slice,omitempty"`    // slice: the recorded one as a signed note, if it is newer than Request.Slice
+	Policy   []byte   `json:"policy,omitempty"`   // release: the attested image's signed PCR policy, when asked for and known
+	Recovery *Secrets `json:"recovery,omitempty"` // recovery: HPKE-sealed, the 32 bytes of the recovery key
+	// Accepted (progress, report): since it was sealed, this device has opened
+	// all its volumes with a released key and said so.
+	Accepted bool   `json:"accepted,omitempty"`
+	Message  string `json:"message,omitempty"` // for the console; evidence: the differences, at most 1 KiB
 }
 
 // EventLog is the Request.Body of OpEvidence.
@@ -95,7 +102,8 @@ type KEK struct {
 	Sealed     []byte `json:"sealed"`     // HPKE: encapsulated key ‖ ciphertext of the 32 bytes
 }
 
-// Secrets are TPM authorizations, HPKE-sealed: owner ‖ lockout, 32 bytes each.
+// Secrets are HPKE-sealed: the TPM authorizations owner ‖ lockout, 32 bytes
+// each; or a recovery key.
 type Secrets struct {
 	Sealed []byte `json:"sealed"`
 }

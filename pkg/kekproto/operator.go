@@ -47,6 +47,16 @@ type DeviceInfo struct {
 	Generation uint32 `json:"generation,omitempty"` // of the newest KEK
 	Sealed     uint32 `json:"sealed,omitempty"`     // generation that the device reported sealed
 	Stays      bool   `json:"stays,omitempty"`      // by its slice it has no volumes: there is nothing to seal
+	Accepted   uint32 `json:"accepted,omitempty"`   // generation with which it opened all its volumes after sealing
+	Recovery   bool   `json:"recovery,omitempty"`   // its recovery key is kept here
+	Rack       string `json:"rack,omitempty"`       // of the recorded slice
+	Unit       string `json:"unit,omitempty"`       // of the recorded slice
+	Enrolling  bool   `json:"enrolling,omitempty"`  // it was given a credential and has not proved yet that it opens it
+
+	// Changed is when its record last took a step: added, enrolled, approved,
+	// slice, sealed, accepted.
+	Changed  *time.Time    `json:"changed,omitempty"`
+	Progress *ProgressInfo `json:"progress,omitempty"` // what seal last said
 
 	Seen   *Seen        `json:"seen,omitempty"`
 	Refuse *RefusalInfo `json:"last_refusal,omitempty"`
@@ -60,6 +70,15 @@ type DeviceInfo struct {
 	// Capture is what the machine found out about itself in the factory:
 	// snapshot.Capture as it was posted. Lists are without it.
 	Capture json.RawMessage `json:"capture,omitempty"`
+}
+
+// ProgressInfo is what the seal of a device last said to the member that is
+// asked. A member that was started since then knows phase, result and code only,
+// from its audit log.
+type ProgressInfo struct {
+	Time    time.Time       `json:"time"`              // when it came
+	Since   time.Time       `json:"since"`             // when this phase, result and code first came
+	Factory json.RawMessage `json:"factory,omitempty"` // report.Factory
 }
 
 // LinksInfo is what a device last said about its links to the member that is

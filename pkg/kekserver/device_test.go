@@ -161,7 +161,7 @@ func TestLifeOfADevice(t *testing.T) {
 		if !r.KEK.Key.Equal(kek.Key) || r.KEK.ID != kek.ID || r.KEK.Generation != 1 || r.Member != testMember {
 			t.Errorf("%s: another KEK was released", what)
 		}
-		if err := r.Report(ctx, []byte(`{"verdict":"ok"}`)); err != nil {
+		if _, err := r.Report(ctx, []byte(`{"verdict":"ok"}`)); err != nil {
 			t.Errorf("%s: report: %v", what, err)
 		}
 	}
