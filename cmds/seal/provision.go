@@ -111,7 +111,13 @@ func (s *system) startTPM() (*tpm.TPM, error) {
 	if err != nil {
 		return nil, report.Errorf(report.TPMMissing, "%w", err)
 	}
-	pcrs, err := t.ReadPCRs()
+	// A killed run leaves sessions and keys loaded, of which a TPM has room for
+	// three; no other program uses it now.
+	err = t.Flush()
+	var pcrs map[int][]byte
+	if err == nil {
+		pcrs, err = t.ReadPCRs()
+	}
 	if err != nil {
 		_ = t.Close() // the error that matters is err
 		return nil, err

@@ -24,8 +24,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
-	"github.com/landfall-project/landfall/pkg/tpm"
-	"github.com/landfall-project/landfall/pkg/tpm/tpmtest"
 )
 
 // ready is a provisioned device with its slice on the partition.
@@ -170,39 +168,6 @@ func TestTokenIsBlanked(t *testing.T) {
 	} else {
 		t.Error("the partition holds no place of a token: the test tests nothing")
 	}
-}
-
-// TestPowerCutBeforeDisks cuts the TPM off after each number of commands until
-// seal passes: no disk may change before the key is safe, and a rerun passes.
-func TestPowerCutBeforeDisks(t *testing.T) {
-	s, slice, policies := ready(t)
-	root, data := s.read("dev/vdb"), s.read("dev/vdc")
-	cuts := 0
-	for after := 0; ; after++ {
-		s.cut = &tpmtest.Cut{After: after, Executed: after%2 == 1}
-		err := s.seal()
-		if err == nil {
-			break
-		}
-		if exitCode(err) != exitRetry && !errors.Is(err, tpm.ErrDevice) {
-			t.Fatalf("cut after %d commands: exit %d: %v", after, exitCode(err), err)
-		}
-		cuts++
-		if strings.Contains(s.out.String(), "was read back") {
-			break // the disks are being written from here on
-		}
-		if !bytes.Equal(root, s.read("dev/vdb")) || !bytes.Equal(data, s.read("dev/vdc")) {
-			t.Fatalf("cut after %d commands: a disk was written before the key was safe", after)
-		}
-	}
-	t.Logf("%d cuts", cuts)
-	if cuts < 10 {
-		t.Errorf("only %d cuts: the test proves little", cuts)
-	}
-	if err := s.seal(); err != nil {
-		t.Fatal(err)
-	}
-	s.opens(slice, policies)
 }
 
 func TestSealRefuses(t *testing.T) {

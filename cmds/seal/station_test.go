@@ -48,7 +48,6 @@ type station struct {
 	devices   string // the member's addresses
 	operators string
 	sim       *tpmtest.Sim
-	cut       *tpmtest.Cut                  // for the next boot
 	edit      func(*system) context.Context // if set, of the next run of seal
 	stop      func()                        // ends the member
 	out       bytes.Buffer
@@ -196,12 +195,7 @@ func (s *station) seal(args ...string) error {
 		tree: disk.Tree{Sys: filepath.Join(s.dir, "sys"), Dev: filepath.Join(s.dir, "dev")},
 		etc:  filepath.Join(s.dir, "etc"), work: filepath.Join(s.dir, "run"), out: io.MultiWriter(&s.out, testLog{s.t}),
 		openTPM: func() (*tpm.TPM, error) {
-			t := s.boot(measure.RoleFactory)
-			if s.cut != nil {
-				s.sim.Bus().Cut(*s.cut)
-				s.cut = nil
-			}
-			return t, nil
+			return s.boot(measure.RoleFactory), nil
 		},
 		capture: func(_ context.Context, device string) (*snapshot.Capture, error) {
 			return &snapshot.Capture{Type: snapshot.CaptureType, Device: device,
