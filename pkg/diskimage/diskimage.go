@@ -104,6 +104,9 @@ func (f *Fetcher) decode(ctx context.Context, s *stream, src Source) (*Image, er
 		return &Image{Size: s.size, body: s, fetched: failed, verify: whole, closers: []io.Closer{s}}, nil
 	case RawZstd:
 		size, dec, err := openZstd(s)
+		if err != nil && s.failed != nil {
+			err = s.failed
+		}
 		if err != nil {
 			return nil, err
 		}

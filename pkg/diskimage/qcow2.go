@@ -140,8 +140,8 @@ func (q *qcow2) readL1(size uint64, entries uint32, offset uint64) error {
 	if need := (size + span - 1) / span; uint64(entries) < need {
 		return fmt.Errorf("%w: qcow2: a table of %d entries for %d bytes, which need %d", ErrFormat, entries, size, need)
 	}
-	if offset&(1<<q.clusterBits-1) != 0 || offset > uint64(q.fileSize) {
-		return fmt.Errorf("%w: qcow2: a table at byte %d", ErrFormat, offset)
+	if offset&(1<<q.clusterBits-1) != 0 || offset > uint64(q.fileSize) || 8*uint64(entries) > uint64(q.fileSize)-offset {
+		return fmt.Errorf("%w: qcow2: a table of %d entries at byte %d of a file of %d", ErrFormat, entries, offset, q.fileSize)
 	}
 	table := make([]byte, 8*int(entries))
 	if _, err := q.readAt(table, int64(offset)); err != nil {

@@ -14,13 +14,10 @@ const maxWindow = 128 << 20
 
 // openZstd decodes one frame (RFC 8878, 3.1.1). Its header must have the content
 // size, so that an image that is too large is refused before the first write.
-func openZstd(s *stream) (int64, io.ReadCloser, error) {
-	in := bufio.NewReaderSize(s, 1<<20)
+func openZstd(r io.Reader) (int64, io.ReadCloser, error) {
+	in := bufio.NewReaderSize(r, 1<<20)
 	size, err := zstdSize(in)
 	if err != nil {
-		if s.failed != nil {
-			err = s.failed
-		}
 		return 0, nil, err
 	}
 	dec, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))

@@ -13,7 +13,7 @@ import (
 )
 
 // pack compresses with the real zstd: a file, so that its size is in the header.
-func pack(t *testing.T, content []byte, args ...string) []byte {
+func pack(t testing.TB, content []byte, args ...string) []byte {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(name, content, 0o644); err != nil {
@@ -115,4 +115,27 @@ func TestZstdClosedEarly(t *testing.T) {
 	if _, err := im.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("a closed image that was not read to its end: %v", err)
 	}
+}
+
+// FuzzZstd is about memory and time: what is decoded is bounded by what the
+// header says, as Image.Read does.
+func FuzzZstd(f *testing.F) {
+	for _, args := range [][]string{{"-3"}, {"--no-check"}, {"-19", "--long=27"}} {
+		f.Add(pack(f, sparse(3000), args...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		size, dec, err := openZstd(bytes.NewReader(b))
+		if err != nil {
+			if !errors.Is(err, ErrFormat) {
+				t.Errorf("an error of no kind: %v", err)
+			}
+			return
+		}
+		defer dec.Close()
+		im := &Image{Size: size, left: size, body: dec, url: "https://station/images/x", fetched: func() error { return nil }, verify: func() error { return nil }}
+		n, err := io.CopyN(io.Discard, im, 1<<20)
+		if err == io.EOF && n != size || n > size || err != nil && err != io.EOF && codeOf(err) != report.FactoryImage {
+			t.Errorf("%d of %d bytes: %v", n, size, err)
+		}
+	})
 }
