@@ -61,9 +61,18 @@ func Quoter(t *tpm.TPM) kekclient.Quoter {
 
 // Provision makes the keys, enrols the device with a one-use token, sets the
 // TPM's authorizations, disables Clear and defines both slots. It may be run
-// again, then with a used token or none.
+// again, then with a used token or none. A TPM that cannot do is refused before
+// anything is made in it. Its errors are *report.Problem.
 func (d *Device) Provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys, error) {
+	keys, err := d.provision(ctx, token)
+	return keys, Problem(d.TPM, err)
+}
+
+func (d *Device) provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys, error) {
 	if err := d.TPM.Flush(); err != nil {
+		return nil, err
+	}
+	if err := d.TPM.CheckBanks(); err != nil {
 		return nil, err
 	}
 	d.logf("TPM: making keys")
@@ -139,8 +148,13 @@ type Key struct {
 // generation, written, read back and unwrapped again; the KEK is durable at the
 // fleet before. Run again, it returns the DEK that is there. slots must be
 // prepared. inUse says that some disk is encrypted already: then no new DEK is
-// ever made, but ErrInUse returned.
+// ever made, but ErrInUse returned. Its errors are *report.Problem.
 func (d *Device) SealKeys(ctx context.Context, slots *nvslot.Slots, device string, generation uint32, inUse bool) (*Key, error) {
+	key, err := d.sealKeys(ctx, slots, device, generation, inUse)
+	return key, Problem(d.TPM, err)
+}
+
+func (d *Device) sealKeys(ctx context.Context, slots *nvslot.Slots, device string, generation uint32, inUse bool) (*Key, error) {
 	d.logf("fleet: making KEK generation %d durable", generation)
 	kek, err := d.Fleet.CreateKEK(ctx, Quoter(d.TPM), generation)
 	if err != nil {

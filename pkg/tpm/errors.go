@@ -28,6 +28,9 @@ var (
 	// ErrNVFull: no room for two slots of 128 bytes. Undefine NV indices that
 	// nothing uses, or clear the TPM in the firmware's setup before provisioning.
 	ErrNVFull = errors.New("TPM has no NV space left")
+	// ErrBanks: the TPM does not keep the PCRs in SHA-256. Switch that bank on in
+	// the firmware's setup; a TPM without it must be replaced.
+	ErrBanks = errors.New("TPM keeps no PCRs in SHA-256")
 	// ErrNVLocked: the slot was read-locked since the last restart, as uinit
 	// does before it leaves. Restart the machine; kexec is not enough.
 	ErrNVLocked = errors.New("NV slot is locked until the machine restarts")

@@ -30,8 +30,7 @@ func (t *TPM) ReadPCRs() (map[int][]byte, error) {
 		return nil, wrap(err, "read PCRs")
 	}
 	if len(rsp.PCRValues.Digests) != len(pcrs) {
-		return nil, fmt.Errorf("read PCRs: the TPM returned %d of %d; enable its SHA-256 bank in the firmware's setup",
-			len(rsp.PCRValues.Digests), len(pcrs))
+		return nil, fmt.Errorf("read PCRs: %w: it returned %d of %d", ErrBanks, len(rsp.PCRValues.Digests), len(pcrs))
 	}
 	values := make(map[int][]byte, len(pcrs))
 	for i, n := range pcrs {
