@@ -55,12 +55,12 @@ func TestFactoryProgramsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := chroot(t, img)
-	for name, content := range map[string]string{"tmp/key": "a passphrase", "tmp/recovery": "a recovery key", "tmp/disk": "", "tmp/plain": "", "tmp/token": `{"type":"x","keyslots":["0"]}`} {
+	for name, content := range map[string]string{"tmp/key": "a passphrase", "tmp/recovery": "a recovery key", "tmp/disk": "", "tmp/plain": "", "tmp/data": "", "tmp/token": `{"type":"x","keyslots":["0"]}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, size := range map[string]int64{"tmp/disk": 48 << 20, "tmp/plain": 48 << 20} {
+	for name, size := range map[string]int64{"tmp/disk": 48 << 20, "tmp/plain": 64 << 20, "tmp/data": 64 << 20} {
 		if err := os.Truncate(filepath.Join(dir, name), size); err != nil {
 			t.Fatal(err)
 		}
@@ -71,10 +71,10 @@ func TestFactoryProgramsRun(t *testing.T) {
 		"/sbin/cryptsetup open --test-passphrase --key-slot 1 --key-file /tmp/recovery /tmp/disk",
 		"/sbin/cryptsetup token import --json-file /tmp/token /tmp/disk",
 		"/sbin/cryptsetup luksKillSlot -q --key-file /tmp/key /tmp/disk 1",
-		"/sbin/mke2fs -q -F -t ext4 /tmp/plain",
+		"/sbin/mke2fs -q -F -t ext4 -J size=4 /tmp/plain",
 		"/sbin/e2fsck -f -y /tmp/plain",
-		"/sbin/resize2fs /tmp/plain 8M",
-		"/sbin/cryptsetup reencrypt -q --encrypt --type luks2 --reduce-device-size 32M --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /tmp/key /tmp/plain",
+		"/sbin/resize2fs /tmp/plain 16M",
+		"/sbin/cryptsetup reencrypt -q --encrypt --type luks2 --reduce-device-size 32M --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /tmp/key /tmp/data",
 	} {
 		args := strings.Fields(line)
 		cmd := exec.Command(args[0], args[1:]...)
