@@ -75,20 +75,19 @@ func repair(err error) string {
 func makeRoom(full *tpm.FullError) string {
 	const most = 4
 	var commands []string
-	removable := full.Removable()
-	for _, n := range removable[:min(len(removable), most)] {
+	for _, n := range full.Removable() {
 		commands = append(commands, fmt.Sprintf("`tpm2_nvundefine -C o %#x`", n.Index))
 	}
-	switch {
-	case len(commands) == 0 && len(full.Keys) == 0:
-		return "none of the indices can be undefined by an owner: clear the TPM in the firmware's setup, or replace it"
-	case len(commands) == 0:
-		return fmt.Sprintf("have whoever made the key drop it (`tpm2_evictcontrol -C o -c %#x`), or clear the TPM in the firmware's setup; then start seal again", full.Keys[0])
+	for _, h := range full.Evictable() {
+		commands = append(commands, fmt.Sprintf("`tpm2_evictcontrol -C o -c %#x`", h))
+	}
+	if len(commands) == 0 {
+		return "none of them can be removed by an owner: clear the TPM in the firmware's setup, or replace it"
 	}
 	more := ""
-	if len(removable) > most {
-		more = " and so on"
+	if len(commands) > most {
+		commands, more = commands[:most], " and so on"
 	}
-	return "ask who made them, undefine what nobody needs (" + strings.Join(commands, ", ") + more +
+	return "ask who made them, remove what nobody needs (" + strings.Join(commands, ", ") + more +
 		"), or clear the TPM in the firmware's setup; then start seal again"
 }

@@ -17,13 +17,12 @@ type NVIndex struct {
 	Meaning  string
 }
 
-// String is a line for people.
-func (n NVIndex) String() string {
-	by := "made by an owner"
+// by says who made it, for people.
+func (n NVIndex) by() string {
 	if n.Platform {
-		by = "made by the firmware"
+		return "made by the firmware"
 	}
-	return fmt.Sprintf("%#08x  %5d bytes  %s: %s", n.Index, n.Size, by, n.Meaning)
+	return "made by an owner"
 }
 
 // firstSlot and the one after it are pkg/nvslot's.
@@ -32,7 +31,7 @@ const firstSlot = 0x01804C30
 // maxIndices bounds how many are asked for.
 const maxIndices = 512
 
-// NVIndices returns all NV indices, the largest first.
+// NVIndices returns all NV indices in their order.
 func (t *TPM) NVIndices() ([]NVIndex, error) {
 	handles, err := t.handles(uint32(tpm2.TPMHTNVIndex) << 24)
 	if err != nil {
@@ -46,7 +45,6 @@ func (t *TPM) NVIndices() ([]NVIndex, error) {
 		}
 		all = append(all, NVIndex{h, int(pub.DataSize), pub.Attributes.PlatformCreate, nvMeaning(h)})
 	}
-	slices.SortStableFunc(all, func(a, b NVIndex) int { return cmp.Compare(b.Size, a.Size) })
 	return all, nil
 }
 
@@ -108,8 +106,8 @@ func nvMeaning(index uint32) string {
 
 // FullError is ErrNVFull with what takes the room.
 type FullError struct {
-	Indices []NVIndex // the largest first
-	Keys    []uint32  // persistent objects of others; a TPM does not tell their sizes
+	Indices []NVIndex
+	Keys    []uint32 // persistent objects that are not ours; a TPM does not tell their sizes
 	Err     error
 }
 
@@ -119,35 +117,89 @@ func (e *FullError) Unwrap() error { return e.Err }
 // mostLines bounds the list that people read.
 const mostLines = 16
 
-// Error implements error: a line, and one for each index.
+// run is a row of indices that were made by the same one for the same.
+type run struct {
+	first NVIndex
+	n     int
+	bytes int
+}
+
+func (r run) String() string {
+	last, many := "", "1 index"
+	if r.n > 1 {
+		last, many = fmt.Sprintf(" to %#08x", r.first.Index+uint32(r.n)-1), fmt.Sprintf("%d indices", r.n)
+	}
+	return fmt.Sprintf("%#08x%s: %d bytes in %s, %s: %s", r.first.Index, last, r.bytes, many, r.first.by(), r.first.Meaning)
+}
+
+// runs returns the rows, the largest first.
+func (e *FullError) runs() (all []run) {
+	for _, n := range e.Indices {
+		if i := len(all) - 1; i >= 0 && n.Index == all[i].first.Index+uint32(all[i].n) &&
+			n.Platform == all[i].first.Platform && n.Meaning == all[i].first.Meaning {
+			all[i].n, all[i].bytes = all[i].n+1, all[i].bytes+n.Size
+			continue
+		}
+		all = append(all, run{n, 1, n.Size})
+	}
+	slices.SortStableFunc(all, func(a, b run) int { return cmp.Compare(b.bytes, a.bytes) })
+	return all
+}
+
+// Error implements error: a line, and one for each row of indices.
 func (e *FullError) Error() string {
 	var b strings.Builder
-	total := 0
-	for _, n := range e.Indices {
-		total += n.Size
+	rows, total := e.runs(), 0
+	for _, r := range rows {
+		total += r.bytes
 	}
 	fmt.Fprintf(&b, "%v; %d NV indices take %d bytes:", e.Err, len(e.Indices), total)
-	for _, n := range e.Indices[:min(len(e.Indices), mostLines)] {
-		fmt.Fprintf(&b, "\n  %v", n)
-		total -= n.Size
+	for _, r := range rows[:min(len(rows), mostLines)] {
+		fmt.Fprintf(&b, "\n  %v", r)
+		total -= r.bytes
 	}
-	if more := len(e.Indices) - mostLines; more > 0 {
+	if more := len(rows) - mostLines; more > 0 {
 		fmt.Fprintf(&b, "\n  and %d smaller ones, %d bytes", more, total)
 	}
 	for _, h := range e.Keys[:min(len(e.Keys), mostLines)] {
-		fmt.Fprintf(&b, "\n  %#08x  a key that somebody made persistent", h)
+		fmt.Fprintf(&b, "\n  %#08x: a persistent key, %s", h, keyMeaning(h))
 	}
 	return b.String()
 }
 
+// endorsement tells whether a persistent handle is of the range for EKs (TCG
+// Registry of Reserved TPM 2.0 Handles 1.1, 2.3).
+func endorsement(h uint32) bool { return h>>16 == 0x8101 }
+
+func keyMeaning(h uint32) string {
+	switch {
+	case endorsement(h):
+		return "an EK by its handle"
+	case h >= 0x81800000:
+		return "made by the firmware"
+	}
+	return "made by an owner"
+}
+
+// Evictable returns the persistent keys that an owner made, and not ours.
+func (e *FullError) Evictable() (all []uint32) {
+	for _, h := range e.Keys {
+		if !endorsement(h) && h < 0x81800000 {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
 // Removable returns the indices that an owner made, which are the ones that can
-// be undefined without firmware, and not ours.
+// be undefined without firmware, and not ours; the largest first.
 func (e *FullError) Removable() (all []NVIndex) {
 	for _, n := range e.Indices {
 		if !n.Platform && n.Index != firstSlot && n.Index != firstSlot+1 {
 			all = append(all, n)
 		}
 	}
+	slices.SortStableFunc(all, func(a, b NVIndex) int { return cmp.Compare(b.Size, a.Size) })
 	return all
 }
 

@@ -36,8 +36,14 @@ type Sim struct {
 // swtpm_setup is missing: apt-get install swtpm swtpm-tools.
 func Start(t testing.TB) *Sim {
 	t.Helper()
+	return StartBanks(t, "sha1,sha256")
+}
+
+// StartBanks does so with PCR banks of these hash algorithms only.
+func StartBanks(t testing.TB, banks string) *Sim {
+	t.Helper()
 	s := newSim(t)
-	s.manufacture()
+	s.manufacture(banks)
 	s.certificates()
 	s.PowerOn()
 	return s
@@ -74,7 +80,7 @@ func newSim(t testing.TB) *Sim {
 }
 
 // manufacture runs swtpm_setup with a CA below the simulator's own folder.
-func (s *Sim) manufacture() {
+func (s *Sim) manufacture(banks string) {
 	s.t.Helper()
 	path := func(name string) string { return filepath.Join(s.dir, name) }
 	tool, err := exec.LookPath("swtpm_localca")
@@ -98,7 +104,7 @@ func (s *Sim) manufacture() {
 		}
 	}
 	cmd := exec.Command("swtpm_setup", "--tpm2", "--tpm-state", path("state"), "--create-ek-cert", "--lock-nvram",
-		"--pcr-banks", "sha1,sha256", "--config", path("setup.conf"))
+		"--pcr-banks", banks, "--config", path("setup.conf"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("swtpm_setup: %v (install swtpm-tools)\n%s", err, out)
 	}
