@@ -257,6 +257,7 @@ type Status struct {
 	Enrolled   int         `json:"enrolled"`
 	WithSlice  int         `json:"with_slice"`
 	Sealed     int         `json:"sealed"`
+	Accepted   int         `json:"accepted"`
 	Suspended  int         `json:"suspended"`
 	// LinksBroken is how many devices last said that a link is not proved that
 	// has to be.

@@ -14,6 +14,7 @@ type connection struct {
 	raw    net.Conn // below TLS
 	mu     sync.Mutex
 	device string // set once a key was released on it
+	kek    uint32 // its generation
 	offer  *offer // set once an image was refused on it, until the event log comes
 }
 
@@ -46,16 +47,16 @@ func (c *connection) within(most time.Duration) (done func()) {
 	return func() { t.Stop() }
 }
 
-func (c *connection) attest(device string) {
+func (c *connection) attest(device string, kek uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.device = device
+	c.device, c.kek = device, kek
 }
 
-func (c *connection) attested() string {
+func (c *connection) attested() (device string, kek uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.device
+	return c.device, c.kek
 }
 
 // offerEvidence takes note of a refusal whose event log may follow.

@@ -23,12 +23,13 @@ import (
 func (s *Server) deviceMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	for op, answer := range map[kekproto.Op]answerFunc{
-		kekproto.OpRelease: s.release,
-		kekproto.OpAuths:   s.auths,
-		kekproto.OpKEK:     s.kek,
-		kekproto.OpSealed:  s.sealed,
-		kekproto.OpSlice:   s.news,
-		kekproto.OpCapture: s.capture,
+		kekproto.OpRelease:  s.release,
+		kekproto.OpAuths:    s.auths,
+		kekproto.OpKEK:      s.kek,
+		kekproto.OpSealed:   s.sealed,
+		kekproto.OpSlice:    s.news,
+		kekproto.OpCapture:  s.capture,
+		kekproto.OpRecovery: s.recovery,
 	} {
 		mux.HandleFunc("POST "+op.Path(), s.attested(op, answer))
 	}
@@ -127,7 +128,7 @@ func (s *Server) released(r *http.Request, req *request) {
 	if req.changed != "" {
 		s.metrics.drifts.Inc()
 	}
-	connectionOf(r).attest(req.Device)
+	connectionOf(r).attest(req.Device, req.device.Sealed)
 	s.seen.released(req.Device, &kekproto.Seen{Time: time.Now(), Image: req.image.Image + " " + req.image.Version,
 		ResetCount: req.reset, Firmware: req.firmware})
 }
@@ -333,7 +334,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, kekproto.OpReport, "", report.Errorf(report.KeyProtocol, "%w", err))
 		return
 	}
-	id := connectionOf(r).attested()
+	id, kek := connectionOf(r).attested()
 	req, err := kekproto.ParseRequest(body, kekproto.OpReport)
 	switch {
 	case err != nil:
@@ -343,10 +344,14 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	default:
 		err = s.record(r.Context(), audit.Record{Event: "report", Device: id, Detail: string(req.Body), Peer: r.RemoteAddr})
 	}
+	accepted := false
+	if err == nil {
+		accepted, err = s.heardBoot(r.Context(), id, kek, req.Body, r.RemoteAddr)
+	}
 	if err != nil {
 		s.refuse(w, r, kekproto.OpReport, id, err)
 		return
 	}
 	s.seen.reported(id, string(req.Body))
-	writeJSON(w, http.StatusOK, &kekproto.Response{Protocol: req.Protocol})
+	writeJSON(w, http.StatusOK, &kekproto.Response{Protocol: req.Protocol, Accepted: accepted})
 }

@@ -220,10 +220,11 @@ func (s *Server) info(ctx context.Context, v *view, id string) (*kekproto.Device
 	info := &kekproto.DeviceInfo{
 		Device: id, Enrolled: d.enrolled(), Approved: d.Approved, Suspended: d.Suspended, Reason: d.Reason,
 		EKName: d.EKName, AKName: d.AKName, SRKName: d.SRKName,
-		EKPublic: d.EKPublic, AKPublic: d.AKPublic, SRKPublic: d.SRKPublic, EKCert: d.EKCert, Sealed: d.Sealed,
+		EKPublic: d.EKPublic, AKPublic: d.AKPublic, SRKPublic: d.SRKPublic, EKCert: d.EKCert, Sealed: d.Sealed, Accepted: d.Accepted, Enrolling: s.enrol.pending(id),
 	}
 	if d.slice != nil {
 		info.Slice, info.SliceHash, info.Stays = d.slice.Generation, hex.EncodeToString(d.slice.Digest), d.slice.Stays
+		info.Rack, info.Unit = d.slice.Rack, d.slice.Unit
 	}
 	for generation := uint32(1); ; generation++ {
 		k, err := s.state.kek(ctx, id, generation)
@@ -235,6 +236,9 @@ func (s *Server) info(ctx context.Context, v *view, id string) (*kekproto.Device
 		}
 		k.wipe()
 		info.Generation = generation
+	}
+	if info.Recovery, err = s.state.escrowed(ctx, id); err != nil {
+		return nil, err
 	}
 	s.seen.put(info)
 	return info, nil

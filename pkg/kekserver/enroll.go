@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -61,6 +62,15 @@ func (e *enrolments) add(n *enrolment) error {
 	}
 	e.open[n.device] = n
 	return nil
+}
+
+// pending says whether a device was given a credential and may still prove that
+// it opens it.
+func (e *enrolments) pending(device string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n, ok := e.open[device]
+	return ok && time.Now().Before(n.until)
 }
 
 // take removes the enrolment of a session: each proof is tried once.
@@ -193,7 +203,10 @@ func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
 		return nil
 	}
 	if s.cfg.EKPolicy == EKRequired {
-		return refuseEnroll("%w", err)
+		return &report.Problem{Code: report.TPMNoCert, Err: err,
+			What: fmt.Sprintf("this region enrols TPMs with their maker's certificate only; that of %s, EK name %s: %v", m.Device, rec.EKName, err),
+			Do: "look whether the EK certificate is in the TPM and the maker's roots are in --ek-roots; to take such TPMs after an operator compared the EK name, set \"ek_certificates\": \"record\" in kekd.json " +
+				"(kekctl init --ek-cert record), restart the member, provision again, and `kekctl device approve`; or replace the TPM"}
 	}
 	return nil // recorded; waits for approval
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
@@ -55,6 +56,9 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 	}
 	return nil
 }
+
+// SetClock sets the clock of recovery requests.
+func (s *Server) SetClock(now func() time.Time) { s.now = now }
 
 // WrapStore puts something between a server that does not serve yet and its
 // store.

@@ -90,6 +90,7 @@ type Server struct {
 	metrics *metrics
 	since   time.Time
 	logs    evidenceStore
+	now     func() time.Time // of recovery requests
 
 	// deciding is held for reading from the look at the records until the answer
 	// was written, and for writing while they change. So a suspension or a
@@ -104,7 +105,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configuration of member %q: %w", cfg.Member, err)
 	}
-	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments()}
+	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments(), now: time.Now}
 	s.state = newState(cfg.Store, cfg.ManifestKey)
 	s.logs = evidenceStore{dir: cfg.EvidenceDir, slots: make(chan struct{}, evidenceAtOnce)}
 	log, err := audit.Open(cfg.AuditPath, s.seen.replay)

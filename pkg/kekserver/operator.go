@@ -28,6 +28,7 @@ type route struct {
 func (s *Server) routes() []route {
 	read := []Role{RoleOperator, RoleAgent, RoleViewer}
 	write := []Role{RoleOperator}
+	two := []Role{RoleOperator, RoleAgent} // of whom it takes two
 	return []route{
 		{"GET", "/v1/status", read, s.getStatus},
 		{"GET", "/v1/devices", read, s.getDevices},
@@ -45,8 +46,12 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/manifests/minimum", write, s.setMinimum},
 		{"GET", "/v1/links", read, s.getLinks},
 		{"POST", "/v1/region/links", write, s.setLinkDemand},
+		{"GET", "/v1/recovery", read, s.getRecovery},
+		{"POST", "/v1/devices/{device}/recovery", two, s.requestRecovery},
+		{"POST", "/v1/devices/{device}/recovery/{id}/approve", two, s.approveRecovery},
+		{"POST", "/v1/devices/{device}/recovery/{id}/read", two, s.readRecovery},
 		{"POST", "/v1/region/ship", write, s.ship},
-		{"POST", "/v1/region/received", []Role{RoleOperator, RoleAgent}, s.received},
+		{"POST", "/v1/region/received", two, s.received},
 		{"POST", "/v1/region/live", write, s.live},
 		{"GET", "/v1/audit", read, s.getAudit},
 		{"GET", "/v1/backup", write, s.getBackup},
@@ -102,6 +107,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, errConflict), errors.Is(err, kekstore.ErrConflict):
 		return http.StatusConflict
+	case errors.Is(err, errForbidden):
+		return http.StatusForbidden
 	case errors.Is(err, errRequest):
 		return http.StatusBadRequest
 	default:

@@ -2,12 +2,14 @@ package kekserver_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
@@ -180,7 +182,11 @@ func TestEKCertificates(t *testing.T) {
 		e := m.evidence(token)
 		e.EKCert = cert
 		_, err := f.client().Enroll(ctx, e, m.activate)
-		wantCode(t, name, err, report.KeyEnroll)
+		wantCode(t, name, err, report.TPMNoCert)
+		var p *report.Problem
+		if ek, _ := attest.Name(m.keys.EK); !errors.As(err, &p) || !strings.Contains(p.What, ek) || !strings.Contains(p.Repair(), "kekctl init --ek-cert record") {
+			t.Errorf("%s: neither EK name nor repair in %v, %v", name, err, p)
+		}
 	}
 	if _, err := f.client().Enroll(ctx, m.evidence(token), m.activate); err != nil {
 		t.Fatal(err)

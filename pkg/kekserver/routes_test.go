@@ -44,11 +44,11 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	member.Certificates = []tls.Certificate{own}
 	roles := map[string]kekserver.Role{"alice": kekserver.RoleOperator, "bob": kekserver.RoleAgent, "carol": kekserver.RoleViewer, "mallory": kekserver.RoleMetrics}
 	routes := f.server.Routes()
-	if len(routes) < 22 {
+	if len(routes) < 26 {
 		t.Fatalf("only %d routes", len(routes))
 	}
 	for _, rt := range routes {
-		path := strings.ReplaceAll(rt.Path, "{device}", testDevice)
+		path := strings.NewReplacer("{device}", testDevice, "{id}", "aaaaaaaaaa").Replace(rt.Path)
 		if status, _ := f.as("", rt.Method, path, nil, nil); status != http.StatusUnauthorized {
 			t.Errorf("%s %s by nobody: %d", rt.Method, path, status)
 		}
@@ -137,6 +137,7 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 		kekproto.OpSealed.Path():    attested(kekproto.OpSealed),
 		kekproto.OpSlice.Path():     attested(kekproto.OpSlice),
 		kekproto.OpCapture.Path():   attested(kekproto.OpCapture),
+		kekproto.OpRecovery.Path():  attested(kekproto.OpRecovery),
 		kekproto.OpReport.Path():    report,
 		kekproto.OpEvidence.Path():  evidence,
 		kekproto.PathEnrollBegin:    begin,

@@ -33,6 +33,7 @@ type measuredSlice struct {
 type sliceRecord struct {
 	measuredSlice
 	Rack    string          `json:"rack,omitempty"`
+	Unit    string          `json:"unit,omitempty"`
 	Stays   bool            `json:"stays,omitempty"`   // no volumes: there is nothing to seal
 	Earlier []measuredSlice `json:"earlier,omitempty"` // the recorded ones before, oldest first
 }
@@ -40,7 +41,7 @@ type sliceRecord struct {
 // follow makes the record of the slice that takes this one's place; none before
 // is nil.
 func (r *sliceRecord) follow(slice *snapshot.Slice, digest [32]byte) *sliceRecord {
-	next := &sliceRecord{measuredSlice: measuredSlice{slice.Generation, digest[:]}, Rack: slice.Device.Rack, Stays: len(slice.Volumes) == 0}
+	next := &sliceRecord{measuredSlice: measuredSlice{slice.Generation, digest[:]}, Rack: slice.Device.Rack, Unit: slice.Device.Unit, Stays: len(slice.Volumes) == 0}
 	if r != nil {
 		next.Earlier = append(next.Earlier, r.Earlier...)
 		next.Earlier = append(next.Earlier, r.measuredSlice)
@@ -175,8 +176,19 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if err := d.slice.replaceable(slice); err != nil {
 		return err
 	}
+	stays, err := s.staysAccepted(ctx, d, slice)
+	if err != nil {
+		return err
+	}
 	if err := s.keep(ctx, notePath(id, slice.Generation), m.Note); err != nil {
 		return err
+	}
+	if !stays { // first: a power cut in between costs an acceptance, no more
+		rec := d.deviceRecord
+		rec.Accepted = 0
+		if err := s.state.save(ctx, pathDevices+id, d.version, &rec); err != nil {
+			return err
+		}
 	}
 	if err := s.state.save(ctx, pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest)); err != nil {
 		return err

@@ -31,7 +31,9 @@ const (
 	pathMinimum   = "minimum/"  // role
 	pathKEKs      = "kek/"      // device/generation
 	pathAuths     = "auths/"
-	pathCaptures  = "capture/" // device: what it found out about itself
+	pathCaptures  = "capture/"          // device: what it found out about itself
+	pathRecovery  = "recovery/"         // device: the key of its recovery keyslots
+	pathRequests  = "recovery-request/" // device/ID
 )
 
 // Sizes of secrets, in bytes.
@@ -65,7 +67,8 @@ type deviceRecord struct {
 	Approved  bool   `json:"approved,omitempty"`
 	Suspended bool   `json:"suspended,omitempty"`
 	Reason    string `json:"reason,omitempty"`
-	Sealed    uint32 `json:"sealed,omitempty"` // KEK generation
+	Sealed    uint32 `json:"sealed,omitempty"`   // KEK generation
+	Accepted  uint32 `json:"accepted,omitempty"` // KEK generation with which it opened all its volumes
 }
 
 func (d *deviceRecord) enrolled() bool { return len(d.AKPublic) > 0 }

@@ -68,6 +68,7 @@ func count(st *kekproto.Status, d *kekproto.DeviceInfo) {
 		{d.Enrolled, &st.Enrolled},
 		{d.Slice > 0, &st.WithSlice},
 		{d.Sealed > 0, &st.Sealed},
+		{d.Sealed > 0 && d.Accepted == d.Sealed, &st.Accepted},
 		{d.Suspended, &st.Suspended},
 	} {
 		if c.is {

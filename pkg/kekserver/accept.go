@@ -1,0 +1,78 @@
+package kekserver
+
+import (
+	"context"
+	"slices"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// accepted says whether the device, as it is sealed now, has opened all its
+// volumes.
+func (d *deviceRecord) accepted() bool { return d.Sealed > 0 && d.Accepted == d.Sealed }
+
+// volumes lists the volumes of a recorded slice by name, sorted.
+func (s *Server) volumes(ctx context.Context, device string, generation uint64) ([]string, error) {
+	text, err := s.cfg.Store.Get(ctx, notePath(device, generation))
+	if err != nil {
+		return nil, err
+	}
+	slice, _, err := snapshot.OpenSlice(text.Data, s.cfg.RootKey)
+	if err != nil {
+		return nil, err
+	}
+	return volumeNames(slice), nil
+}
+
+func volumeNames(slice *snapshot.Slice) []string {
+	names := make([]string, 0, len(slice.Volumes))
+	for _, v := range slice.Volumes {
+		names = append(names, v.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// heardBoot takes the word of an image that a key was just released to, and says
+// whether the device counts as accepted by now: it does if the image opened each
+// volume of the recorded slice, needed or not, with the key under which the
+// device is sealed. A report that is of no known form accepts nothing.
+func (s *Server) heardBoot(ctx context.Context, id string, generation uint32, text []byte, peer string) (bool, error) {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return false, err
+	}
+	d, err := s.state.device(ctx, v, id)
+	if err != nil || d.accepted() {
+		return err == nil, err
+	}
+	boot, err := report.ParseBootReport(text)
+	if err != nil || d.slice == nil || boot.Device != id || boot.Slice != d.slice.Generation || generation != d.Sealed {
+		return false, nil
+	}
+	want, err := s.volumes(ctx, id, d.slice.Generation)
+	if err != nil || len(want) == 0 || !boot.Opened(want...) {
+		return false, err
+	}
+	rec := d.deviceRecord
+	rec.Accepted = generation
+	if err := s.state.save(ctx, pathDevices+id, d.version, &rec); err != nil {
+		return false, err
+	}
+	err = s.record(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer})
+	return err == nil, err
+}
+
+// staysAccepted says whether a device stays accepted with a slice that takes the
+// place of the recorded one: only if that names the same volumes.
+func (s *Server) staysAccepted(ctx context.Context, d *device, slice *snapshot.Slice) (bool, error) {
+	if d.Accepted == 0 || d.slice == nil {
+		return true, nil
+	}
+	before, err := s.volumes(ctx, slice.Device.ID, d.slice.Generation)
+	return slices.Equal(before, volumeNames(slice)), err
+}
