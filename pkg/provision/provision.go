@@ -59,8 +59,8 @@ func Quoter(t *tpm.TPM) kekclient.Quoter {
 	})
 }
 
-// Provision makes the keys, enrols the device with a one-use token, sets the
-// TPM's authorizations, disables Clear and defines both slots. It may be run
+// Provision makes the keys, defines both slots, enrols the device with a one-use
+// token, sets the TPM's authorizations and disables Clear. It may be run
 // again, then with a used token or none. A TPM that cannot do is refused before
 // anything is made in it. Its errors are *report.Problem.
 func (d *Device) Provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys, error) {
@@ -87,6 +87,11 @@ func (d *Device) provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys,
 		return nil, fmt.Errorf("name of the EK: %w", err)
 	}
 	d.logf("EK name %s", ek)
+	// Before the fleet has a say, too: a TPM without room uses up no token, and
+	// its owner can still make some.
+	if err := d.defineUnowned(keys); err != nil {
+		return nil, err
+	}
 	auths, err := d.enrol(ctx, keys, token)
 	if err != nil {
 		return nil, err
@@ -96,12 +101,21 @@ func (d *Device) provision(ctx context.Context, token *secret.Bytes) (*tpm.Keys,
 	if err := d.TPM.SetAuths(auths, keys.SRK); err != nil {
 		return nil, err
 	}
-	d.logf("TPM: defining NV slots")
-	slots := &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: d.PolicyKey}
-	if err := slots.Define(auths); err != nil {
-		return nil, err
+	return keys, d.slots(keys).Define(auths) // on a TPM that was owned before
+}
+
+// defineUnowned defines the slots where the owner's authorization is empty yet.
+func (d *Device) defineUnowned(keys *tpm.Keys) error {
+	state, err := d.TPM.State()
+	if err != nil || state.OwnerAuth {
+		return err
 	}
-	return keys, nil
+	d.logf("TPM: defining NV slots")
+	return d.slots(keys).Define(&tpm.Auths{Owner: secret.New(0)})
+}
+
+func (d *Device) slots(keys *tpm.Keys) *nvslot.Slots {
+	return &nvslot.Slots{TPM: d.TPM, SRKPublic: keys.SRK, PolicyKey: d.PolicyKey}
 }
 
 // enrol makes the fleet know the device and returns the authorizations, which

@@ -94,16 +94,15 @@ func (b *Bus) Fill(t testing.TB, index uint32, size uint16) (defined int) {
 	return 0
 }
 
-// Undefine removes an NV index, as tpm2_nvundefine does: by the owner, whose
-// authorization is still empty, or the platform.
-func (b *Bus) Undefine(t testing.TB, by tpm2.TPMHandle, index uint32) {
+// Undefine removes an NV index, as tpm2_nvundefine does.
+func (b *Bus) Undefine(t testing.TB, by tpm2.AuthHandle, index uint32) {
 	t.Helper()
 	pub, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(index)}.Execute(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = tpm2.NVUndefineSpace{
-		AuthHandle: tpm2.AuthHandle{Handle: by, Auth: tpm2.PasswordAuth(nil)},
+		AuthHandle: by,
 		NVIndex:    tpm2.NamedHandle{Handle: tpm2.TPMHandle(index), Name: pub.NVName},
 	}.Execute(b)
 	if err != nil {
