@@ -65,7 +65,7 @@ func TestRunbookHasExactlyTheseCodes(t *testing.T) {
 func TestTableIsWhole(t *testing.T) {
 	seen := map[Code]bool{}
 	for _, i := range Codes() {
-		if !regexp.MustCompile(`^LF-(HW|SLICE|TPM|NET|KEY|LINK|NV|DISK|BOOT)-\d\d$`).MatchString(string(i.Code)) {
+		if !regexp.MustCompile(`^LF-(HW|SLICE|TPM|NET|KEY|LINK|NV|DISK|FACT|BOOT)-\d\d$`).MatchString(string(i.Code)) {
 			t.Errorf("code %q", i.Code)
 		}
 		if seen[i.Code] {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
 
@@ -22,6 +23,7 @@ const schemaDir = "../../docs/schema"
 func published() map[string]any {
 	return map[string]any{
 		"slice": Slice{}, "snapshot": Document{}, "plan": Plan{}, "capture": Capture{}, "link-report": report.LinkReport{},
+		"seal-plan": SealPlan{}, "factory": report.Factory{},
 	}
 }
 
@@ -53,6 +55,15 @@ func rules() map[string]map[string]any {
 		"Policy.lease": enum("strict", "warn"), "Policy.links": enum("required", "advisory", "fraction"), "Policy.links_percent": {"minimum": 1, "maximum": 100},
 		"DHCPService.serves": enum("region", "rack"), "Document.devices": {"minItems": 1, "maxItems": MaxDevices}, "Document.links": {"maxItems": MaxCables},
 		"rack": text, "unit": text, "serial": text, "vendor": text, "product": text, "Capture.ports": {"maxItems": maxPorts}, "CapturePort.heard": {"maxItems": maxHeard},
+		"SealPlan.type": {"const": SealPlanType}, "SealPlan.device": name, "SealPlan.model": text, "SealPlan.volumes": {"minItems": 1, "maxItems": maxSealVolumes},
+		"SealVolume.name": name, "SealVolume.way": enum(WayInPlace, WayFormat, WayImage), "SealVolume.disk": {"minLength": 1, "maxLength": 128},
+		"SealVolume.partition": {"minimum": 0, "maximum": 128}, "SealVolume.sector_size": enum(512, 4096), "SealVolume.filesystem": enum("ext4"),
+		"SealVolume.recovery": enum(RecoveryEscrow, RecoveryNone), "VolumeImage.format": enum("raw", "raw.zst", "qcow2"),
+		"VolumeImage.sha256": {"pattern": "^[0-9a-f]{64}$"}, "VolumeImage.bytes": {"minimum": 1, "maximum": int64(maxImageBytes)},
+		"VolumeImage.url": {"minLength": 1, "maxLength": 1024}, "Factory.type": {"const": report.FactoryType},
+		"Factory.phase":  enum(report.PhaseProvision, report.PhaseApproval, report.PhaseSlice, report.PhaseKeys, report.PhaseDisks, report.PhaseRecovery, report.PhaseSealed, report.PhaseAccepted),
+		"Factory.result": enum(report.ResultPass, report.ResultRetry, report.ResultReject), "Factory.started": {"format": "date-time"},
+		"Factory.attempt": {"minimum": 0}, "Factory.seconds": {"minimum": 0}, "Factory.volumes": {"maxItems": 64},
 		"LinkReport.required": {"minimum": 0}, "LinkReport.proved": {"minimum": 0},
 	}
 }
@@ -94,6 +105,9 @@ func (m *schemaMaker) fields(owner, typ reflect.Type, props map[string]any, requ
 			continue
 		}
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		key := owner.Name() + "." + name
 		s := m.schema(f.Type)
 		for _, k := range []string{name, key} {
@@ -103,7 +117,7 @@ func (m *schemaMaker) fields(owner, typ reflect.Type, props map[string]any, requ
 		}
 		props[name] = s
 		person := m.root == "Plan" && strings.Contains(strings.Join(optional(), " "), key)
-		if opts != "omitempty" && !person {
+		if opts == "" && !person {
 			*required = append(*required, name)
 		}
 	}
@@ -116,6 +130,10 @@ func (m *schemaMaker) schema(typ reflect.Type) map[string]any {
 		for k, v := range r {
 			s[k] = v
 		}
+		return s
+	}
+	if typ == reflect.TypeFor[time.Time]() {
+		s["type"] = "string"
 		return s
 	}
 	switch typ.Kind() {
@@ -137,7 +155,9 @@ func (m *schemaMaker) schema(typ reflect.Type) map[string]any {
 		s["type"] = "string"
 	case reflect.Bool:
 		s["type"] = "boolean"
-	case reflect.Int, reflect.Uint64:
+	case reflect.Float64:
+		s["type"] = "number"
+	case reflect.Int, reflect.Int64, reflect.Uint64:
 		s["type"] = "integer"
 	default:
 		panic(typ)
@@ -198,6 +218,15 @@ func TestSchemasAccept(t *testing.T) {
 		}
 		return b
 	}
+	plan, err := json.Marshal(goodSealPlan())
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory, err := (&report.Factory{Device: "r07-u12", Phase: report.PhaseDisks, Code: report.FactoryDiskError, Result: report.ResultRetry, Started: time.Unix(1, 0),
+		Volumes: []report.FactoryVolume{{Name: "root", Disk: "sda", Way: "in-place", State: "being encrypted", Bytes: 10, Done: 3}}}).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dhcp := rackDocument(t).Slice("r07-u01")
 	dhcp.DHCP.Boot = &NetBoot{Server: "10.0.7.2", File: "landfall.efi"}
 	for _, tc := range []struct {
@@ -213,6 +242,8 @@ func TestSchemasAccept(t *testing.T) {
 			{`"serves": "region"`, `"serves": "all"`}, {`"check": "advisory"`, `"check": "never"`}, {`"links": [`, `"cables": [`}}},
 		{"plan", "plan", marshal(src.Plans[0]), [][2]string{{`"id": "r07-u12"`, `"name": "r07-u12"`}, {PlanType, SliceType}}},
 		{"capture", "capture", capture, [][2]string{{`"carrier":true`, `"carrier":"yes"`}, {`"mac":"52`, `"mac":"x2`}}},
+		{"seal-plan", "seal plan", plan, [][2]string{{`"way":"image"`, `"way":"copy"`}, {`"sha256":"00`, `"sha256":"xx`}, {`"model"`, `"models"`}}},
+		{"factory", "factory result", factory, [][2]string{{`"phase":"disks"`, `"phase":"disk"`}, {`"result":"retry"`, `"result":"fail"`}, {`"done":3`, `"done":"3"`}}},
 		{"link-report", "link report", links, [][2]string{{`"verdict"`, `"verdicts"`}, {`"proved":0`, `"proved":-1`}}},
 	} {
 		r := readSchema(t, tc.schema)

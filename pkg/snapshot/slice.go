@@ -112,7 +112,8 @@ type Volume struct {
 
 // Factory tells the factory how to make a volume; a booting server ignores it.
 type Factory struct {
-	// Way is "in-place" (keep the data) or "format" (a fresh volume).
+	// Way is "in-place" (keep the data), "format" (a fresh volume) or, in a seal
+	// plan only, "image" (a fresh volume that a disk image is written to).
 	Way string `json:"way"`
 	// Disk and Partition select the block device: Disk is a path below
 	// /dev/disk/by-path, a serial of the disk, or a kernel name; Partition is
@@ -124,7 +125,18 @@ type Factory struct {
 	SectorSize int `json:"sector_size,omitempty"`
 	// Filesystem is made on a fresh volume: "ext4", or "" for none.
 	Filesystem string `json:"filesystem,omitempty"`
+
+	// Only a seal plan says these; a slice with them is refused.
+
+	// Image is written to the volume, with way "image".
+	Image *VolumeImage `json:"-"`
+	// Recovery is "escrow" (or "") for a recovery key in keyslot 1 which the
+	// fleet keeps, or "none".
+	Recovery string `json:"-"`
 }
+
+// Recovers says whether the volume gets a recovery key.
+func (f *Factory) Recovers() bool { return f.Recovery != RecoveryNone }
 
 // Boot says what to start from the unlocked root.
 type Boot struct {

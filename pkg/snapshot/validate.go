@@ -175,6 +175,7 @@ func (s *Slice) checkVolumes(c *checker) {
 			}
 		}
 		if v.Factory != nil {
+			c.oneOf(field+".factory.way", v.Factory.Way, WayInPlace, WayFormat)
 			v.Factory.check(c, field+".factory")
 			c.unique(field+".factory", places, fmt.Sprintf("disk %s partition %d", v.Factory.Disk, v.Factory.Partition))
 		}
@@ -185,7 +186,6 @@ func (s *Slice) checkVolumes(c *checker) {
 }
 
 func (f *Factory) check(c *checker, field string) {
-	c.oneOf(field+".way", f.Way, "in-place", "format")
 	if f.Disk == "" || !printable(f.Disk) {
 		c.add(field+".disk", "is %q, must name a disk", f.Disk)
 	}
@@ -196,8 +196,11 @@ func (f *Factory) check(c *checker, field string) {
 		c.add(field+".sector_size", "is %d, must be 512 or 4096", f.SectorSize)
 	}
 	c.oneOf(field+".filesystem", f.Filesystem, "", "ext4")
-	if f.Way == "in-place" && f.Filesystem != "" {
+	if f.Way == WayInPlace && f.Filesystem != "" {
 		c.add(field+".filesystem", "in-place keeps the filesystem; it cannot make a %s", f.Filesystem)
+	}
+	if f.Way == WayImage && f.Filesystem != "" {
+		c.add(field+".filesystem", "the image brings its own; none can be made beside it")
 	}
 }
 
