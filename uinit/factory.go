@@ -128,10 +128,11 @@ func (m *machine) factoryJob(img *image) (*job, error) {
 }
 
 func stationJob(document []byte, slice bool) (*job, error) {
-	if _, err := snapshot.ParseStation(document); err != nil {
+	st, err := snapshot.ParseStation(document)
+	if err != nil {
 		return nil, report.Errorf(report.SlicePartition, "%w", err)
 	}
-	j := &job{mode: leaseAny}
+	j := &job{mode: leaseAny, station: st.Source != nil}
 	if !slice {
 		j.args = []string{"provision"}
 	}
@@ -148,15 +149,11 @@ func stationJob(document []byte, slice bool) (*job, error) {
 	return j, nil
 }
 
-// sealDir is seal's folder, in memory. In next it says what the machine should
-// do while it is not accepted.
-const sealDir = "run/landfall-seal"
-
 // seal runs the seal command; what it prints appears on every console. Its
 // arguments come from nothing that a command line could set.
 func (m *machine) seal(args []string) outcomeOfSeal {
 	out := outcomeOfSeal{at: uptime()}
-	next := filepath.Join(m.root, sealDir, "next")
+	next := filepath.Join(m.root, report.FactoryDir, report.FactoryNext)
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		out.err = err
 		return out
@@ -190,7 +187,7 @@ func (m *machine) seal(args []string) outcomeOfSeal {
 }
 
 // call gives the machine the name that the station has for it.
-func (m *machine) call(r *sealResult) {
+func (m *machine) call(r *report.Factory) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if r != nil && m.name == "" {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -30,8 +29,8 @@ func exited(t *testing.T, script string) error {
 // TestWhatFollowsARunOfSeal is the table of docs/factory.md.
 func TestWhatFollowsARunOfSeal(t *testing.T) {
 	retry, reject := exited(t, "exit 10"), exited(t, "exit 20")
-	disk := &sealResult{Code: report.FactoryDiskError, What: "vdb: sector 7", Do: "copy it"}
-	closed := &sealResult{Code: report.FactoryAcceptance, What: "data0 was not opened", Do: "look at data0"}
+	disk := &report.Factory{Code: report.FactoryDiskError, What: "vdb: sector 7", Do: "copy it"}
+	closed := &report.Factory{Code: report.FactoryAcceptance, What: "data0 was not opened", Do: "look at data0"}
 	for _, c := range []struct {
 		name    string
 		station bool
@@ -46,20 +45,19 @@ func TestWhatFollowsARunOfSeal(t *testing.T) {
 		{"provisioned, somebody brings the slice", false, "provision", outcomeOfSeal{}, thenPowerOff, "", "", 0},
 		{"accepted", true, "", outcomeOfSeal{}, thenPowerOff, "", "", 0},
 		{"accepted, no station", false, "", outcomeOfSeal{}, thenPowerOff, "", "", 0},
-		{"sealed just now", true, "", outcomeOfSeal{err: retry, next: nextReboot, result: closed}, thenReboot, "", "", 0},
-		{"came back", true, "", outcomeOfSeal{err: retry, next: nextHold, result: closed}, thenAgain, report.FactoryAcceptance, "data0 was not opened", firstAsk},
-		{"came back, no word of it", true, "", outcomeOfSeal{err: retry, next: nextHold}, thenAgain, report.FactoryAcceptance, "the server image has not", firstAsk},
+		{"sealed just now", true, "", outcomeOfSeal{err: retry, next: report.NextReboot, result: closed}, thenReboot, "", "", 0},
+		{"came back", true, "", outcomeOfSeal{err: retry, next: report.NextHold, result: closed}, thenAgain, report.FactoryAcceptance, "data0 was not opened", firstAsk},
+		{"came back, no word of it", true, "", outcomeOfSeal{err: retry, next: report.NextHold}, thenAgain, report.FactoryAcceptance, "the server image has not", firstAsk},
 		{"try again, in seal's words", true, "", outcomeOfSeal{err: retry, result: disk}, thenAgain, report.FactoryDiskError, "vdb: sector 7", firstRetry},
 		{"try again, no word", false, "", outcomeOfSeal{err: retry}, thenAgain, report.HWFactory, "seal wants to be run again", firstRetry},
 		{"not approved yet", true, "provision", outcomeOfSeal{err: retry}, thenAgain, report.HWFactory, "seal wants", firstRetry},
-		{"rejected", true, "", outcomeOfSeal{err: reject, result: &sealResult{Code: report.FactoryDisk, What: "vdb is read-only"}}, thenAgain, report.FactoryDisk, "vdb is read-only", rejectedFor},
+		{"rejected", true, "", outcomeOfSeal{err: reject, result: &report.Factory{Code: report.FactoryDisk, What: "vdb is read-only"}}, thenAgain, report.FactoryDisk, "vdb is read-only", rejectedFor},
 		{"rejected, no word", true, "", outcomeOfSeal{err: reject}, thenAgain, report.HWFactory, "rejects this hardware", rejectedFor},
 		{"rejected while provisioning", true, "provision", outcomeOfSeal{err: reject}, thenAgain, report.HWFactory, "rejects this hardware", rejectedFor},
-		{"killed", true, "", outcomeOfSeal{err: exited(t, "kill -9 $$"), next: nextReboot}, thenAgain, report.HWFactory, "killed", firstRetry},
+		{"killed", true, "", outcomeOfSeal{err: exited(t, "kill -9 $$"), next: report.NextReboot}, thenAgain, report.HWFactory, "killed", firstRetry},
 		{"usage", true, "", outcomeOfSeal{err: exited(t, "exit 2")}, thenAgain, report.HWFactory, "exit status 2", firstRetry},
 		{"no seal in the image", true, "", outcomeOfSeal{err: report.Errorf(report.HWImage, "no seal")}, thenAgain, report.HWImage, "no seal", firstRetry},
-		{"a code that this image does not know", true, "", outcomeOfSeal{err: retry, result: &sealResult{Code: "LF-NEW-01", What: "x"}}, thenAgain, report.HWFactory, "seal wants", firstRetry},
-		{"a reboot that seal did not mean", true, "", outcomeOfSeal{err: reject, next: nextReboot}, thenAgain, report.HWFactory, "rejects", rejectedFor},
+		{"a reboot that seal did not mean", true, "", outcomeOfSeal{err: reject, next: report.NextReboot}, thenAgain, report.HWFactory, "rejects", rejectedFor},
 	} {
 		l := &line{station: c.station, args: strings.Fields(c.args)}
 		got := l.after(c.run)
@@ -83,11 +81,11 @@ func TestWhatFollowsARunOfSeal(t *testing.T) {
 // board is shown when it changes and every minute.
 func TestHoldsOnTheLine(t *testing.T) {
 	retry := exited(t, "exit 10")
-	wants := func(code report.Code, what string) *sealResult { return &sealResult{Code: code, What: what} }
+	wants := func(code report.Code, what string) *report.Factory { return &report.Factory{Code: code, What: what} }
 	l := &line{}
 	for i, c := range []struct {
 		at     time.Duration
-		result *sealResult
+		result *report.Factory
 		pause  time.Duration
 		held   time.Duration
 		show   bool
@@ -141,8 +139,8 @@ func lineMachine(t *testing.T, script string) (m *machine, printed func() string
 // waits for its slice and is sealed in one boot; then it makes room for the
 // server image.
 func TestOneBootFromProvisioningToTheReboot(t *testing.T) {
-	result, err := json.Marshal(&sealResult{Device: "r07-u12",
-		Code: report.SliceMissing, What: "the station has no slice of r07-u12 yet"})
+	result, err := (&report.Factory{Device: "r07-u12", Phase: report.PhaseSlice, Result: report.ResultRetry,
+		Code: report.SliceMissing, What: "the station has no slice of r07-u12 yet"}).Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +178,7 @@ esac
 // seal is gone before the next one starts.
 func TestWhatAnEarlierRunLeftIsNotBelieved(t *testing.T) {
 	m, _, _ := lineMachine(t, "exit 10\n")
-	write(t, m.root, "run/landfall-seal/next", nextReboot)
+	write(t, m.root, "run/landfall-seal/next", report.NextReboot)
 	if out := m.seal(nil); out.next != "" || out.exit() != sealRetry {
 		t.Errorf("got %+v", out)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -18,40 +17,21 @@ const (
 	sealReject = 20
 )
 
-// What seal leaves in its folder when all disks are sealed and the fleet has not
-// accepted the machine.
-const (
-	nextReboot = "reboot" // it was sealed just now: the server image is to boot
-	nextHold   = "hold"   // it came back: somebody has to look
-)
-
 // outcomeOfSeal is one run of seal, as it ended.
 type outcomeOfSeal struct {
 	err    error
-	result *sealResult // its result line; nil: it printed none
-	next   string
-	at     time.Duration // uptime at its end
+	result *report.Factory // its result line; nil: it printed none
+	next   string          // report.NextReboot or NextHold: all is sealed, and not accepted
+	at     time.Duration   // uptime at its end
 }
-
-// sealResult is what the console shows of seal's result.
-type sealResult struct {
-	Device string      `json:"device"`
-	Code   report.Code `json:"code"`
-	What   string      `json:"what"`
-	Do     string      `json:"do"`
-}
-
-// resultLine is how seal's last line begins; its JSON follows.
-const resultLine = "seal: result "
 
 // read takes the result out of what seal prints.
 func (o *outcomeOfSeal) read(text string) {
-	document, ok := strings.CutPrefix(text, resultLine)
+	document, ok := strings.CutPrefix(text, report.FactoryResultLine)
 	if !ok {
 		return
 	}
-	f := new(sealResult)
-	if json.Unmarshal([]byte(document), f) == nil {
+	if f, err := report.ParseFactory([]byte(document)); err == nil {
 		o.result = f
 	}
 }
@@ -64,11 +44,9 @@ func (o *outcomeOfSeal) problem() *report.Problem {
 		return p
 	}
 	if r := o.result; r != nil && r.Code != "" {
-		if _, known := report.Lookup(r.Code); known {
-			return &report.Problem{Code: r.Code, What: r.What, Do: r.Do}
-		}
+		return &report.Problem{Code: r.Code, What: r.What, Do: r.Do}
 	}
-	if o.next == nextHold {
+	if o.next == report.NextHold {
 		return report.Errorf(report.FactoryAcceptance, "the server image has not opened and reported all volumes of this machine yet")
 	}
 	var exit *exec.ExitError
@@ -150,7 +128,7 @@ func (l *line) after(o outcomeOfSeal) step {
 		return step{then: thenPowerOff, words: "seal has finished: provisioned. Power off until the slice is on the LANDFALL partition,"}
 	case o.err == nil:
 		return step{then: thenPowerOff, words: "seal has finished: accepted by the fleet, safe to ship. Power off"}
-	case o.exit() == sealRetry && o.next == nextReboot:
+	case o.exit() == sealRetry && o.next == report.NextReboot:
 		return step{then: thenReboot, words: "seal has finished: sealed, not accepted yet. Reboot into the server image, which opens all volumes and reports,"}
 	}
 	return l.wait(o)
