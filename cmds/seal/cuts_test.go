@@ -133,14 +133,7 @@ func expected(t *testing.T) (s *station, policies [][]byte, fs []byte) {
 	t.Helper()
 	s = newStation(t)
 	policies = s.images()
-	var token kekproto.NewToken
-	s.must("POST", "/v1/devices", &kekproto.NewDevice{Device: testDevice}, &token)
-	st := &snapshot.Station{Type: snapshot.StationType, Device: testDevice, Fleet: s.fleet()}
-	text, err := st.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.part(&snapshot.Part{Station: text, Token: []byte(token.Token + "\n")})
+	s.awaits()
 	return s, policies, s.smallDisks()
 }
 

@@ -114,11 +114,15 @@ func (s *system) startTPM() (*tpm.TPM, error) {
 	// A killed run leaves sessions and keys loaded, of which a TPM has room for
 	// three; no other program uses it now.
 	err = t.Flush()
+	if err == nil {
+		err = t.CheckBanks()
+	}
 	var pcrs map[int][]byte
 	if err == nil {
 		pcrs, err = t.ReadPCRs()
 	}
 	if err != nil {
+		err = provision.Problem(t, err)
 		_ = t.Close() // the error that matters is err
 		return nil, err
 	}

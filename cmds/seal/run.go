@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/disk"
@@ -43,7 +44,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &refused), errors.Is(err, tpm.ErrDevice), errors.Is(err, tpm.ErrNVFull):
 		return exitReject
-	case errors.As(err, &problem) && problem.Code == report.TPMMissing:
+	case errors.As(err, &problem) && slices.Contains([]report.Code{report.TPMMissing, report.TPMBanks, report.TPMNoCert, report.NVFull}, problem.Code):
 		return exitReject
 	}
 	return exitRetry

@@ -45,7 +45,7 @@ func (s *system) seal(ctx context.Context, in *inputs, o *options) error {
 	defer t.Close()
 	slots, err := s.openSlots(t, in)
 	if err != nil {
-		return err
+		return provision.Problem(t, err)
 	}
 	defer slots.Close()
 	client, err := s.client(in)

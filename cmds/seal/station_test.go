@@ -53,7 +53,7 @@ type station struct {
 	out       bytes.Buffer
 }
 
-func newStation(t testing.TB) *station {
+func newStation(t testing.TB, edit ...func(*station, *fleetdir.Options)) *station {
 	t.Helper()
 	s := &station{t: t, dir: t.TempDir(), sim: tpmtest.Start(t)}
 	s.region = filepath.Join(s.dir, "region")
@@ -66,11 +66,14 @@ func newStation(t testing.TB) *station {
 	}
 	l := kekserver.Listeners{Devices: lis(), Operators: lis()}
 	s.devices, s.operators = l.Devices.Addr().String(), l.Operators.Addr().String()
-	err := fleetdir.Init(context.Background(), s.region, fleetdir.Options{
+	options := fleetdir.Options{
 		Region: "north", Members: []snapshot.Member{{ID: testMember, URL: "https://" + s.devices}},
 		Agents: []fleetdir.AgentOption{{Name: "alice", Role: "operator"}, {Name: "bob", Role: "agent"}}, Threshold: 1, EKPolicy: "record",
-	})
-	if err != nil {
+	}
+	for _, f := range edit {
+		f(s, &options)
+	}
+	if err := fleetdir.Init(context.Background(), s.region, options); err != nil {
 		t.Fatal(err)
 	}
 	s.serve(l)

@@ -30,6 +30,7 @@ type Sim struct {
 	// Roots and Intermediates certify the EK.
 	Roots         *x509.CertPool
 	Intermediates []*x509.Certificate
+	CertsPEM      []byte // both
 }
 
 // Start manufactures a TPM and powers it on. It fails the test where swtpm or
@@ -55,7 +56,7 @@ func (s *Sim) Clone(t testing.TB) *Sim {
 	t.Helper()
 	s.PowerOff()
 	c := newSim(t)
-	c.Roots, c.Intermediates = s.Roots, s.Intermediates
+	c.Roots, c.Intermediates, c.CertsPEM = s.Roots, s.Intermediates, s.CertsPEM
 	if err := os.CopyFS(filepath.Join(c.dir, "state"), os.DirFS(filepath.Join(s.dir, "state"))); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +120,7 @@ func (s *Sim) certificates() {
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		s.CertsPEM = append(s.CertsPEM, file...)
 		block, _ := pem.Decode(file)
 		if block == nil {
 			s.t.Fatalf("%s holds no PEM", name)
