@@ -3,6 +3,7 @@ package nvslot_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/landfall-project/landfall/pkg/nvslot"
@@ -153,4 +154,24 @@ func TestLockCuts(t *testing.T) {
 			t.Fatalf("%+v: the next boot reads %x", cut, got[1])
 		}
 	})
+}
+
+// TestSlotsAreKnown: a list of what fills a TPM calls our slots ours, and names
+// neither for removal.
+func TestSlotsAreKnown(t *testing.T) {
+	t.Parallel()
+	r := provisioned(t)
+	var full *tpm.FullError
+	if err := r.TPM().Explain(tpm.ErrNVFull); !errors.As(err, &full) {
+		t.Fatal(err)
+	}
+	for slot := range nvslot.Count {
+		i := slices.IndexFunc(full.Indices, func(n tpm.NVIndex) bool { return n.Index == nvslot.Index(slot) })
+		if i < 0 || full.Indices[i].Meaning != "a slot of this system" {
+			t.Errorf("slot %d: %+v", slot, full.Indices)
+		}
+	}
+	if n := full.Removable(); len(n) > 0 {
+		t.Errorf("to be removed: %+v", n)
+	}
 }

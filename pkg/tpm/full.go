@@ -74,8 +74,8 @@ func (t *TPM) handles(first uint32) (all []uint32, err error) {
 }
 
 // nvMeaning says what an index is for, by convention: TCG EK Credential Profile
-// 2.4, 2.2.1.4 and 2.2.1.5; Registry of Reserved TPM 2.0 Handles 1.1, 2.2; UAPI
-// Group, Linux TPM 2.0 NV Index Registry. Nothing enforces it.
+// 2.4, 2.2.1.4 and 2.2.1.5; Registry of Reserved TPM 2.0 Handles 1.1; UAPI Group,
+// Linux TPM 2.0 NV Index Registry. Nothing enforces it.
 func nvMeaning(index uint32) string {
 	for _, r := range []struct {
 		first, last uint32
@@ -168,7 +168,7 @@ func (e *FullError) Error() string {
 }
 
 // endorsement tells whether a persistent handle is of the range for EKs (TCG
-// Registry of Reserved TPM 2.0 Handles 1.1, 2.3).
+// Registry of Reserved TPM 2.0 Handles 1.1).
 func endorsement(h uint32) bool { return h>>16 == 0x8101 }
 
 func keyMeaning(h uint32) string {

@@ -55,6 +55,16 @@ func (b *Bus) WrongLockoutAuth(t testing.TB) {
 	}
 }
 
+// ChangeAuth sets the authorization of a hierarchy.
+func (b *Bus) ChangeAuth(t testing.TB, hierarchy tpm2.TPMHandle, from, to string) {
+	t.Helper()
+	const hierarchyChangeAuth = 0x129
+	parms := append(binary.BigEndian.AppendUint16(nil, uint16(len(to))), to...)
+	if rc := b.raw(t, hierarchyChangeAuth, []tpm2.TPMHandle{hierarchy}, from, parms); rc != 0 {
+		t.Fatalf("HierarchyChangeAuth: %v", rc)
+	}
+}
+
 // LockOut fails authorizations until the TPM is in dictionary-attack lockout.
 // The owner's authorization must still be empty.
 func (b *Bus) LockOut(t testing.TB) {
