@@ -29,6 +29,7 @@ type partInput struct {
 	policies      []string
 	region        string
 	stationDevice string
+	stationFile   string
 	diskMiB       int64
 	out           string
 	force         bool
@@ -44,6 +45,7 @@ whole disk that holds one. Before enrolment that is a station document and a
 one-use token; after it the signed slice and the PCR policies. A file that exists
 is overwritten with --force only; a device never: copy the file onto it.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
+  snapshot part write --station-file station/station.json -o factory.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
 		Args: cobra.NoArgs,
@@ -53,6 +55,7 @@ is overwritten with --force only; a device never: copy the file onto it.`,
 	f.StringVar(&in.slice, "slice", "", "signed slice")
 	f.StringArrayVar(&in.policies, "policy", nil, "signed PCR policy; may be given again")
 	f.StringVar(&in.stationDevice, "station", "", "device ID for a station document (needs --region)")
+	f.StringVar(&in.stationFile, "station-file", "", "station document that station init made, for any device")
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made")
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
@@ -140,7 +143,16 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, err
 		}
 	}
-	if in.stationDevice == "" {
+	switch {
+	case in.stationDevice != "" && in.stationFile != "":
+		return nil, errors.New("name --station or --station-file, not both")
+	case in.stationFile != "":
+		if p.Station, err = readPartFile(cmd, in.stationFile); err != nil {
+			return nil, err
+		}
+		_, err = snapshot.ParseStation(p.Station)
+		return p, err
+	case in.stationDevice == "":
 		return p, nil
 	}
 	region, ca, err := readRegion(cmd, in.region)
@@ -202,7 +214,7 @@ func showPart(cmd *cobra.Command, name string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		station = fmt.Sprintf("%s, %d key servers", s.Device, len(s.Fleet.Members))
+		station = describeStation(s)
 	}
 	fmt.Fprintln(w, "station ", station)
 	token := "none, or used"
@@ -211,6 +223,17 @@ func showPart(cmd *cobra.Command, name string) error {
 	}
 	fmt.Fprintln(w, "token   ", token)
 	return nil
+}
+
+func describeStation(s *snapshot.Station) string {
+	text := fmt.Sprintf("%s, %d key servers", s.Device, len(s.Fleet.Members))
+	if s.Device == "" {
+		text = fmt.Sprintf("any device, %d key servers", len(s.Fleet.Members))
+	}
+	if s.Source != nil {
+		text += ", station " + s.Source.URL
+	}
+	return text
 }
 
 // describeSlice decodes the slice without looking at its signature; it quotes

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Programs of the folder boot.
+const (
+	factoryEFI = "factory.efi"
+	serverEFI  = "server.efi"
+)
+
+// bootHandler is for iPXE, over plain HTTP.
+func (s *server) bootHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /boot.ipxe", s.getBoot)
+	mux.HandleFunc("GET /boot/{name}", func(w http.ResponseWriter, r *http.Request) {
+		s.logf("%s  fetches boot/%.80q", s.who(r), r.PathValue("name"))
+		s.file(w, r, bootDir, r.PathValue("name"))
+	})
+	return patient(mux)
+}
+
+// getBoot answers with a script for iPXE. A machine that the station does not
+// know gets the factory image, which says so on its console.
+func (s *server) getBoot(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	req := &snapshot.AssignmentRequest{Type: snapshot.AssignmentRequestType,
+		Serial: q.Get("serial"), UUID: strings.ToLower(q.Get("uuid"))}
+	if mac := strings.ToLower(q.Get("mac")); mac != "" {
+		req.MACs = []string{strings.ReplaceAll(mac, "-", ":")}
+	}
+	if err := req.Validate(); err != nil {
+		s.refuse(w, r, http.StatusBadRequest, report.Errorf(report.FactoryStation, "%w", err))
+		return
+	}
+	ix, err := s.indexNow()
+	if err != nil {
+		s.refuse(w, r, http.StatusInternalServerError, err)
+		return
+	}
+	id, err := s.identify(ix, req)
+	name := "a machine that the station does not know"
+	program := factoryEFI
+	if err == nil {
+		name, program = id, s.bootOf(id)
+		s.logf("%s  boots %s", id, program)
+	} else {
+		s.tell(s.who(r), fmt.Sprintf("boots %s: %v", program, err))
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	// A path without host is relative to the script's own URL. id is a name, so
+	// nothing that the machine says is in the script.
+	_, _ = fmt.Fprintf(w, `#!ipxe
+echo Landfall factory station: %[1]s boots %[2]s
+chain --autofree boot/%[2]s ||
+echo Landfall factory station: boot/%[2]s does not start; again in 10 seconds
+sleep 10
+reboot
+`, name, program)
+}
+
+// bootOf says what a device boots by its last result. One that cannot be read
+// counts as none: the factory image finds sealed disks as they are.
+func (s *server) bootOf(id string) string {
+	f, err := s.result(id)
+	if err == nil && f != nil && (f.Phase == report.PhaseSealed || f.Phase == report.PhaseAccepted) {
+		return serverEFI
+	}
+	return factoryEFI
+}

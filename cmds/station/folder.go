@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Names in a station's folder.
+const (
+	keyFile     = "station.key"  // 0600, PEM
+	certFile    = "station.crt"  // PEM
+	stationFile = "station.json" // for the LANDFALL partitions
+	devicesDir  = "devices"      // ID/
+	modelsDir   = "models"       // NAME.json, seal plans
+	policiesDir = "policies"     // NAME.json, PCR policies
+	imagesDir   = "images"       // disk images
+	bootDir     = "boot"         // factory.efi, server.efi
+
+	deviceFile = "device.json"
+	tokenFile  = "token" // 0600
+	sliceFile  = "slice.note"
+	planFile   = "plan.json"
+	resultFile = "result.json"
+)
+
+// Bounds, in bytes or files.
+const (
+	maxToken    = 256
+	maxPolicies = 59
+	maxPolicy   = 16 << 10
+	maxDevice   = 4 << 10
+)
+
+// folder is a station's folder.
+type folder string
+
+// device is device.json: how to tell the machine. Any one will do.
+type device struct {
+	Serial string   `json:"serial,omitempty"`
+	UUID   string   `json:"uuid,omitempty"`
+	MACs   []string `json:"macs,omitempty"`
+}
+
+func (d folder) path(parts ...string) string {
+	return filepath.Join(append([]string{string(d)}, parts...)...)
+}
+
+// ofDevice is a file of a device, whose ID was checked to be a name.
+func (d folder) ofDevice(id, file string) string { return d.path(devicesDir, id, file) }
+
+// check says whether the folder is a station's.
+func (d folder) check() error {
+	if _, err := os.Stat(d.path(stationFile)); err != nil {
+		return fmt.Errorf("%s is no station's folder (make one with `station init`): %w", d, err)
+	}
+	return nil
+}
+
+// devices lists the IDs, sorted.
+func (d folder) devices() ([]string, error) {
+	entries, err := os.ReadDir(d.path(devicesDir))
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && snapshot.IsName(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+func (d folder) has(id string) bool {
+	_, err := os.Stat(d.ofDevice(id, deviceFile))
+	return snapshot.IsName(id) && err == nil
+}
+
+func (d folder) device(id string) (*device, error) {
+	name := d.ofDevice(id, deviceFile)
+	text, err := readFile(name, maxDevice)
+	if err != nil {
+		return nil, err
+	}
+	dev := new(device)
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(dev); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return dev, nil
+}
+
+// plan returns the device's plan, or that of its model, or nil; from says which.
+func (d folder) plan(id, model string) (p *snapshot.SealPlan, from string, err error) {
+	name := d.ofDevice(id, planFile)
+	if p, err = readPlan(name); p != nil || err != nil {
+		return p, "device", err
+	}
+	if model == "" {
+		return nil, "", nil
+	}
+	names, err := filepath.Glob(d.path(modelsDir, "*.json"))
+	if err != nil {
+		return nil, "", err
+	}
+	for _, name := range names {
+		q, err := readPlan(name)
+		switch {
+		case err != nil:
+			return nil, "", err
+		case q == nil || q.Model != model:
+		case p != nil:
+			return nil, "", fmt.Errorf("%s and %s are both for the model %q: remove one", from, name, model)
+		default:
+			p, from = q, name
+		}
+	}
+	return p, strings.TrimPrefix(from, d.path()+"/"), nil
+}
+
+// readPlan returns nil where there is none.
+func readPlan(name string) (*snapshot.SealPlan, error) {
+	text, err := readFile(name, snapshot.MaxSealPlan)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := snapshot.ParseSealPlan(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
+}
+
+// policies reads all PCR policies, by name.
+func (d folder) policies() ([][]byte, error) {
+	names, err := filepath.Glob(d.path(policiesDir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > maxPolicies {
+		return nil, fmt.Errorf("%s has %d PCR policies, the limit is %d: remove those of old images", d.path(policiesDir), len(names), maxPolicies)
+	}
+	slices.Sort(names)
+	var all [][]byte
+	for _, name := range names {
+		b, err := readFile(name, maxPolicy)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+// optional reads a device's file, nil where there is none.
+func (d folder) optional(id, file string, limit int) ([]byte, error) {
+	b, err := readFile(d.ofDevice(id, file), limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// result reads what the device said last, nil where it said nothing.
+func (d folder) result(id string) (*report.Factory, error) {
+	text, err := d.optional(id, resultFile, report.MaxFactory)
+	if text == nil || err != nil {
+		return nil, err
+	}
+	f, err := report.ParseFactory(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.ofDevice(id, resultFile), err)
+	}
+	return f, nil
+}
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// replaceFile writes a file whole or not at all, power cuts included.
+func replaceFile(name string, perm os.FileMode, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".station-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", name, err)
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(perm)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// writeJSON writes a small document, for people too.
+func writeJSON(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(name, 0o644, append(b, '\n'))
+}

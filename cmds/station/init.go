@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func initCommand() *cobra.Command {
+	var address, region string
+	cmd := &cobra.Command{
+		Use:   "init DIR --url https://HOST:PORT --region REGION",
+		Short: "Make a station's folder, with its key, certificate and station document",
+		Long: `init makes the folder of a station: a key and a certificate of its own, and the
+station document station.json that goes onto every LANDFALL partition of the
+factory. It says where the station is, which certificate it shows, and which key
+servers there are; it names no device, so that one is enough for all. REGION is
+the folder that kekctl init made, of which only public/ is read.
+
+A folder that exists is left alone: a new certificate would want new documents on
+all partitions.`,
+		Example: `  station init station --url https://10.9.0.1:8443 --region north
+  snapshot part write --station-file station/station.json -o landfall.part`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := initFolder(args[0], address, region); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is made. Its station.json goes onto the LANDFALL partitions.\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&address, "url", "", "where the machines reach the station")
+	cmd.Flags().StringVar(&region, "region", "", "folder that kekctl init made")
+	for _, name := range []string{"url", "region"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a name of no flag above
+		}
+	}
+	return cmd
+}
+
+func initFolder(dir, address, region string) (err error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Path != "" {
+		return fmt.Errorf("--url: %q must be https://HOST:PORT", address)
+	}
+	station := &snapshot.Station{Type: snapshot.StationType, Source: &snapshot.Source{URL: address}}
+	if station.Fleet, err = readFleet(region); err != nil {
+		return err
+	}
+	key, der, err := newCertificate(u.Hostname())
+	if err != nil {
+		return err
+	}
+	station.Source.CA = der
+	text, err := station.Bytes()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("a station's folder is made once: %w", err)
+	}
+	d := folder(dir)
+	for _, name := range []string{devicesDir, modelsDir, policiesDir, imagesDir, bootDir} {
+		if err := os.Mkdir(d.path(name), 0o755); err != nil {
+			return err
+		}
+	}
+	// station.json is last: with it the folder is a station's.
+	return errors.Join(
+		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		replaceFile(d.path(stationFile), 0o644, text))
+}
+
+// newCertificate makes a key (PKCS #8) and a certificate (DER) that is valid at
+// any time: it is pinned, and a machine in the factory may have a dead clock.
+func newCertificate(host string) (key, der []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, nil, err
+	}
+	cert := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "landfall factory station"},
+		NotBefore: time.Unix(0, 0).UTC(), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		cert.IPAddresses = []net.IP{ip}
+	} else {
+		cert.DNSNames = []string{host}
+	}
+	if der, err = x509.CreateCertificate(rand.Reader, cert, cert, &k.PublicKey, k); err != nil {
+		return nil, nil, err
+	}
+	key, err = x509.MarshalPKCS8PrivateKey(k)
+	return key, der, err
+}
+
+// readFleet reads public/region.json and the fleet CA of a region's folder.
+func readFleet(dir string) (snapshot.Fleet, error) {
+	name := filepath.Join(dir, "public", "region.json")
+	text, err := readFile(name, 1<<20)
+	if err != nil {
+		return snapshot.Fleet{}, err
+	}
+	var region snapshot.Region
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&region); err != nil || region.Type != snapshot.RegionType {
+		return snapshot.Fleet{}, fmt.Errorf("%s is no %s: %w", name, snapshot.RegionType, err)
+	}
+	name = filepath.Join(dir, "public", "ca.pem")
+	if text, err = readFile(name, 1<<20); err != nil {
+		return snapshot.Fleet{}, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return snapshot.Fleet{}, fmt.Errorf("%s: no PEM certificate", name)
+	}
+	return snapshot.Fleet{CA: block.Bytes, Members: region.Members}, nil
+}

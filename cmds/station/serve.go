@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// Timeouts of the server. A download may take hours; what is bounded is how
+// long the other end may take nothing.
+const (
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	writeTimeout  = time.Minute
+	endTimeout    = 5 * time.Second
+	maxHeader     = 16 << 10
+)
+
+// indexAge is how long an index of the devices is used before they are read again.
+const indexAge = time.Second
+
+func serveCommand() *cobra.Command {
+	var listen, boot string
+	cmd := &cobra.Command{
+		Use:   "serve DIR",
+		Short: "Serve the folder to the machines",
+		Long: `serve answers the machines over HTTPS until it gets SIGTERM or SIGINT, and tells on
+standard output who asked and what it got. Changes of the folder count at once.
+
+With --boot it also serves boot.ipxe and the folder boot over plain HTTP, for iPXE:
+a machine whose last result is "sealed" or "accepted" gets server.efi, any other
+factory.efi. Whoever is on the factory's network can read and change that way what
+a machine boots; the images are measured, so what is changed gets no key.`,
+		Example: `  station serve station
+  station serve station --boot :8080
+  chain http://10.9.0.1:8080/boot.ipxe?serial=${serial}&uuid=${uuid}&mac=${mac}   # in iPXE`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d := folder(args[0])
+			if err := d.check(); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), d, listen, boot, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "address for HTTPS (default: all addresses, the port of --url of init)")
+	cmd.Flags().StringVar(&boot, "boot", "", "address for iPXE over plain HTTP (default: none)")
+	return cmd
+}
+
+func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer) error {
+	cert, err := tls.LoadX509KeyPair(d.path(certFile), d.path(keyFile))
+	if err != nil {
+		return err
+	}
+	if listen == "" {
+		if listen, err = d.listen(); err != nil {
+			return err
+		}
+	}
+	s := &server{folder: d, out: stdout, now: time.Now, ids: map[string]string{}, said: map[string]string{}}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{newServer(s.handler())}
+	listeners := []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})}
+	s.logf("station serves %s on https %s", d, l.Addr())
+	if boot != "" {
+		b, err := net.Listen("tcp", boot)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		servers, listeners = append(servers, newServer(s.bootHandler())), append(listeners, b)
+		s.logf("station serves boot.ipxe on http %s", b.Addr())
+	}
+	return runServers(ctx, servers, listeners)
+}
+
+func newServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(io.Discard, "", 0), // scanners and machines that are switched off
+	}
+}
+
+// runServers ends when ctx does, or one of them fails.
+func runServers(ctx context.Context, servers []*http.Server, listeners []net.Listener) error {
+	done := make(chan error, len(servers))
+	for i, srv := range servers {
+		go func() { done <- srv.Serve(listeners[i]) }()
+	}
+	var errs []error
+	select {
+	case <-ctx.Done():
+	case err := <-done:
+		errs = append(errs, err)
+	}
+	// Downloads go on where they were when the station is back.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	for _, srv := range servers {
+		if err := srv.Shutdown(end); err != nil {
+			errs = append(errs, srv.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listen is the port of the station document's URL, on all addresses.
+func (d folder) listen() (string, error) {
+	text, err := readFile(d.path(stationFile), 64<<10)
+	if err != nil {
+		return "", err
+	}
+	doc, err := snapshot.ParseStation(text)
+	if err != nil {
+		return "", err
+	}
+	if doc.Source == nil {
+		return "", fmt.Errorf("%s names no station", d.path(stationFile))
+	}
+	u, err := url.Parse(doc.Source.URL)
+	if err != nil {
+		return "", err
+	}
+	return ":" + u.Port(), nil
+}
+
+// server answers the machines.
+type server struct {
+	folder
+	out io.Writer
+	now func() time.Time
+
+	mu    sync.Mutex
+	ix    index
+	read  time.Time
+	ids   map[string]string // device of an IP address, by its last assignment; for people
+	said  map[string]string // last line of a device
+	files sync.Mutex        // one result is written at a time
+}
+
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/assignment", s.postAssignment)
+	mux.HandleFunc("POST /v1/result", s.postResult)
+	mux.HandleFunc("GET /images/{name}", s.getImage)
+	return patient(mux)
+}
+
+// indexNow returns the index, at most indexAge old.
+func (s *server) indexNow() (index, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ix != nil && s.now().Sub(s.read) < indexAge {
+		return s.ix, nil
+	}
+	ix, err := s.index()
+	if err != nil {
+		return nil, err
+	}
+	s.ix, s.read = ix, s.now()
+	return ix, nil
+}
+
+// logf prints one line for the person at the station.
+func (s *server) logf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.print(fmt.Sprintf(format, args...))
+}
+
+// tell prints a device's line if it is another than the last.
+func (s *server) tell(id, line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.said[id] == line {
+		return
+	}
+	s.said[id] = line
+	s.print(id + "  " + line)
+}
+
+// print writes while s.mu is held. A console that is gone stops no station.
+func (s *server) print(line string) {
+	_, _ = fmt.Fprintf(s.out, "%s  %s\n", s.now().Format("15:04:05"), line)
+}
+
+// who names the machine of a request, for people.
+func (s *server) who(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id, ok := s.ids[host]; ok {
+		return id
+	}
+	return host
+}
+
+// patient gives every write of an answer its own deadline.
+func patient(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&patientWriter{w, http.NewResponseController(w)}, r)
+	})
+}
+
+type patientWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+}
+
+// Write implements io.Writer.
+func (w *patientWriter) Write(p []byte) (int, error) {
+	if err := w.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(p)
+}
