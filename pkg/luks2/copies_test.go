@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -130,4 +131,52 @@ func TestUnreadableCopy(t *testing.T) {
 	if !errors.Is(err, errBadSector) {
 		t.Errorf("dead disk: %v, want the I/O error", err)
 	}
+}
+
+// FuzzCopies gives the two copies a text each and an age: what Read makes of
+// them is what one of them says alone, and they never disagree on the volume.
+func FuzzCopies(f *testing.F) {
+	for _, c := range frozenHeaders {
+		im := frozen(f, c.name, 2*minHeaderSize)
+		text := bytes.TrimRight(im[binSize:minHeaderSize], "\x00")
+		f.Add(text, text, uint8(1), uint8(1))
+		f.Add(text, bytes.Replace(text, []byte(`"size":"dynamic"`), []byte(`"size":"1048576"`), 1), uint8(2), uint8(1))
+		f.Add(text, bytes.Replace(text, []byte(`"priority"`), nil, 1), uint8(1), uint8(2))
+	}
+	f.Fuzz(func(t *testing.T, primary, secondary []byte, age1, age2 uint8) {
+		const size = 33 * mib
+		dev := frozen(t, "inplace-512-pbkdf2", 2*minHeaderSize)
+		for off, c := range map[int]struct {
+			text []byte
+			age  uint8
+		}{0: {primary, age1}, minHeaderSize: {secondary, age2}} {
+			b := dev[off : off+minHeaderSize]
+			clear(b[binSize:])
+			copy(b[binSize:], c.text)
+			binary.BigEndian.PutUint64(b[16:], uint64(c.age))
+			fixCopy(b)
+		}
+		h, err := Read(zeroExtended{dev}, size)
+		alone := func(from int) (*Header, error) {
+			one := dev.clone()
+			clear(one[from : from+minHeaderSize])
+			return Read(zeroExtended{one}, size)
+		}
+		first, err1 := alone(minHeaderSize)
+		second, err2 := alone(0)
+		if err1 == nil && err2 == nil && !first.sameVolume(second) && err == nil {
+			t.Errorf("copies of two volumes are accepted: %+v, %+v", first, second)
+		}
+		if err != nil {
+			return
+		}
+		checkInvariants(t, h, size)
+		same := first
+		if h.Secondary {
+			same = second
+		}
+		if same == nil || !reflect.DeepEqual(h.Keyslots, same.Keyslots) || h.SeqID != same.SeqID || !h.sameVolume(same) {
+			t.Errorf("read as %+v, alone it is %+v", h, same)
+		}
+	})
 }
