@@ -88,17 +88,16 @@ func TestAccepted(t *testing.T) {
 // What is sealed anew, or has other volumes, is to be accepted anew.
 func TestAcceptedAnew(t *testing.T) {
 	ctx := context.Background()
-	f, m, digest := sealedDevice(t)
+	f, m, first := sealedDevice(t)
 	root := report.BootVolume{Name: "root", Opened: true}
-	if !posts(f, m, digest, 1, nil, root) {
+	if !posts(f, m, first, 1, nil, root) {
 		t.Fatal("not accepted")
 	}
-	note, digest := f.slice(2)
-	f.must("POST", "/v1/slices", &kekproto.Document{Note: note}, nil)
+	f.addSlice(2)
 	if f.device().Accepted != 1 {
 		t.Error("a slice of the same volumes ends the acceptance")
 	}
-	note, digest = f.slice(3, twoVolumes)
+	note, digest := f.slice(3, twoVolumes)
 	f.must("POST", "/v1/slices", &kekproto.Document{Note: note}, nil)
 	if f.device().Accepted != 0 {
 		t.Error("accepted with a volume that nobody opened")

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
@@ -33,6 +34,9 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 	case err != nil && !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
+	if !s.seen.mayCapture(r.Device) {
+		return nil, report.Errorf(report.KeyFleet, "%s sent too many different captures; the last one is kept; send the next in %d s", r.Device, capturePause/time.Second)
+	}
 	if _, err := s.cfg.Store.Swap(ctx, path, old.Version, r.Body); err != nil {
 		return nil, err
 	}
@@ -43,6 +47,13 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 		return nil, err
 	}
 	return &kekproto.Response{}, nil
+}
+
+// mayCapture says whether a device may have another capture written now.
+func (s *sightings) mayCapture(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of(id).capturePace.take(time.Now(), capturePause, captureBurst)
 }
 
 // putCapture adds what a device said about itself in the factory, if it did.

@@ -30,6 +30,7 @@ func (s *Server) deviceMux() *http.ServeMux {
 		kekproto.OpSlice:    s.news,
 		kekproto.OpCapture:  s.capture,
 		kekproto.OpRecovery: s.recovery,
+		kekproto.OpProgress: s.progress,
 	} {
 		mux.HandleFunc("POST "+op.Path(), s.attested(op, answer))
 	}

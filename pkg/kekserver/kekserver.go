@@ -194,6 +194,9 @@ func (s *Server) record(ctx context.Context, r audit.Record) error {
 	start := time.Now()
 	err := s.audit.Append(ctx, r)
 	s.metrics.auditSeconds.Observe(time.Since(start).Seconds())
+	if err == nil {
+		s.seen.stepped(&r, time.Now())
+	}
 	return err
 }
 

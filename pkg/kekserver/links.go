@@ -155,8 +155,8 @@ func (s *sightings) broken() (n int) {
 	return n
 }
 
-// getLinks answers what each device with a slice last said about its links. A
-// device that said nothing has no time. The query takes a rack, and leaves the
+// getLinks answers what each device last said about its links. A device that
+// said nothing has no time, also one that has not enrolled or has no slice yet. The query takes a rack, and leaves the
 // reports themselves out unless reports=1.
 func (s *Server) getLinks(w http.ResponseWriter, r *http.Request, _ *Agent) error {
 	ctx, query := r.Context(), r.URL.Query()
@@ -164,13 +164,13 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request, _ *Agent) erro
 	if err != nil {
 		return err
 	}
-	list, err := s.cfg.Store.List(ctx, pathSlices)
+	list, err := s.cfg.Store.List(ctx, pathDevices)
 	if err != nil {
 		return err
 	}
 	out := []kekproto.LinksInfo{}
 	for _, e := range list {
-		id := strings.TrimPrefix(e.Path, pathSlices)
+		id := strings.TrimPrefix(e.Path, pathDevices)
 		d, err := s.state.device(ctx, v, id)
 		if err != nil {
 			return err

@@ -138,6 +138,7 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 		kekproto.OpSlice.Path():     attested(kekproto.OpSlice),
 		kekproto.OpCapture.Path():   attested(kekproto.OpCapture),
 		kekproto.OpRecovery.Path():  attested(kekproto.OpRecovery),
+		kekproto.OpProgress.Path():  attested(kekproto.OpProgress),
 		kekproto.OpReport.Path():    report,
 		kekproto.OpEvidence.Path():  evidence,
 		kekproto.PathEnrollBegin:    begin,

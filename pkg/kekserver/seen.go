@@ -33,6 +33,11 @@ type sighting struct {
 	drift    *kekproto.Drift
 	report   string
 	links    *kekproto.LinksInfo // replaced, never changed
+	progress *heardProgress
+	event    string // the last step of its record, as the audit log calls it
+	changed  *time.Time
+
+	progressPace, capturePace pace
 }
 
 // reason is what refusals are told apart by.
@@ -54,7 +59,10 @@ func (s *sightings) of(id string) *sighting {
 
 // replay takes one line of the audit log at start.
 func (s *sightings) replay(r audit.Record) error {
+	s.stepped(&r, r.Time)
 	switch r.Event {
+	case "progress":
+		s.replayProgress(r)
 	case "release":
 		if l, ok := parseLinkCount(r.Device, r.Links, "", r.Time); ok {
 			s.remember(l)
@@ -78,6 +86,24 @@ func (s *sightings) replay(r audit.Record) error {
 		s.forget()
 	}
 	return nil
+}
+
+// stepped notes when a device's record last took another step than before.
+func (s *sightings) stepped(r *audit.Record, at time.Time) {
+	switch r.Event {
+	case "device-added", "enrol", "device-approved", "slice", "sealed", "accepted":
+	default:
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.of(r.Device)
+	if d.event != r.Event {
+		d.event, d.changed = r.Event, new(at.UTC())
+	}
+	if r.Event == "accepted" {
+		d.progress = nil // what seal said is over
+	}
 }
 
 func (s *sightings) released(id string, now *kekproto.Seen) {
@@ -189,7 +215,7 @@ func (s *sightings) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
-		d.refusal, d.recorded, d.unproved, d.report, d.links = nil, nil, nil, "", nil
+		d.refusal, d.recorded, d.unproved, d.report, d.links, d.progress = nil, nil, nil, "", nil, nil
 		if d.seen != nil {
 			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount, Firmware: d.seen.Firmware}
 		}
@@ -202,7 +228,7 @@ func (s *sightings) renew(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	*d = sighting{seen: d.seen, drift: d.drift}
+	*d = sighting{seen: d.seen, drift: d.drift, progressPace: d.progressPace, capturePace: d.capturePace}
 }
 
 // reset compares a TPM's resetCount with the last release. It only falls when
@@ -237,7 +263,10 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 	if d.seen != nil && !d.seen.Time.IsZero() {
 		info.Seen = d.seen
 	}
-	info.Drift = d.drift
+	info.Drift, info.Changed = d.drift, d.changed
+	if d.progress != nil {
+		info.Progress = d.progress.ProgressInfo
+	}
 	info.Refuse, info.Unproved, info.Report, info.Links = d.refusal, d.unproved, d.report, d.links
 }
 

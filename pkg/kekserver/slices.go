@@ -76,13 +76,13 @@ func chainFrom(value []byte, all []measuredSlice, pcr []byte, most int) []measur
 
 // checkSlice compares the slice PCR with the recorded slices: the last one that
 // was measured must be the recorded one, except for who asks for that. TPM
-// authorizations, captures and slices are asked for before there is a slice, so
+// authorizations, captures, progress and slices come before there is a slice, so
 // they need none.
 func checkSlice(r *request, pcr []byte) error {
 	d := r.device
 	unmeasured := bytes.Equal(pcr, make([]byte, measure.Size)) && r.image.Role == measure.RoleFactory
 	switch {
-	case r.Op == kekproto.OpCapture || d.slice == nil && r.Op == kekproto.OpAuths:
+	case r.Op == kekproto.OpCapture, r.Op == kekproto.OpProgress, d.slice == nil && r.Op == kekproto.OpAuths:
 		return nil
 	case d.slice == nil:
 		return report.Errorf(report.KeySliceNew, "no slice of %s was recorded here", r.Device)
