@@ -29,7 +29,8 @@ type client struct {
 	http   *http.Client
 	url    string
 	member string
-	config string // of the member, where init put it
+	config string    // of the member, where init put it
+	date   time.Time // the member's clock at its last answer; this machine's if it does not say
 }
 
 func (a *app) agent() (*fleetdir.Agent, error) {
@@ -114,6 +115,10 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 		return fmt.Errorf("member %s does not answer: %w", c.member, err)
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	c.date = time.Now()
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.date = t
+	}
 	if resp.StatusCode != http.StatusOK {
 		var r kekproto.Refusal
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&r); err != nil {

@@ -53,11 +53,15 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 	f.StringArrayVar(&members, "member", nil, "a member, ID=https://HOST:PORT; repeat it; devices try them in this order")
 	f.StringArrayVar(&agents, "agent", nil, "an agent, NAME=ROLE (operator, agent, viewer, metrics); repeat it")
 	f.IntVar(&o.Threshold, "threshold", 1, "agents who must sign that the region was received")
-	f.StringVar(&o.EKPolicy, "ek-certs", "required", "EK certificates: required, or record (an operator approves each device without a valid one)")
+	f.StringVar(&o.EKPolicy, "ek-cert", "required", "EK certificates: required, or record (an operator approves each device without a valid one)")
+	f.StringVar(&o.EKPolicy, "ek-certs", "required", "the former name of --ek-cert")
 	f.StringVar(&o.Listen, "listen", "", "IP address on which members listen (default: that of their URL)")
 	f.StringVar(&o.EKRoots, "ek-roots", "", "PEM file with the TPM vendors' roots and intermediates")
 	f.BoolVar(&o.Countersign, "countersign", false, "an amendment of a slice takes an agent's signature beside the region root's")
 	f.BoolVar(&o.AllowLab, "allow-lab", false, "accept manifests of unmeasured boots: labs only")
+	if err := f.MarkHidden("ek-certs"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
 	for _, name := range []string{"name", "member", "agent"} {
 		// It only fails for a flag that does not exist.
 		if err := c.MarkFlagRequired(name); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -149,9 +150,12 @@ func (a *app) linksDemand() *cobra.Command {
 			"when the links are mended. With none, links are each device's own business: it still holds as its\n" +
 			"slice's policy says. Images that send no link report get nothing under clean.",
 		Example:   "  kekctl --region r7 --as alice links demand clean",
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      cobra.ExactArgs(1),
 		ValidArgs: []string{string(kekproto.DemandClean), string(kekproto.DemandNone)},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(cmd.ValidArgs, args[0]) {
+				return fmt.Errorf("no demand %q: want %s", args[0], strings.Join(cmd.ValidArgs, " or "))
+			}
 			m := &kekproto.SetLinkDemand{Demand: kekproto.LinkDemand(args[0])}
 			var st kekproto.Status
 			if err := a.call(cmd.Context(), "POST", "/v1/region/links", m, &st); err != nil {

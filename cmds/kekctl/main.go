@@ -69,8 +69,8 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.member, "member", "", "member to talk to (default: the first one)")
 	f.StringVar(&a.url, "url", "", "operator plane of the member, if it is not where init put it: https://HOST:PORT")
 	f.BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.initCommand(), a.deviceCommand(), a.sliceCommand(), a.manifestCommand(),
-		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(),
+	root.AddCommand(a.initCommand(), a.deviceCommand(), a.devicesCommand(), a.sliceCommand(), a.manifestCommand(),
+		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(), a.recoveryCommand(),
 		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,17 +41,7 @@ func (a *app) sliceCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, name := range args {
-				note, err := readSigned(name, snapshot.SliceType, "slice; want what `snapshot sign` wrote")
-				if err != nil {
-					return err
-				}
-				if err := c.do(cmd.Context(), "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-				a.say("%s: recorded", name)
-			}
-			return nil
+			return a.addSlices(cmd.Context(), c, args)
 		},
 	}, &cobra.Command{
 		Use:     "get DEVICE",
@@ -67,6 +58,28 @@ func (a *app) sliceCommand() *cobra.Command {
 		},
 	})
 	return c
+}
+
+// addSlices records what can be recorded, and says at the end what could not.
+func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
+	var refused []error
+	for _, name := range names {
+		note, err := readSigned(name, snapshot.SliceType, "slice; want what `snapshot sign` wrote")
+		if err == nil {
+			if err = c.do(ctx, "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		a.say("%s: recorded", name)
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %s not recorded:\n%w", len(refused), count(len(names), "slice"), errors.Join(refused...))
 }
 
 func (a *app) move(ctx context.Context, path string, in any) error {

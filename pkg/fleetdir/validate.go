@@ -97,7 +97,7 @@ func (o *Options) readRoots() ([]byte, error) {
 	case o.EKPolicy != string(kekserver.EKRequired) && o.EKPolicy != string(kekserver.EKRecord):
 		return nil, fmt.Errorf("EK certificates %q: want required or record", o.EKPolicy)
 	case o.EKPolicy == string(kekserver.EKRequired) && o.EKRoots == "":
-		return nil, errors.New("EK certificates are required, but no file with roots is given: give --ek-roots FILE or --ek-certs record")
+		return nil, errors.New("EK certificates are required, but no file with roots is given: give --ek-roots FILE or --ek-cert record")
 	case o.EKRoots == "":
 		return nil, nil
 	}

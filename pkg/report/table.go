@@ -77,7 +77,7 @@ func tpms() []Info {
 			"switch the SHA-256 PCR bank on in the firmware's setup and power-cycle; a TPM that has none must be replaced", Fixed},
 		{TPMNoCert, "TPMNoCert", "TPM without a certificate",
 			"The chip carries no EK certificate, or none of a maker that the fleet trusts, and this region demands one.",
-			"have an operator compare the EK name shown here and approve it (a region of `kekctl init --ek-certs record`), or replace the TPM", Fixed},
+			"have an operator compare the EK name shown here and approve it (a region of `kekctl init --ek-cert record`), or replace the TPM", Fixed},
 	}
 }
 

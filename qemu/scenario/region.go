@@ -55,7 +55,7 @@ func (l *Lab) NewRegion(extra ...string) *Region {
 	args := append([]string{
 		"init", r.Dir, "--name", "north", "--member", memberID + "=https://" + memberAddr,
 		"--agent", "alice=operator", "--agent", "bob=agent", "--threshold", "2",
-		"--ek-certs", "required", "--ek-roots", l.Path("ek-roots.pem"),
+		"--ek-cert", "required", "--ek-roots", l.Path("ek-roots.pem"),
 	}, extra...)
 	r.command("kekctl", args...)
 	r.Start()

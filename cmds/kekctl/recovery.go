@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/keyblob"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+func (a *app) recoveryCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "recovery",
+		Short: "Read a device's recovery key, which takes two agents",
+		Long: "Read the key of the recovery keyslot of a device's disks, for when its TPM or board is gone. It takes\n" +
+			"two agents: one asks, another one approves within a day, and the first one reads within an hour after\n" +
+			"that. Requests, approvals, reads and refusals are in the member's audit log. While the region is in\n" +
+			"transit there is none.",
+		Example: `  kekctl --region r7 --as alice recovery request r07-u12 --reason 'board burnt, disks go to r07-u13'
+  kekctl --region r7 --as bob recovery approve r07-u12 k3v2m7aqzd
+  kekctl --region r7 --as alice recovery read r07-u12 k3v2m7aqzd | cryptsetup open --key-slot 1 --key-file - /dev/sdb2 rescued`,
+	}
+	c.AddCommand(a.recoveryRequest(), a.recoveryApprove(), a.recoveryRead(), a.recoveryList())
+	return c
+}
+
+// recovery does one request about a device's recovery key; id may be empty.
+func (a *app) recovery(ctx context.Context, device, id, action string, in, out any) error {
+	path := devicePath(device, "recovery")
+	if id != "" {
+		path += "/" + url.PathEscape(id) + "/" + action
+	}
+	err := a.call(ctx, "POST", path, in, out)
+	if errors.Is(err, errNotFound) {
+		return fmt.Errorf("%w; see `kekctl device list` and `kekctl recovery list`", err)
+	}
+	return err
+}
+
+func (a *app) recoveryRequest() *cobra.Command {
+	var m kekproto.NewRecovery
+	c := &cobra.Command{
+		Use:     "request DEVICE --reason TEXT",
+		Short:   "Ask for a device's recovery key; another agent must approve it",
+		Example: "  kekctl --region r7 --as alice recovery request r07-u12 --reason 'board burnt'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var r kekproto.RecoveryRequest
+			if err := a.recovery(cmd.Context(), args[0], "", "", &m, &r); err != nil {
+				return err
+			}
+			return a.print(&r, func(w io.Writer) {
+				line(w, fmt.Sprintf("request %s: another agent approves it until %s with\n  kekctl recovery approve %s %s", r.ID, when(r.Until), r.Device, r.ID))
+			})
+		},
+	}
+	c.Flags().StringVar(&m.Reason, "reason", "", "one line, shown to who approves and kept in the audit log")
+	if err := c.MarkFlagRequired("reason"); err != nil {
+		panic(err) // only for a flag that does not exist
+	}
+	return c
+}
+
+func (a *app) recoveryApprove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "approve DEVICE ID",
+		Short: "Let the agent who asked read the key, for one hour",
+		Long: "Let the agent who asked read the key, for one hour. Speak with that agent first, by voice: whoever holds\n" +
+			"that agent's folder can ask. Nobody approves what they asked for themselves.",
+		Example: "  kekctl --region r7 --as bob recovery approve r07-u12 k3v2m7aqzd",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var r kekproto.RecoveryRequest
+			if err := a.recovery(cmd.Context(), args[0], args[1], "approve", nil, &r); err != nil {
+				return err
+			}
+			return a.print(&r, func(w io.Writer) {
+				line(w, fmt.Sprintf("%s, who gave as the reason %q, may read the recovery key of %s until %s with\n  kekctl recovery read %s %s",
+					r.Agent, r.Reason, r.Device, when(r.Until), r.Device, r.ID))
+			})
+		},
+	}
+}
+
+func (a *app) recoveryRead() *cobra.Command {
+	return &cobra.Command{
+		Use:   "read DEVICE ID",
+		Short: "Print the recovery key of a request that was approved",
+		Long: "Print the key, byte for byte the passphrase of keyslot 1 of each of the device's volumes, and no more: a\n" +
+			"line end comes after it only on a terminal. Pipe it where it is needed; there is no --json. Each read is\n" +
+			"in the audit log.",
+		Example: "  kekctl --region r7 --as alice recovery read r07-u12 k3v2m7aqzd | cryptsetup open --key-slot 1 --key-file - /dev/sdb2 rescued",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.json {
+				return errors.New("the recovery key is printed as it is, never as JSON: leave --json out")
+			}
+			key, err := a.readRecovery(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			defer key.Wipe()
+			text, err := keyblob.RecoveryText(key)
+			if err != nil {
+				return err
+			}
+			defer text.Wipe()
+			if _, err := a.stdout.Write(text.Expose()); err != nil {
+				return fmt.Errorf("print the recovery key: %w", err)
+			}
+			if _, live := terminal(a.stdout); live {
+				_, err = io.WriteString(a.stdout, "\n")
+			}
+			return err
+		},
+	}
+}
+
+// readRecovery has the key sealed to a key of this process, so that it is in no
+// buffer of HTTP. The caller wipes it.
+func (a *app) readRecovery(ctx context.Context, device, id string) (*secret.Bytes, error) {
+	pair, err := kekproto.NewKeyPair()
+	if err != nil {
+		return nil, err
+	}
+	defer pair.Wipe()
+	var out kekproto.Secrets
+	if err := a.recovery(ctx, device, id, "read", &kekproto.ReadRecovery{HPKEPublic: pair.Public()}, &out); err != nil {
+		return nil, err
+	}
+	key, err := pair.Open(kekproto.RecoveryInfo(device, id), out.Sealed, kekproto.RecoverySize)
+	if err != nil {
+		return nil, fmt.Errorf("recovery key of %s: %w", device, err)
+	}
+	return key, nil
+}
+
+func (a *app) recoveryList() *cobra.Command {
+	var device string
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List who asked for which recovery key, and what came of it; newest first",
+		Example: "  kekctl --region r7 --as carol recovery list --device r07-u12",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all []kekproto.RecoveryRequest
+			if err := a.call(cmd.Context(), "GET", "/v1/recovery", nil, &all); err != nil {
+				return err
+			}
+			out := []kekproto.RecoveryRequest{}
+			for _, r := range all {
+				if device == "" || r.Device == device {
+					out = append(out, r)
+				}
+			}
+			return a.print(out, func(w io.Writer) {
+				if len(out) == 0 {
+					line(w, "nobody asked for a recovery key")
+					return
+				}
+				row(w, "DEVICE", "ID", "ASKED", "BY", "APPROVED BY", "STATE", "UNTIL", "READ", "REASON")
+				for _, r := range out {
+					row(w, r.Device, r.ID, when(r.Time), r.Agent, r.ApprovedBy, string(r.State), when(r.Until), count(r.Reads, "time"), r.Reason)
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&device, "device", "", "only of this device")
+	return c
+}
