@@ -70,7 +70,14 @@ func makeRegion(dir string) error {
 	if err != nil {
 		return err
 	}
+	block, _ := pem.Decode(ca)
+	station, err := (&snapshot.Station{Type: snapshot.StationType, Fleet: snapshot.Fleet{CA: block.Bytes, Members: region.Members},
+		Source: &snapshot.Source{URL: "https://10.9.0.1:8443", CA: block.Bytes}}).Bytes()
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{
+		"station.json":           station,
 		"north/offline/root.key": []byte(root + "\n"),
 		"north/public/root.pub":  []byte(rootPub + "\n"),
 		"south.pub":              []byte(otherPub + "\n"),

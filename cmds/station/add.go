@@ -26,7 +26,7 @@ type addInput struct {
 func addCommand() *cobra.Command {
 	var in addInput
 	cmd := &cobra.Command{
-		Use:   "add DIR DEVICE [--serial S] [--uuid U] [--mac M]… [--token FILE] [--slice FILE] [--plan FILE]",
+		Use:   "add DIR DEVICE",
 		Short: "Add a device, or what is new of it",
 		Long: `add puts a device into the folder, or adds to one that is there: its slice comes
 when it has enrolled and the snapshot is signed. A station that serves needs no
@@ -34,9 +34,9 @@ restart.
 
 The machine is told by its serial number, UUID or a MAC address, as its firmware
 has them; at least one is needed, unless the LANDFALL partition names the device.
-The token is what kekctl printed for the device; it is handed out until the
+The token is in the file that kekctl device add wrote; it is handed out until the
 machine says that it enrolled, and removed then.`,
-		Example: `  kekctl --region north --as alice device add r07-u12 >r07-u12.token
+		Example: `  kekctl --region north --as alice device add r07-u12 --token-file r07-u12.token
   station add station r07-u12 --serial CZ2342K7 --token r07-u12.token
   station add station r07-u12 --slice notes/r07-u12.slice.note
   station add station r07-u13 --mac 00:1b:21:aa:bb:cc --plan plans/r07-u13.json`,

@@ -130,8 +130,8 @@ func (s *server) keep(f *report.Factory, text []byte) error {
 	if err := replaceFile(s.ofDevice(f.Device, resultFile), 0o644, text); err != nil {
 		return err
 	}
-	if f.Phase == report.PhaseProvision {
-		return nil // perhaps the token is still needed
+	if f.Phase == report.PhaseProvision || f.Phase == report.PhaseApproval {
+		return nil // a run that begins anew asks to enrol again
 	}
 	err := os.Remove(s.ofDevice(f.Device, tokenFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -249,7 +249,7 @@ func orNone(s string) string {
 func assignmentCommand() *cobra.Command {
 	var r snapshot.AssignmentRequest
 	cmd := &cobra.Command{
-		Use:   "assignment DIR [--serial S] [--uuid U] [--mac M]… [--model M] [--device ID]",
+		Use:   "assignment DIR",
 		Short: "Show what a machine would get",
 		Long: `assignment says which device a machine is and what it would get, as JSON, from the
 folder and without a server. The token is shown as its length only.`,

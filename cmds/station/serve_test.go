@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -91,6 +90,7 @@ func planFor(who string) []byte {
 
 // TestLifeOfAMachine goes from a machine that nobody knows to one that is sealed.
 func TestLifeOfAMachine(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	me := snapshot.AssignmentRequest{Serial: serial, UUID: uuid, Model: model, MACs: []string{mac}}
 
@@ -104,8 +104,10 @@ func TestLifeOfAMachine(t *testing.T) {
 	}
 
 	// It asks again until it says that it enrolled.
-	if status := l.say(t, report.Factory{Device: "r07-u12", Phase: report.PhaseProvision}); status != http.StatusNoContent {
-		t.Errorf("result: %d", status)
+	for _, phase := range []string{report.PhaseProvision, report.PhaseApproval} {
+		if status := l.say(t, report.Factory{Device: "r07-u12", Phase: phase}); status != http.StatusNoContent {
+			t.Errorf("result: %d", status)
+		}
 	}
 	if a, _ = l.ask(t, me); string(a.Token) != token {
 		t.Error("the token is gone before it was used")
@@ -161,6 +163,7 @@ func TestLifeOfAMachine(t *testing.T) {
 }
 
 func TestIdentify(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.station(t, "add", l.path(), "by-serial", "--serial", serial)
 	l.station(t, "add", l.path(), "by-uuid", "--uuid", strings.ToUpper(uuid))
@@ -205,6 +208,7 @@ func TestIdentify(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.station(t, "add", l.path(), "r07-u12", "--serial", serial)
 	for name, tt := range map[string]struct {
@@ -243,6 +247,7 @@ func TestBadRequests(t *testing.T) {
 
 // TestOnlyImagesAreServed: neither the key, nor a token, nor anything by a path.
 func TestOnlyImagesAreServed(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.station(t, "add", l.path(), "r07-u12", "--serial", serial, "--token", l.file(t, "token", []byte(token)))
 	for _, name := range []string{"debian.raw", ".hidden"} {
@@ -288,6 +293,7 @@ func TestOnlyImagesAreServed(t *testing.T) {
 
 // TestImage fetches an image as a machine does, by what `station image` prints.
 func TestImage(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	content := noise(3<<20 + 5)
 	if err := os.WriteFile(l.path(imagesDir, "debian.raw"), content, 0o644); err != nil {
@@ -297,8 +303,8 @@ func TestImage(t *testing.T) {
 	if err := json.Unmarshal([]byte(l.station(t, "image", l.path(), "debian.raw")), &im); err != nil {
 		t.Fatal(err)
 	}
-	src := diskimage.Source{URL: im.At(l.url), Format: diskimage.Format(im.Format), Bytes: im.Bytes}
-	if _, err := hex.Decode(src.SHA256[:], []byte(im.SHA256)); err != nil {
+	src, err := diskimage.Planned(&im, l.url)
+	if err != nil {
 		t.Fatal(err)
 	}
 	image, err := (&diskimage.Fetcher{HTTP: l.http}).Open(t.Context(), src)

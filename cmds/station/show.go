@@ -30,7 +30,7 @@ type row struct {
 func showCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show DIR [DEVICE]…",
+		Use:   "show DIR [DEVICE...]",
 		Short: "List the devices, what they get and what they said last",
 		Long: `show lists what the folder has for each device, and what the machine said last. That
 a device is accepted, and so safe to ship, the fleet knows: kekctl devices.`,
