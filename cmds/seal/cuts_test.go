@@ -204,7 +204,7 @@ func TestCutsOfSealing(t *testing.T) {
 	root, data := s.readIn(ready, "vdb"), s.readIn(ready, "vdc")
 
 	all := points(whole.steps)
-	chosen := tpmtest.Sample(t, all, 6)
+	chosen := tpmtest.Sample(t, all, 5)
 	t.Logf("%d steps, %d points, %d of them tested", len(whole.steps), len(all), len(chosen))
 	for _, p := range chosen {
 		s.one(t, p.String(), func() {

@@ -53,6 +53,10 @@ func TestOddTPMs(t *testing.T) {
 			s.sim.Bus().WrongLockoutAuth(s.t)
 		}, required,
 			report.TPMLockout, exitRetry, []string{"clears in 2 h 10 min at the latest, if the machine stays powered"}},
+		{"owned by another", func(s *station) { s.sim.Bus().ChangeAuth(s.t, tpm2.TPMRHOwner, "", "theirs") }, required,
+			report.TPMFailed, exitRetry, []string{"the owner authorization is set"}},
+		{"endorsement of another", func(s *station) { s.sim.Bus().ChangeAuth(s.t, tpm2.TPMRHEndorsement, "", "theirs") }, required,
+			report.TPMFailed, exitRetry, []string{"TPM refuses the authorization"}},
 		{"no certificate", func(s *station) { s.sim.Bus().Undefine(s.t, platform, 0x01C00002) }, required,
 			report.TPMNoCert, exitReject, []string{"EK name 000b"}},
 		{"a valid certificate", func(*station) {}, required, "", 0, []string{"is provisioned"}},
