@@ -28,10 +28,30 @@ type command struct {
 	name  string
 	args  []string
 	input []byte            // standard input; a secret's own bytes, not a copy
+	extra []byte            // what the program reads at extraPath: a second secret
 	line  func(line string) // told about each line of standard output
 }
 
-// run returns the standard output. The error holds what the program said last.
+// extraPath is where a program finds command.extra: a pipe that it inherited.
+const extraPath = "/proc/self/fd/3"
+
+// toolError is a program that failed.
+type toolError struct {
+	program string // with its first argument
+	said    string // all of its standard error
+	err     error
+}
+
+// Error implements error with what the program said last.
+func (e *toolError) Error() string {
+	last := e.said[strings.LastIndexByte(e.said, '\n')+1:]
+	return fmt.Sprintf("%s: %v: %s", e.program, e.err, last)
+}
+
+// Unwrap returns the cause: an *exec.ExitError, as a rule.
+func (e *toolError) Unwrap() error { return e.err }
+
+// run returns the standard output. The error is a *toolError.
 func (t *tools) run(ctx context.Context, c command) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.name, c.args...)
 	cmd.Dir = t.dir
@@ -42,6 +62,14 @@ func (t *tools) run(ctx context.Context, c command) ([]byte, error) {
 	}
 	defer stdin.Close()
 	cmd.Stdin = stdin
+	if c.extra != nil {
+		extra, err := pipeIn(c.extra)
+		if err != nil {
+			return nil, err
+		}
+		defer extra.Close()
+		cmd.ExtraFiles = []*os.File{extra}
+	}
 	out := &lines{each: c.line}
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &stderr
@@ -49,11 +77,7 @@ func (t *tools) run(ctx context.Context, c command) ([]byte, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		said := strings.TrimSpace(stderr.String())
-		if i := strings.LastIndexByte(said, '\n'); i >= 0 {
-			said = said[i+1:]
-		}
-		return nil, fmt.Errorf("%s %s: %w: %s", c.name, c.args[0], err, said)
+		return nil, &toolError{c.name + " " + c.args[0], strings.TrimSpace(stderr.String()), err}
 	}
 	return out.all.Bytes(), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -62,11 +63,13 @@ func (j *Job) String() string {
 		what = "encryption in place goes on where it was cut off"
 	case j.State == StateEncrypted:
 		what = "encrypted already, data kept: gets its token, if this device's key opens it"
-	case j.Spec.Factory.Way == "in-place":
+	case j.Spec.Factory.Way == snapshot.WayInPlace:
 		what = fmt.Sprintf("%s encrypted in place, data kept", j.Content)
 		if j.Shrink > 0 {
 			what = fmt.Sprintf("%s shrunk by %s, then encrypted in place, data kept", j.Content, size(j.Shrink))
 		}
+	case j.Spec.Factory.Way == snapshot.WayImage:
+		what = "formatted, and " + j.Spec.Factory.Image.URL + " written to it, encrypted on its way"
 	default:
 		what = "formatted"
 		if fs := j.Spec.Factory.Filesystem; fs != "" {
@@ -90,8 +93,16 @@ func size(n int64) string {
 type Maker struct {
 	Tree Tree
 	Dir  string // empty folder in memory, for cryptsetup
+	// Images brings the disk images of way "image".
+	Images Images
+	// Recovery is the recovery key of the device (keyblob.RecoverySize bytes) for
+	// keyslot 1 of every volume whose plan wants one. It is the caller's.
+	Recovery *secret.Bytes
 	// Logf is told what happens; lines say when it is safe to power off.
 	Logf func(format string, args ...any)
+	// Progress is told how far a volume is: bytes done of total, bytes per second.
+	// It is called a few times per second at most, and may be nil.
+	Progress func(volume string, done, total, rate int64)
 }
 
 func (m *Maker) logf(format string, args ...any) {
@@ -103,8 +114,8 @@ func (m *Maker) logf(format string, args ...any) {
 func (m *Maker) tools() *tools { return &tools{dir: m.Dir} }
 
 // Plan finds the device of each volume that the slice has the factory make,
-// and everything that speaks against making it: all reasons at once, each a
-// *RefusedError. It writes nothing.
+// and everything that speaks against making it: a *report.Problem with the code
+// FactoryDisk and all reasons at once, each a *RefusedError. It writes nothing.
 func (m *Maker) Plan(ctx context.Context, volumes []snapshot.Volume) ([]*Job, error) {
 	devs, err := m.Tree.Scan()
 	if err != nil {
@@ -128,7 +139,7 @@ func (m *Maker) Plan(ctx context.Context, volumes []snapshot.Volume) ([]*Job, er
 		taken[job.Device.Name] = v.Name
 		jobs = append(jobs, job)
 	}
-	return jobs, errors.Join(errs...)
+	return jobs, refusals(errs)
 }
 
 func (m *Maker) plan(ctx context.Context, devs []Device, v snapshot.Volume) (*Job, error) {
@@ -172,26 +183,39 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 		return refuse(err.Error(), "look at the header with cryptsetup luksDump")
 	case luks && uuid != job.Spec.UUID:
 		return refuse("it holds LUKS volume "+uuid+", not this one", "wrong disk; or wipe it (cryptsetup erase, wipefs) if its data may go")
-	case luks && meta.inProgress() && job.Spec.Factory.Way == "format":
-		return refuse("it is being encrypted in place, the slice says format", "correct the slice, or wipe the disk")
+	case luks && meta.inProgress() && job.fresh():
+		return refuse("it is being encrypted in place, the plan says "+job.Spec.Factory.Way, "correct the slice, or wipe the disk")
 	case luks && meta.inProgress():
 		job.State = StateInProgress
 		return nil
 	case luks && isSealed(job.Device):
 		job.State = StateSealed
 		return nil
-	case luks && (job.Spec.Factory.Way == "in-place" || !unfinished(job.Device, meta)):
+	case luks && (!job.fresh() || !unfinished(job.Device, meta)):
 		job.State = StateEncrypted
 		return nil
 	}
 	job.State = StateToDo
-	if job.Spec.Factory.Way == "format" {
-		if !luks && job.Content != ContentBlank {
-			return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
-		}
-		return nil
+	if job.fresh() {
+		return examineFresh(job, luks, refuse)
 	}
 	return examineInPlace(job, file, refuse)
+}
+
+// examineFresh looks for what formatting would destroy, and for a disk that the
+// volume does not fit on.
+func examineFresh(job *Job, luks bool, refuse func(why, do string) error) error {
+	if !luks && job.Content != ContentBlank {
+		return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
+	}
+	room := job.Device.Size - headerSize
+	if room < leastVolume {
+		return refuse(size(job.Device.Size)+" is too small for a volume", "use a larger disk or partition")
+	}
+	if image := job.Spec.Factory.Image; image != nil && image.Format == "raw" && image.Bytes > room {
+		return refuse(fmt.Sprintf("the image %s has %d bytes, the volume has room for %d", image.URL, image.Bytes, room), "use a larger disk, or a smaller image")
+	}
+	return nil
 }
 
 func hasPartitions(devs []Device, disk string) bool {
@@ -233,17 +257,21 @@ func names(devs []Device) string {
 	return strings.Join(out, ", ")
 }
 
+// fresh says whether the volume is made anew, so that nothing may be on the disk.
+func (j *Job) fresh() bool { return j.Spec.Factory.Way != snapshot.WayInPlace }
+
 // Make brings a volume to StateEncrypted. It may be cut off at any moment, by
-// any cause, and run again after a fresh Plan, with the same DEK.
+// any cause, and run again after a fresh Plan, with the same DEK. Its errors are
+// *report.Problem, or the context's.
 func (m *Maker) Make(ctx context.Context, dek *secret.Bytes, job *Job) error {
-	if job.State == StateSealed {
-		return nil
+	var err error
+	switch {
+	case job.State == StateSealed:
+	case job.fresh() && job.State == StateEncrypted: // it may hold data: only its token is missing
+	case job.fresh():
+		err = m.format(ctx, dek, job)
+	default:
+		err = m.inPlace(ctx, dek, job)
 	}
-	if job.Spec.Factory.Way == "format" {
-		if job.State == StateEncrypted {
-			return nil // it may hold data: only its token is missing
-		}
-		return m.format(ctx, dek, job)
-	}
-	return m.inPlace(ctx, dek, job)
+	return problem(job, report.FactoryTool, err)
 }

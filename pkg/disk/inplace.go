@@ -241,6 +241,9 @@ func (m *Maker) progress(volume, line string) {
 	}
 	m.logf("%s: %d %% of %s, %d MiB/s, %s to go, safe to power off", volume, p.Done*100/p.Size, size(p.Size), p.Speed>>20,
 		(time.Duration(p.ETA) * time.Millisecond).Round(time.Second))
+	if m.Progress != nil {
+		m.Progress(volume, p.Done, p.Size, p.Speed)
+	}
 }
 
 // saveHead copies the first 16 MiB to the last 16 MiB, zeros the 16 MiB before

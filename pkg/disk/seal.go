@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 
 	"github.com/landfall-project/landfall/pkg/dmcrypt"
 	"github.com/landfall-project/landfall/pkg/luks2"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // unfinishedLabel is in the header of a fresh volume from its first write on
@@ -26,8 +29,39 @@ func unfinished(d Device, meta *metadata) bool {
 	return err == nil && h.Label == unfinishedLabel
 }
 
-// format makes a fresh volume. Being cut off means starting over.
-func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) error {
+// format makes a fresh volume, with a filesystem or an image in it if the plan
+// says so. Being cut off means starting over.
+func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) (err error) {
+	var content io.ReadCloser
+	var length int64
+	if job.Spec.Factory.Way == snapshot.WayImage {
+		if content, length, err = m.openImage(ctx, job); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, content.Close()) }()
+	}
+	if err := m.luksFormat(ctx, dek, job); err != nil {
+		return err
+	}
+	switch {
+	case content != nil:
+		err = m.fill(ctx, dek, job, content, length)
+	case job.Spec.Factory.Filesystem != "":
+		err = m.makeFilesystem(ctx, dek, job)
+	}
+	if err != nil {
+		return fmt.Errorf("content of the volume: %w", err)
+	}
+	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: []string{"config", "--label", "", job.Device.Path}}); err != nil {
+		return fmt.Errorf("finish the volume: %w", err)
+	}
+	m.logf("%s: formatted: safe to power off", job.Spec.Name)
+	job.State = StateEncrypted
+	return nil
+}
+
+// luksFormat writes a fresh header with the label of an unfinished volume.
+func (m *Maker) luksFormat(ctx context.Context, dek *secret.Bytes, job *Job) error {
 	pass, err := luks2.Passphrase(dek, job.Spec.UUID)
 	if err != nil {
 		return err
@@ -35,19 +69,19 @@ func (m *Maker) format(ctx context.Context, dek *secret.Bytes, job *Job) error {
 	defer pass.Wipe()
 	args := append([]string{"luksFormat", "--label", unfinishedLabel}, formatArgs(job, 4096)...)
 	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: append(args, job.Device.Path), input: pass.Expose()}); err != nil {
-		return fmt.Errorf("format %s: %w", job.Device.Path, err)
+		return fmt.Errorf("format: %w", err)
 	}
-	if job.Spec.Factory.Filesystem != "" {
-		if err := m.makeFilesystem(ctx, dek, job); err != nil {
-			return fmt.Errorf("filesystem of volume %s: %w", job.Spec.Name, err)
-		}
-	}
-	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: []string{"config", "--label", "", job.Device.Path}}); err != nil {
-		return fmt.Errorf("finish volume %s: %w", job.Spec.Name, err)
-	}
-	m.logf("%s: formatted: safe to power off", job.Spec.Name)
-	job.State = StateEncrypted
 	return nil
+}
+
+// fill writes an image to a volume without the kernel's help.
+func (m *Maker) fill(ctx context.Context, dek *secret.Bytes, job *Job, content io.Reader, length int64) error {
+	key, err := m.open(ctx, dek, job)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	return m.writeImage(ctx, job, key, content, length)
 }
 
 // makeFilesystem needs the kernel's device-mapper.
@@ -87,21 +121,42 @@ func (m *Maker) open(ctx context.Context, dek *secret.Bytes, job *Job) (*luks2.V
 	return unlock(ctx, file, h, dek)
 }
 
-// Seal writes the token with the volume-key MAC, as the last thing, and opens
-// the volume as a booting server will. A token that holds already stays, unless
-// again is set; a false one is refused: somebody put it there.
+// Seal puts the recovery key into keyslot 1, if there is to be one, writes the
+// token with the volume-key MAC as the last thing, and opens the volume as a
+// booting server will. A token that holds already stays, unless again is set; a
+// false one is refused: somebody put it there. Its errors are *report.Problem, or
+// the context's.
 func (m *Maker) Seal(ctx context.Context, dek *secret.Bytes, device string, job *Job, again bool) error {
 	if job.State == StateSealed && !again {
-		return m.check(ctx, dek, device, job)
+		if err := m.check(ctx, dek, device, job); err != nil {
+			return problem(job, report.FactoryTool, err)
+		}
+		return problem(job, report.FactoryRecovery, m.recovery(ctx, dek, job))
 	}
 	if err := m.dropToken(ctx, job); err != nil {
-		return err
+		return problem(job, report.FactoryTool, err)
 	}
 	key, err := m.open(ctx, dek, job)
 	if err != nil {
-		return fmt.Errorf("open volume %s for its token: %w", job.Spec.Name, err)
+		return problem(job, report.FactoryTool, fmt.Errorf("open it for its token: %w", err))
 	}
 	defer key.Wipe()
+	if err := m.recovery(ctx, dek, job); err != nil {
+		return problem(job, report.FactoryRecovery, err)
+	}
+	if err := m.addToken(ctx, dek, key, device, job); err != nil {
+		return problem(job, report.FactoryTool, err)
+	}
+	if err := m.check(ctx, dek, device, job); err != nil {
+		return problem(job, report.FactoryTool, err)
+	}
+	job.State = StateSealed
+	m.logf("%s: sealed and checked", job.Spec.Name)
+	return nil
+}
+
+// addToken writes the token with the MAC.
+func (m *Maker) addToken(ctx context.Context, dek *secret.Bytes, key *luks2.VolumeKey, device string, job *Job) error {
 	mac, err := luks2.MAC(dek, key)
 	if err != nil {
 		return err
@@ -112,13 +167,8 @@ func (m *Maker) Seal(ctx context.Context, dek *secret.Bytes, device string, job 
 	}
 	_, err = m.tools().run(ctx, command{name: "cryptsetup", args: []string{"token", "import", "--json-file", "-", job.Device.Path}, input: token})
 	if err != nil {
-		return fmt.Errorf("write the token of volume %s: %w", job.Spec.Name, err)
+		return fmt.Errorf("write the token: %w", err)
 	}
-	if err := m.check(ctx, dek, device, job); err != nil {
-		return err
-	}
-	job.State = StateSealed
-	m.logf("%s: sealed and checked", job.Spec.Name)
 	return nil
 }
 
@@ -147,7 +197,7 @@ func (m *Maker) check(ctx context.Context, dek *secret.Bytes, device string, job
 	}
 	key, _, err := openCandidate(ctx, candidate{job.Device, h}, dek, device, job.Spec)
 	if err != nil {
-		return fmt.Errorf("volume %s does not open as it will at the destination: %w", job.Spec.Name, err)
+		return fmt.Errorf("it does not open as it will at the destination: %w", err)
 	}
 	key.Wipe()
 	return nil
