@@ -200,7 +200,8 @@ func (t *TPM) flush(h tpm2.TPMHandle) {
 }
 
 // EKCertificate returns the manufacturer's certificate of the EK as the NV index
-// holds it, DER with possible padding; nil when the TPM has none.
+// holds it, DER with possible padding; nil when the TPM has none, or an index
+// that was never written.
 func (t *TPM) EKCertificate() ([]byte, error) {
 	pub, err := t.NVPublic(uint32(ekCertIndex))
 	if errors.Is(err, ErrCleared) {
@@ -208,6 +209,9 @@ func (t *TPM) EKCertificate() ([]byte, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !pub.Attributes.Written {
+		return nil, nil
 	}
 	name, err := tpm2.NVName(pub)
 	if err != nil {

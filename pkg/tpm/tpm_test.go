@@ -162,19 +162,18 @@ func TestNoEKCertificate(t *testing.T) {
 	if cert, err := s.TPM().EKCertificate(); err != nil || len(cert) == 0 {
 		t.Fatalf("got %x, %v", cert, err)
 	}
-	pub, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(0x01C00002)}.Execute(s.Bus())
-	if err != nil {
-		t.Fatal(err)
+	platform := tpm2.AuthHandle{Handle: tpm2.TPMRHPlatform, Auth: tpm2.PasswordAuth(nil)}
+	s.Bus().Undefine(t, platform, 0x01C00002)
+	if cert, err := s.TPM().EKCertificate(); err != nil || cert != nil {
+		t.Errorf("without one: got %x, %v, want nothing", cert, err)
 	}
-	_, err = tpm2.NVUndefineSpace{
-		AuthHandle: tpm2.TPMRHPlatform,
-		NVIndex:    tpm2.NamedHandle{Handle: 0x01C00002, Name: pub.NVName},
-	}.Execute(s.Bus())
-	if err != nil {
+	blank := tpm2.TPMSNVPublic{NVIndex: 0x01C00002, NameAlg: tpm2.TPMAlgSHA256, DataSize: 1000,
+		Attributes: tpm2.TPMANV{PPWrite: true, AuthRead: true, NoDA: true, PlatformCreate: true, NT: tpm2.TPMNTOrdinary}}
+	if _, err := (tpm2.NVDefineSpace{AuthHandle: platform, PublicInfo: tpm2.New2B(blank)}).Execute(s.Bus()); err != nil {
 		t.Fatal(err)
 	}
 	if cert, err := s.TPM().EKCertificate(); err != nil || cert != nil {
-		t.Errorf("without one: got %x, %v, want nothing", cert, err)
+		t.Errorf("with an index that was never written: got %x, %v, want nothing", cert, err)
 	}
 }
 
