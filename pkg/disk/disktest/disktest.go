@@ -57,7 +57,7 @@ func New(t testing.TB, content []byte) *Disk {
 	t.Cleanup(func() { _ = os.Remove(dir) })
 	d := &Disk{path: filepath.Join(dir, "disk"), content: content, budget: -1}
 	server, err := fs.Mount(dir, &root{disk: d}, &fs.Options{MountOptions: fuse.MountOptions{
-		DirectMountStrict: true, FsName: "disktest", Name: "disktest", MaxWrite: 1 << 20, DisableXAttrs: true,
+		DirectMountStrict: true, FsName: "disktest", Name: "disktest", MaxWrite: 1 << 20, DisableXAttrs: true, DisableSplice: true,
 	}})
 	if err != nil {
 		t.Fatalf("mount a disk for the test (this needs root and /dev/fuse): %v", err)
@@ -183,6 +183,13 @@ func (r *root) OnAdd(ctx context.Context) {
 	r.AddChild("disk", r.NewPersistentInode(ctx, &node{disk: r.disk}, fs.StableAttr{Mode: fuse.S_IFREG}), false)
 }
 
+// Statfs implements [fs.NodeStatfser]: cryptsetup aligns its buffers to the
+// block size that it finds here.
+func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	*out = fuse.StatfsOut{Bsize: 4096, Frsize: 4096, Blocks: uint64(len(n.disk.content)) / 4096, NameLen: 255}
+	return 0
+}
+
 type node struct {
 	fs.Inode
 	disk *Disk
@@ -195,6 +202,7 @@ var (
 	_ fs.NodeReader    = (*node)(nil)
 	_ fs.NodeWriter    = (*node)(nil)
 	_ fs.NodeFsyncer   = (*node)(nil)
+	_ fs.NodeStatfser  = (*node)(nil)
 )
 
 // Open implements [fs.NodeOpener]. FOPEN_DIRECT_IO keeps the page cache out.
@@ -220,7 +228,10 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 // Read implements [fs.NodeReader].
 func (n *node) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	got, errno := n.disk.read(dest, off)
-	return fuse.ReadResultData(dest[:got]), errno
+	if errno != 0 {
+		return nil, errno
+	}
+	return fuse.ReadResultData(dest[:got]), 0
 }
 
 // Write implements [fs.NodeWriter].

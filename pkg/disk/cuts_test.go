@@ -1,0 +1,230 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/crypto/xts"
+
+	"github.com/landfall-project/landfall/pkg/disk/disktest"
+	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+// cutCase is one way of making a volume, of which every power cut is tried.
+type cutCase struct {
+	volume func(name string) snapshot.Volume
+	before []byte // the disk at the beginning
+	sample int    // how many cuts are tried, unless LANDFALL_ALL_CUTS is set
+	// check says what is wrong with a sealed volume's decrypted content.
+	check func(plain []byte) error
+	// maker, if set, changes how the volume is made.
+	maker func(*Maker)
+}
+
+// cutTree is a tree whose only disk vda is a given file.
+func cutTree(t testing.TB, file string, size int64) *fakeTree {
+	f := newTree(t)
+	f.disk("vda", "DISK-A", size)
+	if file != "" {
+		if err := os.Remove(f.path("vda")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(file, f.path("vda")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+// run seals on a disk that logs, then again from each cut of that log. Two
+// workers share the cuts; each has a log and a volume of its own, since
+// cryptsetup's locks go by the volume's UUID.
+func (c *cutCase) run(t *testing.T) {
+	var workers []*cutWorker
+	for i := range 2 {
+		f := cutTree(t, "", int64(len(c.before)))
+		w := &cutWorker{c: c, f: f, m: c.newMaker(t, f), v: c.volume(fmt.Sprintf("cut%d", i)), dek: testDEK("dek")}
+		w.log = w.record(t, c.before)
+		workers = append(workers, w)
+	}
+	all := disktest.Cuts(workers[0].log, 7)
+	if other := disktest.Cuts(workers[1].log, 7); len(all) != len(other) {
+		t.Fatalf("%d cuts, and of a volume with another name %d", len(all), len(other))
+	}
+	cuts := c.choose(all)
+	writes, flushes := count(workers[0].log)
+	t.Logf("%d writes, %d flushes: %d cuts tried of %d", writes, flushes, len(cuts), len(all))
+	c.each(t, workers, cuts)
+}
+
+func count(log []disktest.Event) (writes, flushes int) {
+	for _, e := range log {
+		if e.Flush {
+			flushes++
+		} else {
+			writes++
+		}
+	}
+	return writes, flushes
+}
+
+// choose takes the sample, the same in each run.
+func (c *cutCase) choose(cuts []disktest.Cut) []disktest.Cut {
+	if os.Getenv("LANDFALL_ALL_CUTS") != "" || len(cuts) <= c.sample {
+		return cuts
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	r.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+	return cuts[:c.sample]
+}
+
+func (c *cutCase) newMaker(t testing.TB, f *fakeTree) *Maker {
+	m := newMaker(t, f)
+	m.Logf = nil
+	if c.maker != nil {
+		c.maker(m)
+	}
+	return m
+}
+
+// cutWorker has a disk, a volume and a log of its own.
+type cutWorker struct {
+	c   *cutCase
+	f   *fakeTree
+	m   *Maker
+	v   snapshot.Volume
+	dek *secret.Bytes
+	log []disktest.Event
+	buf []byte
+}
+
+// record seals a disk that holds before and returns what was written.
+func (w *cutWorker) record(t testing.TB, before []byte) []disktest.Event {
+	t.Helper()
+	d := disktest.New(t, bytes.Clone(before))
+	f := cutTree(t, d.Path(), int64(len(before)))
+	if err := seal(context.Background(), w.c.newMaker(t, f), w.dek, w.v); err != nil {
+		t.Fatal(err)
+	}
+	return d.Log()
+}
+
+// try seals a disk as it is after a cut, and compares its content.
+func (w *cutWorker) try(cut disktest.Cut) error {
+	w.buf = append(w.buf[:0], w.c.before...)
+	if err := os.WriteFile(w.f.path("vda"), cut.Image(w.buf, w.log), 0o644); err != nil {
+		return err
+	}
+	if err := seal(context.Background(), w.m, w.dek, w.v); err != nil {
+		return err
+	}
+	plain, err := plaintext(w.f, w.dek, w.v)
+	if err != nil {
+		return err
+	}
+	return w.c.check(plain)
+}
+
+// each tries all cuts and names those that fail.
+func (c *cutCase) each(t *testing.T, workers []*cutWorker, cuts []disktest.Cut) {
+	work := make(chan disktest.Cut)
+	var wg sync.WaitGroup
+	var failed atomic.Int64
+	for _, w := range workers {
+		wg.Go(func() {
+			for cut := range work {
+				if err := w.try(cut); err != nil {
+					failed.Add(1)
+					t.Errorf("%v: %v", cut, err)
+				}
+			}
+		})
+	}
+	for _, cut := range cuts {
+		work <- cut
+	}
+	close(work)
+	wg.Wait()
+	if n := failed.Load(); n > 0 {
+		t.Errorf("%d of %d cuts failed", n, len(cuts))
+	}
+}
+
+// plaintext opens a sealed volume from its disk alone, as a boot does, and
+// returns all its content.
+func plaintext(f *fakeTree, dek *secret.Bytes, v snapshot.Volume) ([]byte, error) {
+	finder := &Finder{Tree: f.tree(), Volumes: []snapshot.Volume{v}}
+	if err := finder.Wait(context.Background()); err != nil {
+		return nil, err
+	}
+	vol, err := finder.Open(context.Background(), dek, testDevice, v)
+	if err != nil {
+		return nil, err
+	}
+	defer vol.Key.Wipe()
+	x, err := xts.NewCipher(aes.NewCipher, vol.Key.Key.Expose())
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(vol.Device.Path)
+	if err != nil {
+		return nil, err
+	}
+	b = b[vol.Key.Offset:]
+	for i, n := 0, int(vol.Key.SectorSize); i+n <= len(b); i += n {
+		x.Decrypt(b[i:i+n], b[i:i+n], uint64(i/512))
+	}
+	return b, nil
+}
+
+// sameAs checks for content that begins like want.
+func sameAs(want []byte) func([]byte) error {
+	return func(plain []byte) error {
+		if len(plain) < len(want) {
+			return fmt.Errorf("the volume has %d bytes", len(plain))
+		}
+		if bytes.Equal(plain[:len(want)], want) {
+			return nil
+		}
+		bad, first := 0, -1
+		for i := 0; i+512 <= len(want); i += 512 {
+			if !bytes.Equal(plain[i:i+512], want[i:i+512]) {
+				bad++
+				if first < 0 {
+					first = i
+				}
+			}
+		}
+		return fmt.Errorf("%d sectors of the content differ, the first at %d", bad, first)
+	}
+}
+
+// extDisk returns a disk with a filesystem, and noise between it and the tail,
+// so that each byte that encryption moves is looked at.
+func extDisk(t testing.TB, fsMiB, diskMiB int64) []byte {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", fsMiB, diskMiB)
+	b := readFile(t, f.path("vda"))
+	if fsEnd, end := fsMiB<<20, len(b)-tailSize; fsEnd < int64(end) {
+		_, _ = rand.NewChaCha8([32]byte{3}).Read(b[fsEnd:end])
+	}
+	_ = os.Remove(filepath.Join(f.dir, "dev", "vda"))
+	return b
+}
+
+// TestCutsInPlace tries every power cut of an encryption in place.
+func TestCutsInPlace(t *testing.T) {
+	before := extDisk(t, 64, 128)
+	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
+	c := &cutCase{volume: inPlace, before: before, sample: 10, check: sameAs(before[:96<<20])}
+	c.run(t)
+}
