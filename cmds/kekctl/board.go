@@ -58,7 +58,8 @@ func countOf(n int) string {
 // draw writes the board as lines.
 func (b *board) draw(c canvas) []string {
 	trouble := b.trouble(c)
-	fixed := 2 + len(trouble) // summary and heading
+	summary := wrap(b.summary(), "  ", c.width)
+	fixed := len(summary) + 1 + len(trouble) // and the heading
 	if b.note != "" {
 		fixed += len(wrap(b.note, "", c.width))
 	}
@@ -66,8 +67,7 @@ func (b *board) draw(c canvas) []string {
 	if most := c.height - fixed - 1; c.height > 0 && len(rows) > most {
 		rows, left = fewer(rows, max(most-1, 3))
 	}
-	lines := wrap(b.summary(), "  ", c.width)
-	lines = append(lines, b.table(rows, c)...)
+	lines := append(summary, b.table(rows, c)...)
 	if left > 0 {
 		lines = append(lines, fmt.Sprintf("… and %s more; a taller window shows them", count(left, "device")))
 	}
@@ -81,17 +81,17 @@ func (b *board) draw(c canvas) []string {
 	return lines
 }
 
-// fewer keeps n rows: those that are all right go first, then from the end.
+// fewer keeps n rows. Those that are all right go first, those with something
+// wrong last; of each kind those at the end.
 func fewer(rows []stand, n int) (kept []stand, left int) {
-	drop := len(rows) - n
-	for _, r := range rows {
-		if drop > 0 && r.mood == fine {
-			drop--
-			continue
+	kept = slices.Clone(rows)
+	for _, m := range []mood{fine, waits, works, holds} {
+		for i := len(kept) - 1; i >= 0 && len(kept) > n; i-- {
+			if kept[i].mood == m {
+				kept = slices.Delete(kept, i, i+1)
+			}
 		}
-		kept = append(kept, r)
 	}
-	kept = kept[:min(n, len(kept))]
 	return kept, len(rows) - len(kept)
 }
 

@@ -86,14 +86,14 @@ func (s *stand) ofRecord(d *kekproto.DeviceInfo) bool {
 		s.set(holds, "SUSPENDED", d.Reason)
 		s.do = "`kekctl resume " + d.Device + "` ends it"
 	case !d.Enrolled && d.Enrolling:
-		s.set(works, "enrolling", "its TPM proves that it holds EK and AK")
+		s.set(works, "enrolling", "its TPM proves itself")
 	case !d.Enrolled && d.Refuse != nil:
 		s.hold("HOLD "+d.Refuse.Code, reasons(d.Refuse), d.Refuse.Repair)
 		s.since = d.Refuse.Time
 	case !d.Enrolled:
-		s.set(waits, "expected", "start it with the factory image and its token")
+		s.set(waits, "expected", "boot the factory image")
 	case !d.Approved:
-		s.set(waits, "wants approval", "compare at the machine, `kekctl device approve "+d.Device+" --ek-name "+d.EKName+"`")
+		s.set(waits, "wants approval", "compare its EK name, `kekctl device approve`")
 	default:
 		return false
 	}
@@ -135,7 +135,7 @@ func (s *stand) ofPhase(d *kekproto.DeviceInfo, p *report.Factory, now time.Time
 		s.kind = p.Phase
 		s.state, s.what = disks(p)
 	case report.PhaseSealed:
-		s.set(waits, "sealed", "boot the server image once: it reports by itself")
+		s.set(waits, "sealed", "boot the server image once")
 		return
 	case report.PhaseAccepted:
 		s.set(fine, "accepted", "")
@@ -152,13 +152,13 @@ func (s *stand) atRest(d *kekproto.DeviceInfo) {
 	case d.Sealed > 0 && d.Accepted == d.Sealed:
 		s.set(fine, "accepted", "")
 	case d.Sealed > 0:
-		s.set(waits, "sealed", "boot the server image once: it reports by itself")
+		s.set(waits, "sealed", "boot the server image once")
 	case d.Stays:
 		s.set(fine, "no volumes", "there is nothing to seal")
 	case d.Slice > 0:
-		s.set(waits, "slice", "seal it: start it with the factory image")
+		s.set(waits, "slice", "boot the factory image")
 	default:
-		s.set(waits, "provisioned", "waits for its slice: `snapshot sign`, `kekctl slice add`")
+		s.set(waits, "provisioned", "waits for its slice: `kekctl slice add`")
 	}
 }
 
