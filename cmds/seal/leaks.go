@@ -9,7 +9,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-// noLeaks closes the ways by which the kernel writes a process's memory to a
+// tighten closes the ways by which the kernel writes a process's memory to a
 // disk: core dumps, of this process and of those that it starts, and swap. It
 // refuses to go on where swap is in use. swaps is /proc/swaps (proc(5)): a line
 // of headings, then one for each area.
@@ -17,7 +17,7 @@ import (
 // Not covered: a hypervisor that writes its guest's memory to a disk, and a core
 // dump of a child that core_pattern pipes into a program; the factory image
 // pipes into /bin/false.
-func noLeaks(swaps string) error {
+func tighten(swaps string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return report.Errorf(report.FactoryLeaks, "forbid core dumps: %w", err)
 	}

@@ -18,13 +18,13 @@ import (
 
 const swapsHeader = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
-// inLeaksTest is set in the process that TestNoLeaks starts: what noLeaks does
+// inLeaksTest is set in the process that TestTighten starts: what tighten does
 // to a process cannot be undone.
 const inLeaksTest = "LANDFALL_SWAPS"
 
-// TestNoLeaks runs noLeaks in a process of its own, lets that start a child, and
+// TestTighten runs tighten in a process of its own, lets that start a child, and
 // kill itself in the way that dumps core.
-func TestNoLeaks(t *testing.T) {
+func TestTighten(t *testing.T) {
 	if swaps := os.Getenv(inLeaksTest); swaps != "" {
 		leakless(swaps)
 		return
@@ -49,14 +49,14 @@ func TestNoLeaks(t *testing.T) {
 		} else if err := os.Remove(swaps); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(self, "-test.run=^TestNoLeaks$")
+		cmd := exec.Command(self, "-test.run=^TestTighten$")
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), inLeaksTest+"="+swaps, "GOTRACEBACK=crash")
 		out, err := cmd.CombinedOutput()
 		if err == nil {
 			t.Errorf("%s: the process did not end by a signal", c.name)
 		}
-		for _, want := range []string{"noLeaks: " + c.want + "\n", "core limits: 0 0\n", "dumpable: 0\n", "child's core limits: 0 0\n"} {
+		for _, want := range []string{"tighten: " + c.want + "\n", "core limits: 0 0\n", "dumpable: 0\n", "child's core limits: 0 0\n"} {
 			if !bytes.Contains(out, []byte(want)) {
 				t.Errorf("%s: the process does not say %q:\n%.2000s", c.name, want, out)
 			}
@@ -72,7 +72,7 @@ func TestNoLeaks(t *testing.T) {
 
 // leakless tells what it finds about itself, and dies.
 func leakless(swaps string) {
-	fmt.Printf("noLeaks: %v\n", noLeaks(swaps))
+	fmt.Printf("tighten: %v\n", tighten(swaps))
 	key := secret.Random(32)
 	var core unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil {
