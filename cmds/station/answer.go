@@ -90,7 +90,7 @@ func (s *server) postAssignment(w http.ResponseWriter, r *http.Request) {
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	s.mu.Lock()
-	if err == nil && len(s.ids) < 1<<16 {
+	if err == nil && len(s.ids) < maxTold {
 		s.ids[host] = a.Device
 	}
 	s.mu.Unlock()
@@ -125,15 +125,20 @@ func (s *server) postResult(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) keep(f *report.Factory, text []byte) error {
-	s.files.Lock()
-	defer s.files.Unlock()
-	if err := replaceFile(s.ofDevice(f.Device, resultFile), 0o644, text); err != nil {
+	name, err := s.ofDevice(f.Device, resultFile), error(nil)
+	if f.Result != "" {
+		err = replaceFile(name, 0o644, text)
+	} else {
+		// A rack posts every few seconds: what is lost in a power cut comes again.
+		err = exchange(name, 0o644, text, func(*os.File) error { return nil })
+	}
+	if err != nil {
 		return err
 	}
 	if f.Phase == report.PhaseProvision || f.Phase == report.PhaseApproval {
 		return nil // a run that begins anew asks to enrol again
 	}
-	err := os.Remove(s.ofDevice(f.Device, tokenFile))
+	err = os.Remove(s.ofDevice(f.Device, tokenFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

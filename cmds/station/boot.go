@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"github.com/landfall-project/landfall/image/bootvolume"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -54,15 +56,10 @@ func (s *server) getBoot(w http.ResponseWriter, r *http.Request) {
 		s.tell(s.who(r), fmt.Sprintf("boots %s: %v", program, err))
 	}
 	w.Header().Set("Content-Type", "text/plain")
-	// A path without host is relative to the script's own URL. id is a name, so
-	// nothing that the machine says is in the script.
-	_, _ = fmt.Fprintf(w, `#!ipxe
-echo Landfall factory station: %[1]s boots %[2]s
-chain --autofree boot/%[2]s ||
-echo Landfall factory station: boot/%[2]s does not start; again in 10 seconds
-sleep 10
-reboot
-`, name, program)
+	// The path is relative to the script's own URL. id is a name: nothing that the
+	// machine says is in the script.
+	head, rest, _ := bytes.Cut(bootvolume.IPXE(bootDir+"/"+program), []byte("\n"))
+	_, _ = fmt.Fprintf(w, "%s\necho Landfall factory station: %s boots %s\n%s", head, name, program, rest)
 }
 
 // bootOf says what a device boots by its last result. One that cannot be read

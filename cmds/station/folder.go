@@ -207,7 +207,20 @@ func readFile(name string, limit int) ([]byte, error) {
 }
 
 // replaceFile writes a file whole or not at all, power cuts included.
-func replaceFile(name string, perm os.FileMode, b []byte) (err error) {
+func replaceFile(name string, perm os.FileMode, b []byte) error {
+	if err := exchange(name, perm, b, (*os.File).Sync); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// exchange writes a file whole or not at all, if the machine stays on where sync
+// does nothing.
+func exchange(name string, perm os.FileMode, b []byte, sync func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".station-*") // 0600
 	if err != nil {
 		return err
@@ -223,19 +236,12 @@ func replaceFile(name string, perm os.FileMode, b []byte) (err error) {
 		err = f.Chmod(perm)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return os.Rename(f.Name(), name)
 }
 
 // writeJSON writes a small document, for people too.

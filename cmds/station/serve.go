@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ const (
 // indexAge is how long an index of the devices is used before they are read again.
 const indexAge = time.Second
 
+// maxTold bounds how many addresses and lines are remembered.
+const maxTold = 1 << 16
+
 func serveCommand() *cobra.Command {
 	var listen, boot string
 	cmd := &cobra.Command{
@@ -46,7 +50,8 @@ factory.efi. Whoever is on the factory's network can read and change that way wh
 a machine boots; the images are measured, so what is changed gets no key.`,
 		Example: `  station serve station
   station serve station --boot :8080
-  chain http://10.9.0.1:8080/boot.ipxe?serial=${serial}&uuid=${uuid}&mac=${mac}   # in iPXE`,
+  # the DHCP server's boot file for iPXE:
+  http://10.9.0.1:8080/boot.ipxe?serial=${serial:uristring}&uuid=${uuid}&mac=${mac}`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d := folder(args[0])
@@ -146,12 +151,11 @@ type server struct {
 	out io.Writer
 	now func() time.Time
 
-	mu    sync.Mutex
-	ix    index
-	read  time.Time
-	ids   map[string]string // device of an IP address, by its last assignment; for people
-	said  map[string]string // last line of a device
-	files sync.Mutex        // one result is written at a time
+	mu   sync.Mutex
+	ix   index
+	next time.Time         // when ix is too old
+	ids  map[string]string // device of an IP address, by its last assignment; for people
+	said map[string]string // last line of a device, or of an address
 }
 
 func (s *server) handler() http.Handler {
@@ -162,18 +166,21 @@ func (s *server) handler() http.Handler {
 	return patient(mux)
 }
 
-// indexNow returns the index, at most indexAge old.
+// indexNow returns the index, at most indexAge old, or ten times as long as it
+// takes to make.
 func (s *server) indexNow() (index, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ix != nil && s.now().Sub(s.read) < indexAge {
+	start := s.now()
+	if s.ix != nil && start.Before(s.next) {
 		return s.ix, nil
 	}
 	ix, err := s.index()
 	if err != nil {
 		return nil, err
 	}
-	s.ix, s.read = ix, s.now()
+	end := s.now()
+	s.ix, s.next = ix, end.Add(max(indexAge, 10*end.Sub(start)))
 	return ix, nil
 }
 
@@ -191,12 +198,22 @@ func (s *server) tell(id, line string) {
 	if s.said[id] == line {
 		return
 	}
+	if len(s.said) >= maxTold {
+		clear(s.said)
+	}
 	s.said[id] = line
 	s.print(id + "  " + line)
 }
 
-// print writes while s.mu is held. A console that is gone stops no station.
+// print writes while s.mu is held, and lets nobody's words drive the terminal. A
+// console that is gone stops no station.
 func (s *server) print(line string) {
+	line = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, line)
 	_, _ = fmt.Fprintf(s.out, "%s  %s\n", s.now().Format("15:04:05"), line)
 }
 

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -143,7 +146,7 @@ func TestLifeOfAMachine(t *testing.T) {
 		{report.PhaseDisks, factoryEFI}, {report.PhaseSealed, serverEFI}, {report.PhaseAccepted, serverEFI},
 	} {
 		l.say(t, report.Factory{Device: "r07-u12", Phase: step.phase})
-		if got := l.boots(t, "serial="+serial); !strings.Contains(got, "chain --autofree boot/"+step.boots) || !strings.HasPrefix(got, "#!ipxe\n") {
+		if got := l.boots(t, "serial="+serial); !strings.Contains(got, "\nchain --name= boot/"+step.boots) || !strings.HasPrefix(got, "#!ipxe\n") {
 			t.Errorf("%s boots:\n%s", step.phase, got)
 		}
 	}
@@ -232,10 +235,15 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
-	if said := l.String(); strings.ContainsAny(said, "\x1b\x00") {
+	resp, err := l.http.Get(l.url + "/images/%1b[2J")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if said := l.String(); strings.ContainsAny(said, "\x1b\x00") || !strings.Contains(said, "?[2J") {
 		t.Errorf("control characters on the console: %q", said)
 	}
-	resp, err := http.Get(l.plain + "/boot.ipxe?serial=" + strings.Repeat("a", 1000))
+	resp, err = http.Get(l.plain + "/boot.ipxe?serial=" + strings.Repeat("a", 1000))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +296,46 @@ func TestOnlyImagesAreServed(t *testing.T) {
 		if err != nil || resp.StatusCode != want || strings.Contains(string(body), token) {
 			t.Errorf("%s: %s, want %d", url, resp.Status, want)
 		}
+	}
+}
+
+// TestARegionAtOnce: the machines of a region ask within seconds of each other.
+func TestARegionAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const n = 4000
+	for i := range n {
+		id := fmt.Sprintf("r%02d-u%02d", i/40, i%40)
+		text := fmt.Sprintf(`{"serial": "CZ23%05d"}`, i)
+		if err := errors.Join(os.Mkdir(l.path(devicesDir, id), 0o755), os.WriteFile(l.ofDevice(id, deviceFile), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(indexAge)
+	start := time.Now()
+	var wg sync.WaitGroup
+	for w := range 40 {
+		wg.Go(func() {
+			for i := w; i < 200; i += 40 {
+				body := fmt.Sprintf(`{"type": "landfall.dev/assignment-request/v1", "serial": "CZ23%05d"}`, i*20)
+				resp, err := l.http.Post(l.url+"/v1/assignment", "application/json", strings.NewReader(body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				answer, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if want := fmt.Sprintf(`"device":"r%02d-u%02d"`, i*20/40, i*20%40); err != nil || !strings.Contains(string(answer), want) {
+					t.Errorf("%s: %s %v", want, answer, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	t.Logf("200 assignments of 4000 devices: %v", took)
+	if took > 30*time.Second {
+		t.Errorf("200 assignments took %v", took)
 	}
 }
 
