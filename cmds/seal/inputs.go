@@ -36,6 +36,9 @@ type inputs struct {
 	others  [][]byte          // PCR policies of further ones
 	station *snapshot.Station // nil when there is none
 
+	assigned string             // device ID by the station, "" when there is none
+	plan     *snapshot.SealPlan // from the station, nil when it has none
+
 	slice    *snapshot.Slice // nil before it is made; verified
 	digest   [32]byte
 	policies []*pcrpolicy.Policy
@@ -88,7 +91,10 @@ func (s *system) readParts(in *inputs) error {
 		if len(found) == 0 && late {
 			return report.Errorf(report.SliceNoPartition, "none of %d disks and partitions is named LANDFALL", len(devs))
 		}
-		faults, err := in.choose(found)
+		faults, recovered, err := in.choose(found)
+		for _, path := range recovered {
+			s.logf("%s: writing it was cut off, and is finished now", path)
+		}
 		if err != nil {
 			return err
 		}
@@ -110,10 +116,13 @@ func (s *system) readParts(in *inputs) error {
 // choose takes the partition with a slice or a station document, of which there
 // must be one. Anybody can make a partition of this name: faults are of those
 // that cannot be read.
-func (in *inputs) choose(found []disk.Device) (faults []error, err error) {
+func (in *inputs) choose(found []disk.Device) (faults []error, recovered []string, err error) {
 	in.part, in.others = nil, nil
 	for _, dev := range found {
-		part, err := readPart(dev)
+		part, finished, err := readPart(dev)
+		if finished {
+			recovered = append(recovered, dev.Path)
+		}
 		switch {
 		case errors.Is(err, snapshot.ErrBlank): // a boot volume that brings nothing
 		case err != nil:
@@ -121,28 +130,37 @@ func (in *inputs) choose(found []disk.Device) (faults []error, err error) {
 		case part.Slice == nil && part.Station == nil:
 			in.others = append(in.others, part.Policies...)
 		case in.part != nil:
-			return nil, report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL, each with a slice or a station document", in.dev.Path, dev.Path)
+			return nil, recovered, report.Errorf(report.SlicePartition, "%s and %s are both named LANDFALL, each with a slice or a station document", in.dev.Path, dev.Path)
 		default:
 			in.dev, in.part = dev, part
 		}
 	}
-	return faults, nil
+	return faults, recovered, nil
 }
 
-func readPart(dev disk.Device) (*snapshot.Part, error) {
-	f, err := os.Open(dev.Path)
-	if err != nil {
-		return nil, err
+// readPart reads a partition, after it has finished a write of its content that
+// was cut off.
+func readPart(dev disk.Device) (part *snapshot.Part, finished bool, err error) {
+	f, err := os.OpenFile(dev.Path, os.O_RDWR, 0)
+	if err == nil {
+		finished, err = snapshot.RecoverPart(f, dev.Size)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil && !dev.ReadOnly {
+		return nil, false, fmt.Errorf("%s: %w", dev.Path, err)
+	}
+	if f, err = os.Open(dev.Path); err != nil {
+		return nil, finished, err
 	}
 	defer f.Close()
-	part, err := snapshot.ReadPart(f, dev.Size)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dev.Path, err)
+	if part, err = snapshot.ReadPart(f, dev.Size); err != nil {
+		return nil, finished, fmt.Errorf("%s: %w", dev.Path, err)
 	}
-	return part, nil
+	return part, finished, nil
 }
 
 func (in *inputs) readSlice() error {
+	in.policies = nil
 	if in.part.Slice == nil {
 		return nil
 	}
@@ -203,7 +221,7 @@ func (s *system) client(in *inputs) (*kekclient.Client, error) {
 		c.Device, c.Slice = in.slice.Device.ID, in.slice.Generation
 		c.Members, c.CA = in.slice.Fleet.Members, in.slice.Fleet.CA
 	case in.station != nil:
-		c.Device, c.Members, c.CA = in.station.Device, in.station.Fleet.Members, in.station.Fleet.CA
+		c.Device, c.Members, c.CA = in.device(), in.station.Fleet.Members, in.station.Fleet.CA
 	default:
 		return nil, report.Errorf(report.SliceMissing, "the LANDFALL partition has neither a slice nor a station document")
 	}

@@ -17,16 +17,17 @@ import (
 )
 
 // provision makes the TPM this device's.
-func (s *system) provision(ctx context.Context, in *inputs) error {
+func (s *system) provision(ctx context.Context, in *inputs, tr *track) error {
 	client, err := s.client(in)
 	if err != nil {
 		return err
 	}
+	tr.phase(ctx, report.PhaseProvision, "makes keys and enrols as %s", client.Device)
 	t, err := s.startTPM()
 	if err != nil {
 		return err
 	}
-	defer t.Close()
+	tr.tpm = t
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // what still listens when provisioning fails
 	listening := s.startCapture(ctx, client.Device)
@@ -56,6 +57,8 @@ func (s *system) provision(ctx context.Context, in *inputs) error {
 		s.logf("%-3s name %s", k.name, name)
 	}
 	s.postCapture(ctx, client, t, <-listening)
+	tr.fleet = progress(client, t)
+	tr.phase(ctx, report.PhaseSlice, "provisioned, waits for its slice")
 	s.logf("%s is provisioned: have its slice signed, then run seal", client.Device)
 	return nil
 }

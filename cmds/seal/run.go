@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -11,17 +12,11 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/disk"
+	"github.com/landfall-project/landfall/pkg/dmi"
 	"github.com/landfall-project/landfall/pkg/netconf"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
-)
-
-// Exit statuses; the factory station sorts machines by them.
-const (
-	exitUsage  = 2
-	exitRetry  = 10 // the same machine may pass next time
-	exitReject = 20 // it needs another part first
 )
 
 // How long provisioning listens for LLDP: longer than the 30 s of most switches,
@@ -35,21 +30,6 @@ const (
 // errUsage: wrong arguments.
 var errUsage = errors.New("usage: seal provision | seal [--dry-run] [--reseal] | seal --status")
 
-// exitCode sorts an error.
-func exitCode(err error) int {
-	var refused *disk.RefusedError
-	var problem *report.Problem
-	switch {
-	case errors.Is(err, errUsage):
-		return exitUsage
-	case errors.As(err, &refused), errors.Is(err, tpm.ErrDevice), errors.Is(err, tpm.ErrNVFull):
-		return exitReject
-	case errors.As(err, &problem) && slices.Contains([]report.Code{report.TPMMissing, report.TPMBanks, report.TPMNoCert, report.NVFull}, problem.Code):
-		return exitReject
-	}
-	return exitRetry
-}
-
 // system is the machine that seal works on.
 type system struct {
 	tree    disk.Tree
@@ -58,6 +38,8 @@ type system struct {
 	openTPM func() (*tpm.TPM, error)
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the network
 	capture func(ctx context.Context, device string) (*snapshot.Capture, error)
+	macs    func() ([]string, error) // of the network ports; nil: none are told to the station
+	tighten func() error             // keeps keys off all disks; nil: not in a test
 	out     io.Writer
 }
 
@@ -99,6 +81,17 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
+const examples = `
+Examples, in the factory image:
+  seal provision    make the TPM this device's, and enrol it
+  seal --dry-run    see what would be done to each disk, or what stands against it
+  seal              encrypt the disks, or go on where the last run was cut off
+  seal --status     see how far it is, and what earlier runs did
+
+Exit status: 0 passed, 10 try again, 20 reject this hardware, 2 usage. The last
+line of a run is "seal: result " and JSON (docs/schema/factory-v1.json).
+`
+
 // help prints how to call it, and nothing else.
 func (s *system) help() error {
 	f := newFlags(new(options))
@@ -107,20 +100,38 @@ func (s *system) help() error {
 		return err
 	}
 	f.PrintDefaults()
-	return nil
+	_, err := fmt.Fprint(s.out, examples)
+	return err
 }
 
 func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) error {
 	s := &system{
 		etc:     "/etc/landfall",
-		work:    "/run/landfall-seal",
+		work:    report.FactoryDir,
 		openTPM: func() (*tpm.TPM, error) { return tpm.Open(tpm.Device) },
 		capture: func(ctx context.Context, device string) (*snapshot.Capture, error) {
 			return netconf.Capture(ctx, device, netconf.Listen{Wait: captureWait, Quiet: captureQuiet})
 		},
-		out: stdout,
+		macs:    macs,
+		tighten: func() error { return tighten("/proc/swaps") },
+		out:     stdout,
 	}
 	return s.run(ctx, args)
+}
+
+// macs are the addresses of the network ports.
+func macs() (all []string, err error) {
+	links, err := netconf.Links()
+	if err != nil {
+		return nil, report.Errorf(report.NetNoInterface, "%w", err)
+	}
+	for _, l := range links {
+		if len(l.MAC) == 6 {
+			all = append(all, l.MAC.String())
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 func (s *system) run(ctx context.Context, args []string) error {
@@ -131,15 +142,48 @@ func (s *system) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if o.status {
+		return s.status(ctx)
+	}
+	machine, unknown := dmi.Read(cmp.Or(s.tree.Sys, "/sys"))
+	t := s.newTrack(machine)
+	t.dry = o.dryRun
+	defer t.close()
+	if unknown != nil {
+		return t.end(ctx, report.Errorf(report.FactoryIdentity, "%w", unknown))
+	}
+	err = s.make(ctx, o, machine, t)
+	if o.dryRun {
+		return err // nothing came of it
+	}
+	return t.end(ctx, err)
+}
+
+// make reads what there is to do, and does it.
+func (s *system) make(ctx context.Context, o *options, machine dmi.Machine, t *track) error {
+	if s.tighten != nil {
+		if err := s.tighten(); err != nil {
+			return err
+		}
+	}
 	in, err := s.readInputs()
 	if err != nil {
 		return err
 	}
-	switch {
-	case o.status:
-		return s.status(ctx, in)
-	case o.provision:
-		return s.provision(ctx, in)
+	if !o.dryRun {
+		t.openJournal(in)
 	}
-	return s.seal(ctx, in, o)
+	if t.floor, err = s.floor(in); err != nil {
+		return err
+	}
+	if t.floor != nil {
+		if err := s.ask(ctx, in, machine, t.floor, !o.dryRun); err != nil {
+			return err
+		}
+	}
+	t.is(in.device())
+	if o.provision {
+		return s.provision(ctx, in, t)
+	}
+	return s.seal(ctx, in, o, t)
 }

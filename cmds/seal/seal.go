@@ -7,25 +7,30 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/disk"
+	"github.com/landfall-project/landfall/pkg/diskimage"
+	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/nvslot"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/provision"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
 // seal encrypts the disks. The order is what keeps data from being lost: the
 // KEK is durable at the fleet and the DEK safe in the TPM before a disk is
 // written to; the token, which makes a volume count as sealed, is the last.
-func (s *system) seal(ctx context.Context, in *inputs, o *options) error {
+func (s *system) seal(ctx context.Context, in *inputs, o *options, tr *track) error {
 	if in.slice == nil {
-		return report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note")
+		tr.phase(ctx, report.PhaseSlice, "has no slice yet")
+		return report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note%s", atStation(in))
 	}
 	start := time.Now()
 	device := in.slice.Device.ID
@@ -38,42 +43,144 @@ func (s *system) seal(ctx context.Context, in *inputs, o *options) error {
 		s.logf("dry run: nothing was written")
 		return nil
 	}
-	t, err := s.startTPM()
+	tr.plan(jobs)
+	maker.Progress = tr.progress
+	k, err := s.openKeys(ctx, in, tr, jobs)
 	if err != nil {
 		return err
 	}
-	defer t.Close()
-	slots, err := s.openSlots(t, in)
-	if err != nil {
-		return provision.Problem(t, err)
-	}
-	defer slots.Close()
-	client, err := s.client(in)
-	if err != nil {
+	defer k.close()
+	if err := s.recoveryKey(ctx, k, tr, maker, jobs); err != nil {
 		return err
 	}
-	dev := &provision.Device{TPM: t, Fleet: client, PolicyKey: in.policy, Logf: s.logf}
-	key, err := dev.SealKeys(ctx, slots, device, provision.FirstGeneration, slices.ContainsFunc(jobs, (*disk.Job).InUse))
-	if err != nil {
-		return fmt.Errorf("key of %s: %w", device, err)
+	defer maker.Recovery.Wipe()
+	sealedNow := slices.ContainsFunc(jobs, func(j *disk.Job) bool { return j.State != disk.StateSealed })
+	if err := s.makeDisks(ctx, k, tr, maker, jobs, o.reseal); err != nil {
+		return err
 	}
-	defer key.DEK.Wipe()
-	s.logf("the key is durable at the fleet, wrapped in the TPM and was read back")
-	for _, job := range jobs {
-		if err := maker.Make(ctx, key.DEK, job); err != nil {
-			return err
-		}
-	}
-	for _, job := range jobs {
-		if err := maker.Seal(ctx, key.DEK, device, job, o.reseal); err != nil {
-			return err
-		}
-	}
-	if err := client.Sealed(ctx, provision.Quoter(t), key.Generation); err != nil {
+	if err := k.client.Sealed(ctx, provision.Quoter(k.tpm), k.key.Generation); err != nil {
 		return fmt.Errorf("tell the fleet that %s is sealed: %w", device, err)
 	}
-	s.logf("%s is sealed under KEK generation %d, %.1f s: safe to power off", device, key.Generation, time.Since(start).Seconds())
+	s.logf("%s is sealed under KEK generation %d, %.1f s: safe to power off", device, k.key.Generation, time.Since(start).Seconds())
+	tr.phase(ctx, report.PhaseSealed, "sealed under KEK generation %d", k.key.Generation)
+	return s.acceptance(ctx, tr, sealedNow)
+}
+
+// atStation says where a slice would come from.
+func atStation(in *inputs) string {
+	if in.station != nil && in.station.Source != nil {
+		return ", and the station at " + in.station.Source.URL + " has none for " + in.device()
+	}
+	return ""
+}
+
+// acceptance ends a run: it passes when the server image has opened all volumes
+// since they were sealed, and told the fleet.
+func (s *system) acceptance(ctx context.Context, tr *track, sealedNow bool) error {
+	if tr.isAccepted() {
+		tr.phase(ctx, report.PhaseAccepted, "the server image has opened all volumes")
+		s.logf("accepted by the fleet: the server image has opened all volumes. Safe to ship")
+		return nil
+	}
+	if err := s.leave(sealedNow); err != nil {
+		return err
+	}
+	return report.Errorf(report.FactoryAcceptance, "all volumes are sealed; the fleet has not heard from the server image that it opened them")
+}
+
+// keys is what sealing needs beside the disks.
+type keys struct {
+	tpm    *tpm.TPM
+	client *kekclient.Client
+	slots  *nvslot.Slots
+	key    *provision.Key
+}
+
+func (k *keys) close() {
+	k.key.DEK.Wipe()
+	k.slots.Close()
+}
+
+// openKeys makes the key of the device safe, or gets it back.
+func (s *system) openKeys(ctx context.Context, in *inputs, tr *track, jobs []*disk.Job) (*keys, error) {
+	x, err := s.startTPM()
+	if err != nil {
+		return nil, err
+	}
+	tr.tpm = x
+	slots, err := s.openSlots(x, in)
+	if err != nil {
+		return nil, provision.Problem(x, err)
+	}
+	client, err := s.client(in)
+	if err != nil {
+		slots.Close()
+		return nil, err
+	}
+	tr.fleet = progress(client, x)
+	tr.phase(ctx, report.PhaseKeys, "makes the KEK durable and wraps the DEK")
+	dev := &provision.Device{TPM: x, Fleet: client, PolicyKey: in.policy, Logf: s.logf}
+	key, err := dev.SealKeys(ctx, slots, in.slice.Device.ID, provision.FirstGeneration, slices.ContainsFunc(jobs, (*disk.Job).InUse))
+	if err != nil {
+		slots.Close()
+		return nil, fmt.Errorf("key of %s: %w", in.slice.Device.ID, err)
+	}
+	s.logf("the key is durable at the fleet, wrapped in the TPM and was read back")
+	return &keys{x, client, slots, key}, nil
+}
+
+// recoveryKey has the fleet keep a recovery key, before it is in any volume.
+func (s *system) recoveryKey(ctx context.Context, k *keys, tr *track, maker *disk.Maker, jobs []*disk.Job) error {
+	if !slices.ContainsFunc(jobs, func(j *disk.Job) bool { return j.Spec.Factory.Recovers() }) {
+		s.logf("recovery: the plan wants no recovery key. Without this TPM, nothing opens these disks")
+		return nil
+	}
+	tr.phase(ctx, report.PhaseRecovery, "has the recovery key kept by the fleet")
+	var err error
+	if maker.Recovery, err = k.client.Recovery(ctx, provision.Quoter(k.tpm)); err != nil {
+		return report.Errorf(report.FactoryRecovery, "the fleet keeps no recovery key: %w", err)
+	}
+	s.logf("recovery: the fleet keeps a recovery key for this device")
 	return nil
+}
+
+// makeDisks brings all volumes to their end, the tokens last.
+func (s *system) makeDisks(ctx context.Context, k *keys, tr *track, maker *disk.Maker, jobs []*disk.Job, again bool) error {
+	tr.phase(ctx, report.PhaseDisks, "the key is safe; %s", disksLeft(jobs))
+	return tr.while(ctx, func() error {
+		for _, job := range jobs {
+			before := job.State
+			if before != disk.StateSealed {
+				tr.note("%s", job)
+			}
+			if err := maker.Make(ctx, k.key.DEK, job); err != nil {
+				return err
+			}
+			tr.state(job)
+			if job.State != before {
+				tr.note("volume %s is encrypted", job.Spec.Name)
+			}
+		}
+		for _, job := range jobs {
+			if err := maker.Seal(ctx, k.key.DEK, k.client.Device, job, again); err != nil {
+				return err
+			}
+			tr.state(job)
+			tr.note("volume %s is sealed and checked", job.Spec.Name)
+		}
+		return nil
+	})
+}
+
+// disksLeft counts what is still to be made.
+func disksLeft(jobs []*disk.Job) string {
+	n := 0
+	for _, j := range jobs {
+		if j.State != disk.StateSealed {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d of %d volumes to make", n, len(jobs))
 }
 
 // plan prints what will be done to each volume, or all that stands against it.
@@ -81,8 +188,22 @@ func (s *system) plan(ctx context.Context, in *inputs) (*disk.Maker, []*disk.Job
 	if err := os.MkdirAll(s.work, 0o700); err != nil {
 		return nil, nil, err
 	}
+	volumes := in.slice.Volumes
+	if in.plan != nil {
+		var err error
+		if volumes, err = in.plan.Apply(in.slice); err != nil {
+			return nil, nil, report.Errorf(report.FactoryPlan, "%w", err)
+		}
+	}
 	maker := &disk.Maker{Tree: s.tree, Dir: s.work, Logf: s.logf}
-	jobs, err := maker.Plan(ctx, in.slice.Volumes)
+	if in.station != nil && in.station.Source != nil {
+		client, err := diskimage.PinnedClient(in.station.Source.CA, s.dial)
+		if err != nil {
+			return nil, nil, report.Errorf(report.FactoryStation, "%w", err)
+		}
+		maker.Images = &images{in.station.Source.URL, &diskimage.Fetcher{HTTP: client, Logf: s.logf}}
+	}
+	jobs, err := maker.Plan(ctx, volumes)
 	if err != nil {
 		return nil, nil, fmt.Errorf("nothing was written:\n%w", err)
 	}
@@ -94,6 +215,25 @@ func (s *system) plan(ctx context.Context, in *inputs) (*disk.Maker, []*disk.Job
 		s.logf("plan: all volumes are sealed already and only checked; --reseal writes their tokens anew")
 	}
 	return maker, jobs, nil
+}
+
+// images brings disk images from the station.
+type images struct {
+	station string
+	fetcher *diskimage.Fetcher
+}
+
+// Open implements disk.Images.
+func (i *images) Open(ctx context.Context, image *snapshot.VolumeImage) (io.ReadCloser, int64, error) {
+	sum, err := image.Digest()
+	if err != nil {
+		return nil, 0, report.Errorf(report.FactoryPlan, "image %s: %w", image.URL, err)
+	}
+	im, err := i.fetcher.Open(ctx, diskimage.Source{URL: image.At(i.station), Format: diskimage.Format(image.Format), SHA256: sum, Bytes: image.Bytes})
+	if err != nil {
+		return nil, 0, err
+	}
+	return im, im.Size, nil
 }
 
 // openSlots checks that the slice is this machine's, measures it, and prepares
@@ -138,24 +278,4 @@ func measureSlice(t *tpm.TPM, digest [32]byte) (map[int][]byte, error) {
 		return nil, err
 	}
 	return t.ReadPCRs()
-}
-
-// status prints what is done, from the disks alone.
-func (s *system) status(ctx context.Context, in *inputs) error {
-	switch {
-	case in.slice != nil:
-		s.logf("device %s, region %s, slice generation %d", in.slice.Device.ID, in.slice.Region, in.slice.Generation)
-	case in.station != nil:
-		s.logf("device %s, no slice yet", in.station.Device)
-	}
-	token := "used, or never there"
-	if in.part.Token != nil {
-		token = "unused"
-	}
-	s.logf("enrolment token: %s", token)
-	if in.slice == nil {
-		return nil
-	}
-	_, _, err := s.plan(ctx, in)
-	return err
 }

@@ -104,6 +104,18 @@ func (s *station) opens(note []byte, policies [][]byte) {
 	}
 }
 
+// sealed runs seal to its end, which is not the device's: no server image has
+// booted.
+func (s *station) sealed(next string, args ...string) {
+	s.t.Helper()
+	if err := s.seal(args...); !waitsForAcceptance(err) || exitCode(err) != exitRetry {
+		s.t.Fatalf("seal ends with %v", err)
+	}
+	if got := strings.TrimSpace(string(s.read("run/next"))); got != next {
+		s.t.Errorf("the machine is to %s next, want %s", got, next)
+	}
+}
+
 // TestLife takes a device from provisioning to a server that opens its disks.
 func TestLife(t *testing.T) {
 	s, slice, policies := ready(t)
@@ -119,9 +131,7 @@ func TestLife(t *testing.T) {
 	if !bytes.Equal(before, s.read("dev/vdb")) {
 		t.Fatal("a dry run wrote to the disk")
 	}
-	if err := s.seal(); err != nil {
-		t.Fatal(err)
-	}
+	s.sealed(report.NextReboot)
 	for _, want := range []string{"measured sha256 4=", "safe to power off", "is sealed under KEK generation 1"} {
 		if !strings.Contains(s.out.String(), want) {
 			t.Errorf("seal does not say %q", want)
@@ -134,18 +144,14 @@ func TestLife(t *testing.T) {
 
 	// Again: by normal unlock, and nothing is written.
 	root, data := s.read("dev/vdb"), s.read("dev/vdc")
-	if err := s.seal(); err != nil {
-		t.Fatal(err)
-	}
+	s.sealed(report.NextHold)
 	if !strings.Contains(s.out.String(), "sealed already") {
 		t.Errorf("a second run does not say so:\n%s", &s.out)
 	}
 	if !bytes.Equal(root, s.read("dev/vdb")) || !bytes.Equal(data, s.read("dev/vdc")) {
 		t.Error("a second run wrote to the disks")
 	}
-	if err := s.seal("--reseal"); err != nil {
-		t.Fatal(err)
-	}
+	s.sealed(report.NextHold, "--reseal")
 	if bytes.Equal(root, s.read("dev/vdb")) {
 		t.Error("--reseal wrote no token")
 	}
@@ -204,7 +210,7 @@ func TestSealRefuses(t *testing.T) {
 		{"wrong disk", func() {
 			s.part(&snapshot.Part{Slice: slice, Policies: policies})
 			s.disk("vdc", "OTHER", "", make([]byte, 1<<20))
-		}, "", exitReject},
+		}, report.FactoryDisk, exitReject},
 		{"two partitions with slices", func() {
 			s.part(&snapshot.Part{Slice: slice, Policies: policies})
 			s.disk("vdx", "", "PARTNAME=LANDFALL\n", s.read("dev/vda1"))
@@ -235,9 +241,7 @@ func TestSeveralPartitions(t *testing.T) {
 	s.disk("vdx", "", "PARTNAME=LANDFALL\n", bytes.Repeat([]byte{1}, 4096))
 	s.disk("vdy", "", "PARTNAME=LANDFALL\n", make([]byte, 4096))
 	s.part(&snapshot.Part{Slice: slice})
-	if err := s.seal(); err != nil {
-		t.Fatal(err)
-	}
+	s.sealed(report.NextReboot)
 	if text := s.out.String(); !strings.Contains(text, "left out: ") || !strings.Contains(text, "vdx: ") || strings.Contains(text, "vdy: ") {
 		t.Errorf("the broken partition is not named, or the blank one is:\n%s", text)
 	}
