@@ -198,7 +198,7 @@ func (l *Life) Provision() {
 	token := l.Path("token")
 	l.Region.Kekctl("device", "add", Device, "--token-file", token)
 	l.writePart("--region", l.Region.Dir, "--station", Device, "--token", token)
-	l.factory()
+	l.factory("guest-shutdown")
 }
 
 // WriteDefaultSlice is WriteSlice for the machine as it is: an address, a
@@ -226,14 +226,16 @@ func (l *Life) writePart(args ...string) {
 	l.WritePartition(l.Config.Disks[0].Path, b)
 }
 
-// Seal encrypts the machine's disks.
-func (l *Life) Seal() { l.Helper(); l.factory() }
+// Seal encrypts the machine's disks. It ends with the reboot that makes room for
+// the server image.
+func (l *Life) Seal() { l.Helper(); l.factory("guest-reset") }
 
-// factory boots the factory image and waits until seal has passed.
-func (l *Life) factory() {
+// factory boots the factory image and waits until seal has finished, and the
+// machine has ended as it then does.
+func (l *Life) factory(end string) {
 	l.Helper()
 	m := l.Start(builder.Factory)
 	m.Expect(`factory: seal has finished|HOLD`, 5*time.Minute)
-	m.WaitEnd("guest-shutdown", time.Minute)
+	m.WaitEnd(end, time.Minute)
 	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 }
