@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -85,16 +84,12 @@ func (s *server) postAssignment(w http.ResponseWriter, r *http.Request) {
 		answer, err = a.Bytes()
 	}
 	if err != nil {
+		s.remember(r, "") // perhaps another machine has the address now
 		s.refuse(w, r, http.StatusInternalServerError, err)
 		return
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	s.mu.Lock()
-	if err == nil && len(s.ids) < maxTold {
-		s.ids[host] = a.Device
-	}
-	s.mu.Unlock()
-	s.tell(a.Device, fmt.Sprintf("asked from %s (serial %s): gets %s", host, orNone(req.Serial), gets(a)))
+	s.remember(r, a.Device)
+	s.tell(a.Device, fmt.Sprintf("asked from %s (serial %s): gets %s", hostOf(r), orNone(req.Serial), gets(a)))
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer) // the machine asks again
 }
@@ -162,8 +157,11 @@ func brief(f *report.Factory) string {
 
 func (s *server) getImage(w http.ResponseWriter, r *http.Request) {
 	// A qcow2 image is read a second time in pieces of bytes=FROM-TO.
-	if span := r.Header.Get("Range"); span == "" || strings.HasSuffix(span, "-") {
-		s.logf("%s  fetches image %.80q %s", s.who(r), r.PathValue("name"), span)
+	switch span := r.Header.Get("Range"); {
+	case span == "":
+		s.logf("%s  fetches image %.80q", s.who(r), r.PathValue("name"))
+	case strings.HasSuffix(span, "-"):
+		s.logf("%s  goes on with image %.80q, %.40q", s.who(r), r.PathValue("name"), span)
 	}
 	s.file(w, r, imagesDir, r.PathValue("name"))
 }

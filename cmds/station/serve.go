@@ -219,14 +219,31 @@ func (s *server) print(line string) {
 
 // who names the machine of a request, for people.
 func (s *server) who(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
+	host := hostOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id, ok := s.ids[host]; ok {
 		return id
+	}
+	return host
+}
+
+// remember keeps which device asked from an address; "" forgets it.
+func (s *server) remember(r *http.Request, id string) {
+	host := hostOf(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id == "" {
+		delete(s.ids, host)
+	} else if len(s.ids) < maxTold {
+		s.ids[host] = id
+	}
+}
+
+func hostOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
 	}
 	return host
 }

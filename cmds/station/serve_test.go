@@ -150,9 +150,10 @@ func TestLifeOfAMachine(t *testing.T) {
 			t.Errorf("%s boots:\n%s", step.phase, got)
 		}
 	}
+	l.ask(t, snapshot.AssignmentRequest{Serial: "CZ2342K9"}) // from the same address
 	said := l.String()
 	for _, want := range []string{"r07-u12  asked from 127.0.0.1 (serial CZ2342K7): gets its token\n", "gets slice 3, 2 policies, a plan\n",
-		"r07-u12  says: disks\n", "r07-u12  enrolled: its token is removed\n", "refused: LF-FACT-02"} {
+		"r07-u12  says: disks\n", "r07-u12  enrolled: its token is removed\n", "  127.0.0.1  POST /v1/assignment: refused: LF-FACT-02 the station has no device with this machine's names: serial CZ2342K9\n"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the console does not say %q", want)
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 // qemu runs a program of Debian's package qemu-utils.
-func qemu(t *testing.T, args ...string) {
+func qemu(t testing.TB, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%v (Debian's package qemu-utils): %v\n%s", args, err, out)

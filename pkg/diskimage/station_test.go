@@ -33,7 +33,7 @@ type station struct {
 	spoil    http.HandlerFunc // answers the next request, once
 }
 
-func newStation(t *testing.T, file []byte) *station {
+func newStation(t testing.TB, file []byte) *station {
 	t.Helper()
 	s := &station{file: file}
 	s.Server = httptest.NewUnstartedServer(s)
@@ -48,13 +48,13 @@ func newStation(t *testing.T, file []byte) *station {
 		t.Fatal(err)
 	}
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{s.der}, PrivateKey: key}}}
-	s.Config.ErrorLog = log.New(testWriter{t}, "", 0)
+	s.Config.ErrorLog = log.New(testWriter{}, "", 0)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{}
 
 func (w testWriter) Write(p []byte) (int, error) { return len(p), nil }
 
@@ -83,7 +83,7 @@ func (s *station) replace(file []byte) {
 	s.file = file
 }
 
-func (s *station) fetcher(t *testing.T) *Fetcher {
+func (s *station) fetcher(t testing.TB) *Fetcher {
 	t.Helper()
 	c, err := PinnedClient(s.der, nil)
 	if err != nil {
