@@ -132,6 +132,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 		line(w, "links", fmt.Sprintf("%d of %d required ones proved, heard %s; `kekctl links %s`", l.Proved, l.Required, when(l.Time), d.Device))
 	}
 	line(w, "KEK", fmt.Sprintf("generation %s, sealed under %s", dash(uint64(d.Generation)), dash(uint64(d.Sealed))))
+	line(w, "recovery key", map[bool]string{true: "kept; `kekctl recovery request`", false: "none"}[d.Recovery])
 	line(w, "last release", seen(d))
 	line(w, "last refusal", refusal(d))
 	line(w, "last report", cmp.Or(d.Report, "-"))

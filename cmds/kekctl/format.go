@@ -57,8 +57,10 @@ func stateOf(d *kekproto.DeviceInfo) string {
 		return "has slice, no volumes"
 	case d.Sealed == 0:
 		return "has slice"
-	default:
+	case d.Accepted != d.Sealed:
 		return "sealed"
+	default:
+		return "accepted"
 	}
 }
 

@@ -120,11 +120,18 @@ func (a *app) allSealed(ctx context.Context) error {
 	if err := a.call(ctx, "GET", "/v1/devices", nil, &all); err != nil {
 		return err
 	}
-	var open []string
+	var open, unproved []string
 	for _, d := range all {
-		if d.Sealed == 0 && !d.Stays {
+		switch {
+		case d.Stays:
+		case d.Sealed == 0:
 			open = append(open, d.Device)
+		case d.Accepted != d.Sealed:
+			unproved = append(unproved, d.Device)
 		}
+	}
+	if len(unproved) > 0 {
+		_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: sealed, but the server image never opened all their volumes (`kekctl devices`): %s\n", strings.Join(unproved, ", "))
 	}
 	if len(open) > 0 {
 		return fmt.Errorf("not sealed: %s; seal them first, since there is no way back to building, or ship them so with --unsealed-too",

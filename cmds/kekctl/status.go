@@ -72,7 +72,7 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 		line(w, "LAB PROFILE", "unmeasured boots are accepted: anybody's image gets keys")
 	}
 	line(w, "member "+st.Member, "up since "+when(st.Since), fmt.Sprintf("store epoch %d, audit log %d lines, head %.16s…", st.StoreEpoch, st.AuditLines, st.AuditHead))
-	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Suspended),
+	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d of them accepted, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Accepted, st.Suspended),
 		fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
 	broken := ""
 	if st.LinksBroken > 0 {

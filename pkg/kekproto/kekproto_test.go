@@ -288,6 +288,38 @@ func TestSliceVectors(t *testing.T) {
 	}
 }
 
+// TestFactoryVectors: the requests of the factory, and the info string with which
+// a recovery key is sealed to an agent.
+func TestFactoryVectors(t *testing.T) {
+	for _, v := range readVectors(t, "testdata/factory-v1.json") {
+		_, _, err := ParseAttested([]byte(v.Body), Op(v.Op))
+		if (err == nil) != (v.Error == "") || (err != nil && !strings.Contains(err.Error(), v.Error)) {
+			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
+		}
+	}
+	want := "6c616e6466616c6c207265636f766572792d72656164207631" + "00" + "f224ede05e777d8b98990f1640401395bc5e2923713aa314417238fe0f736415"
+	if got := hex.EncodeToString(RecoveryInfo("r07-u12", "k3v2m7aqzd")); got != want {
+		t.Errorf("info is %s, want %s", got, want)
+	}
+	if bytes.Equal(RecoveryInfo("a", "b-c"), RecoveryInfo("a-b", "c")) {
+		t.Error("two requests have the same info")
+	}
+}
+
+func FuzzFactoryRequest(f *testing.F) {
+	for _, v := range readVectors(f, "testdata/factory-v1.json") {
+		f.Add([]byte(v.Body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, op := range []Op{OpRecovery, OpProgress} {
+			_, r, err := ParseAttested(body, op)
+			if err == nil && (r.Op != op || !ValidDeviceID(r.Device) || (len(r.HPKEPublic) == HPKEPublicSize) != (op == OpRecovery) || len(r.Body) > MaxFinding) {
+				t.Errorf("accepted %+v", r)
+			}
+		}
+	})
+}
+
 func FuzzSliceRequest(f *testing.F) {
 	for _, v := range readVectors(f, "testdata/slice-v1.json") {
 		f.Add([]byte(v.Body))
@@ -308,8 +340,10 @@ func FuzzOperator(f *testing.F) {
 	f.Add([]byte(`{"image":"landfall-server","version":"1.4","form":"uki","reason":"x"}`))
 	f.Add([]byte(`{"role":"server","version":"1.4","lower":true}`))
 	f.Add([]byte(`{"link_report":"clean"}`))
+	f.Add([]byte(`{"reason":"board burnt"}`))
+	f.Add([]byte(`{"hpke_public":"AAAA"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, v := range []any{new(NewManifest), new(Revocation), new(Minimum), new(Evidence), new(SetLinkDemand), new(LinksInfo)} {
+		for _, v := range []any{new(NewManifest), new(Revocation), new(Minimum), new(Evidence), new(SetLinkDemand), new(LinksInfo), new(NewRecovery), new(ReadRecovery)} {
 			if err := Decode(body, MaxEvidence, v); err == nil && len(body) > MaxEvidence {
 				t.Errorf("%T of %d bytes is accepted", v, len(body))
 			}

@@ -40,23 +40,21 @@ func volumeNames(slice *snapshot.Slice) []string {
 // volume of the recorded slice, needed or not, with the key under which the
 // device is sealed. A report that is of no known form accepts nothing.
 func (s *Server) heardBoot(ctx context.Context, id string, generation uint32, text []byte, peer string) (bool, error) {
+	boot, err := report.ParseBootReport(text)
+	if err != nil {
+		boot = new(report.BootReport)
+	}
+	// Only what changes a record waits for the answers under way: a rack that
+	// was accepted long ago reports by the hundreds while others are released to.
+	d, accepts, err := s.weighBoot(ctx, id, generation, boot)
+	if err != nil || !accepts {
+		return err == nil && d.accepted(), err
+	}
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
-	v, err := s.state.view(ctx)
-	if err != nil {
-		return false, err
-	}
-	d, err := s.state.device(ctx, v, id)
-	if err != nil || d.accepted() {
-		return err == nil, err
-	}
-	boot, err := report.ParseBootReport(text)
-	if err != nil || d.slice == nil || boot.Device != id || boot.Slice != d.slice.Generation || generation != d.Sealed {
-		return false, nil
-	}
-	want, err := s.volumes(ctx, id, d.slice.Generation)
-	if err != nil || len(want) == 0 || !boot.Opened(want...) {
-		return false, err
+	d, accepts, err = s.weighBoot(ctx, id, generation, boot)
+	if err != nil || !accepts {
+		return err == nil && d.accepted(), err
 	}
 	rec := d.deviceRecord
 	rec.Accepted = generation
@@ -65,6 +63,20 @@ func (s *Server) heardBoot(ctx context.Context, id string, generation uint32, te
 	}
 	err = s.record(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer})
 	return err == nil, err
+}
+
+// weighBoot says whether a report makes a device accepted that is not yet.
+func (s *Server) weighBoot(ctx context.Context, id string, generation uint32, boot *report.BootReport) (d *device, accepts bool, err error) {
+	v, err := s.state.view(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	d, err = s.state.device(ctx, v, id)
+	if err != nil || d.accepted() || d.slice == nil || boot.Device != id || boot.Slice != d.slice.Generation || generation != d.Sealed {
+		return d, false, err
+	}
+	want, err := s.volumes(ctx, id, d.slice.Generation)
+	return d, len(want) > 0 && boot.Opened(want...), err
 }
 
 // staysAccepted says whether a device stays accepted with a slice that takes the
