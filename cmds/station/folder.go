@@ -23,7 +23,7 @@ const (
 	stationFile = "station.json" // for the LANDFALL partitions
 	devicesDir  = "devices"      // ID/
 	modelsDir   = "models"       // NAME.json, seal plans
-	policiesDir = "policies"     // NAME.json, PCR policies
+	policiesDir = "policies"     // NAME.policy, PCR policies
 	imagesDir   = "images"       // disk images
 	bootDir     = "boot"         // factory.efi, server.efi
 
@@ -83,8 +83,11 @@ func (d folder) devices() ([]string, error) {
 }
 
 func (d folder) has(id string) bool {
+	if !snapshot.IsName(id) {
+		return false
+	}
 	_, err := os.Stat(d.ofDevice(id, deviceFile))
-	return snapshot.IsName(id) && err == nil
+	return err == nil
 }
 
 func (d folder) device(id string) (*device, error) {
@@ -148,7 +151,7 @@ func readPlan(name string) (*snapshot.SealPlan, error) {
 
 // policies reads all PCR policies, by name.
 func (d folder) policies() ([][]byte, error) {
-	names, err := filepath.Glob(d.path(policiesDir, "*.json"))
+	names, err := filepath.Glob(d.path(policiesDir, "*.policy"))
 	if err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	slice := []byte(`{"device": {"id": "r07-u12"}, "generation": 3}` + "\n")
 	l.station(t, "add", l.path(), "r07-u12", "--slice", l.file(t, "slice.note", slice))
 	for name, text := range map[string][]byte{
-		l.path(policiesDir, "server.json"): []byte("server"), l.path(policiesDir, "factory.json"): []byte("factory"),
+		l.path(policiesDir, "server.policy"): []byte("server"), l.path(policiesDir, "factory.policy"): []byte("factory"),
 		l.path(modelsDir, "dl360.json"): planFor(`"model": "` + model + `"`),
 	} {
 		if err := os.WriteFile(name, text, 0o644); err != nil {
