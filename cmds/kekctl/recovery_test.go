@@ -108,8 +108,8 @@ func (p *plant) write(name string, data []byte) string {
 }
 
 // escrow takes a device through the factory as far as its recovery key, and
-// returns that.
-func (p *plant) escrow(id string) *secret.Bytes {
+// returns that. seal goes on as far as the fleet's record that it is sealed.
+func (p *plant) escrow(id string) (key *secret.Bytes, seal func()) {
 	p.t.Helper()
 	ctx := context.Background()
 	sim := tpmtest.Start(p.t)
@@ -154,6 +154,21 @@ func (p *plant) escrow(id string) *secret.Bytes {
 	}
 	pcrs, err := sim.TPM().ReadPCRs()
 	p.check(err)
+	p.factory(pcrs)
+	q := kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) { return sim.TPM().Quote(qualifying, pcrs) })
+	key, err = c.Recovery(ctx, q)
+	p.check(err)
+	return key, func() {
+		kek, err := c.CreateKEK(ctx, q, 1)
+		p.check(err)
+		kek.Key.Wipe()
+		p.check(c.Sealed(ctx, q, 1))
+	}
+}
+
+// factory accepts these PCR values as a factory image.
+func (p *plant) factory(pcrs map[int][]byte) {
+	p.t.Helper()
 	m := &measure.Manifest{Type: measure.ManifestType, Image: "landfall-factory", Version: "1", Role: measure.RoleFactory, Form: measure.FormUKI, PCRs: map[int]measure.Hex{}}
 	for _, n := range measure.ImagePCRs() {
 		m.PCRs[n] = pcrs[n]
@@ -162,20 +177,14 @@ func (p *plant) escrow(id string) *secret.Bytes {
 	p.check(err)
 	manifest, err := measure.SignManifest(m, signer)
 	p.check(err)
-	p.kekctl("alice", "manifest", "add", p.write(id+".manifest", manifest))
-
-	key, err := c.Recovery(ctx, kekclient.QuoterFunc(func(qualifying []byte) (kekproto.Quote, error) {
-		return sim.TPM().Quote(qualifying, pcrs)
-	}))
-	p.check(err)
-	return key
+	p.kekctl("alice", "manifest", "add", p.write("factory.manifest", manifest))
 }
 
 // What a device put into its keyslot is what two agents get out of kekctl, byte
 // for byte, and nobody else gets it.
 func TestRecovery(t *testing.T) {
 	p := newPlant(t)
-	key := p.escrow("r07-u12")
+	key, _ := p.escrow("r07-u12")
 	text, err := keyblob.RecoveryText(key)
 	p.check(err)
 	refused := func(agent, words string, args ...string) {
@@ -222,7 +231,8 @@ func TestRecovery(t *testing.T) {
 // one; slice add tells all that it was refused.
 func TestDevicesAndSlices(t *testing.T) {
 	p := newPlant(t)
-	p.escrow("m1").Wipe() // of rack r07 by its slice
+	key, _ := p.escrow("m1") // of rack r07 by its slice
+	key.Wipe()
 	for _, id := range []string{"r07-u13", "spare"} {
 		p.kekctl("alice", "device", "add", id, "--token-file", filepath.Join(filepath.Dir(p.dir), id))
 	}
@@ -251,5 +261,28 @@ func TestDevicesAndSlices(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 slices not recorded") || !strings.Contains(err.Error(), broken) ||
 		!strings.Contains(err.Error(), "not a slice") || !strings.Contains(out, good+": recorded") {
 		t.Errorf("%s%v", out, err)
+	}
+}
+
+// Who ships what was never booted hears of it.
+func TestShipUnaccepted(t *testing.T) {
+	p := newPlant(t)
+	key, seal := p.escrow("r07-u12")
+	key.Wipe()
+	if out, err := p.try("alice", "ship"); err == nil || !strings.Contains(err.Error(), "not sealed: r07-u12") {
+		t.Errorf("shipped before it was sealed: %s, %v", out, err)
+	}
+	seal()
+	if out := p.kekctl("alice", "devices"); !strings.Contains(out, "1 sealed") || !strings.Contains(out, "boot the server image once") {
+		t.Errorf("devices:\n%s", out)
+	}
+	if out := p.kekctl("alice", "status"); !strings.Contains(out, "1 sealed, 0 of them accepted") {
+		t.Errorf("status:\n%s", out)
+	}
+	if out := p.kekctl("alice", "ship"); !strings.Contains(out, "WARNING: sealed, but the server image never opened all their volumes (`kekctl devices`): r07-u12") {
+		t.Errorf("ship: %s", out)
+	}
+	if _, err := p.try("alice", "recovery", "request", "r07-u12", "--reason", "x"); err == nil || !strings.Contains(err.Error(), "in transit") {
+		t.Errorf("a recovery key in transit: %v", err)
 	}
 }
