@@ -40,7 +40,8 @@ func (m *machine) work(l *line) {
 	for {
 		next := l.after(m.seal(l.args))
 		if next.words != "" {
-			m.logf("factory: %s at %s", next.words, seconds(uptime()))
+			m.logf("factory: %s, at %s", next.words, seconds(uptime()))
+			m.logf("next: %s", next.next)
 		}
 		switch next.then {
 		case thenReboot:

@@ -86,7 +86,8 @@ const (
 // step is a decision of line.after.
 type step struct {
 	then  then
-	words string // why, for the console
+	words string // what is done, for the console
+	next  string // and what comes next
 
 	// Of thenAgain:
 	problem  *report.Problem
@@ -123,13 +124,13 @@ func (l *line) after(o outcomeOfSeal) step {
 	switch {
 	case o.err == nil && provisioning && l.station:
 		l.args, l.problem = nil, nil
-		return step{then: thenSeal, words: "provisioned; sealing begins when the station has the slice,"}
+		return step{then: thenSeal, words: "provisioned", next: "sealing, when the station has the slice"}
 	case o.err == nil && provisioning:
-		return step{then: thenPowerOff, words: "seal has finished: provisioned. Power off until the slice is on the LANDFALL partition,"}
+		return step{then: thenPowerOff, words: "seal has finished: provisioned", next: "power off; start it when its slice is on the LANDFALL partition"}
 	case o.err == nil:
-		return step{then: thenPowerOff, words: "seal has finished: accepted by the fleet, safe to ship. Power off"}
+		return step{then: thenPowerOff, words: "seal has finished: accepted by the fleet, safe to ship", next: "power off"}
 	case o.exit() == sealRetry && o.next == report.NextReboot:
-		return step{then: thenReboot, words: "seal has finished: sealed, not accepted yet. Reboot into the server image, which opens all volumes and reports,"}
+		return step{then: thenReboot, words: "seal has finished: sealed, not accepted yet", next: "reboot into the server image, which opens all volumes and reports"}
 	}
 	return l.wait(o)
 }
