@@ -148,6 +148,9 @@ func (s *system) run(ctx context.Context, args []string) error {
 	machine, unknown := dmi.Read(cmp.Or(s.tree.Sys, "/sys"))
 	t := s.newTrack(machine)
 	t.dry = o.dryRun
+	if !o.provision {
+		t.at(report.PhaseSlice)
+	}
 	defer t.close()
 	if unknown != nil {
 		return t.end(ctx, report.Errorf(report.FactoryIdentity, "%w", unknown))

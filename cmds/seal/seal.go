@@ -30,8 +30,9 @@ import (
 func (s *system) seal(ctx context.Context, in *inputs, o *options, tr *track) error {
 	if in.slice == nil {
 		tr.phase(ctx, report.PhaseSlice, "has no slice yet")
-		return report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note%s", atStation(in))
+		return noSlice(in)
 	}
+	tr.at(report.PhaseKeys)
 	start := time.Now()
 	device := in.slice.Device.ID
 	s.logf("device %s, region %s, slice generation %d", device, in.slice.Region, in.slice.Generation)
@@ -66,12 +67,14 @@ func (s *system) seal(ctx context.Context, in *inputs, o *options, tr *track) er
 	return s.acceptance(ctx, tr, sealedNow)
 }
 
-// atStation says where a slice would come from.
-func atStation(in *inputs) string {
+// noSlice says where the slice would come from.
+func noSlice(in *inputs) error {
+	p := report.Errorf(report.SliceMissing, "the LANDFALL partition has no slice.note")
 	if in.station != nil && in.station.Source != nil {
-		return ", and the station at " + in.station.Source.URL + " has none for " + in.device()
+		p = report.Errorf(report.SliceMissing, "the station at %s has no slice for %s yet", in.station.Source.URL, in.device())
+		p.Do = "have the slice signed, and `station add DIR " + in.device() + " --slice FILE`; seal goes on by itself"
 	}
-	return ""
+	return p
 }
 
 // acceptance ends a run: it passes when the server image has opened all volumes
@@ -225,11 +228,11 @@ type images struct {
 
 // Open implements disk.Images.
 func (i *images) Open(ctx context.Context, image *snapshot.VolumeImage) (io.ReadCloser, int64, error) {
-	sum, err := image.Digest()
+	source, err := diskimage.Planned(image, i.station)
 	if err != nil {
-		return nil, 0, report.Errorf(report.FactoryPlan, "image %s: %w", image.URL, err)
+		return nil, 0, report.Errorf(report.FactoryPlan, "%w", err)
 	}
-	im, err := i.fetcher.Open(ctx, diskimage.Source{URL: image.At(i.station), Format: diskimage.Format(image.Format), SHA256: sum, Bytes: image.Bytes})
+	im, err := i.fetcher.Open(ctx, source)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -142,11 +142,16 @@ func (t *track) note(format string, args ...any) {
 
 // phase begins the next phase, and tells everybody. The TPM must be idle.
 func (t *track) phase(ctx context.Context, phase, format string, args ...any) {
-	t.mu.Lock()
-	t.f.Phase = phase
-	t.mu.Unlock()
+	t.at(phase)
 	t.note(format, args...)
 	t.post(ctx)
+}
+
+// at is the phase from here on; the next report tells it.
+func (t *track) at(phase string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.f.Phase = phase
 }
 
 // volume updates one volume.
