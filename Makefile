@@ -15,7 +15,8 @@ demo: deps ## take one server from the factory to production, on real parts
 
 test: deps lint unit fuzz scenarios ## everything: lint, unit tests, seconds of fuzzing, whole-system scenarios
 
-test-full: deps lint unit ## as test, with 30 s for each fuzz target
+test-full: export LANDFALL_ALL_CUTS = 1
+test-full: deps lint unit ## as test, with every power cut and 30 s for each fuzz target
 	$(MAKE) fuzz FUZZTIME=30s
 	$(MAKE) scenarios
 

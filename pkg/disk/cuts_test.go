@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/crypto/xts"
 
 	"github.com/landfall-project/landfall/pkg/disk/disktest"
+	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -127,11 +129,35 @@ func (w *cutWorker) try(cut disktest.Cut) error {
 	if err := seal(context.Background(), w.m, w.dek, w.v); err != nil {
 		return err
 	}
+	if err := w.recovers(); err != nil {
+		return err
+	}
 	plain, err := plaintext(w.f, w.dek, w.v)
 	if err != nil {
 		return err
 	}
 	return w.c.check(plain)
+}
+
+// recovers says whether the recovery key opens the volume, if it has one.
+func (w *cutWorker) recovers() error {
+	if w.m.Recovery == nil {
+		return nil
+	}
+	text, err := keyblob.RecoveryText(w.m.Recovery)
+	if err != nil {
+		return err
+	}
+	defer text.Wipe()
+	jobs, err := w.m.Plan(context.Background(), []snapshot.Volume{w.v})
+	if err != nil {
+		return err
+	}
+	ok, err := recoveryOpens(context.Background(), jobs[0], text)
+	if err == nil && !ok {
+		err = errors.New("the recovery key does not open the volume")
+	}
+	return err
 }
 
 // each tries all cuts and names those that fail.
@@ -225,6 +251,6 @@ func extDisk(t testing.TB, fsMiB, diskMiB int64) []byte {
 func TestCutsInPlace(t *testing.T) {
 	before := extDisk(t, 64, 128)
 	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
-	c := &cutCase{volume: inPlace, before: before, sample: 10, check: sameAs(before[:96<<20])}
+	c := &cutCase{volume: inPlace, before: before, sample: 10, check: sameAs(before[:96<<20]), maker: withRecovery}
 	c.run(t)
 }

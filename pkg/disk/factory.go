@@ -47,6 +47,8 @@ type Job struct {
 	State   State
 	Content Content
 	Shrink  int64 // bytes to take off the filesystem first; 0: its tail is free
+
+	halfShrunk bool // a shrink of ours was cut off: to be repaired
 }
 
 // InUse says whether data on the device is encrypted under a DEK already, so
@@ -66,7 +68,10 @@ func (j *Job) String() string {
 	case j.Spec.Factory.Way == snapshot.WayInPlace:
 		what = fmt.Sprintf("%s encrypted in place, data kept", j.Content)
 		if j.Shrink > 0 {
-			what = fmt.Sprintf("%s shrunk by %s, then encrypted in place, data kept", j.Content, size(j.Shrink))
+			what = fmt.Sprintf("%s shrunk by %s, then encrypted in place, data kept; shrinking is the one step that a power cut may harm: have a copy of the data", j.Content, size(j.Shrink))
+		}
+		if j.halfShrunk {
+			what = fmt.Sprintf("%s whose shrinking was cut off: repaired, then encrypted in place, data kept", j.Content)
 		}
 	case j.Spec.Factory.Way == snapshot.WayImage:
 		what = "formatted, and " + j.Spec.Factory.Image.URL + " written to it, encrypted on its way"
@@ -197,15 +202,19 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 	}
 	job.State = StateToDo
 	if job.fresh() {
-		return examineFresh(job, luks, refuse)
+		return examineFresh(job, file, luks, refuse)
 	}
 	return examineInPlace(job, file, refuse)
 }
 
 // examineFresh looks for what formatting would destroy, and for a disk that the
 // volume does not fit on.
-func examineFresh(job *Job, luks bool, refuse func(why, do string) error) error {
-	if !luks && job.Content != ContentBlank {
+func examineFresh(job *Job, file *os.File, luks bool, refuse func(why, do string) error) error {
+	ours, err := wasBlank(file, job.Device, job.Spec.UUID)
+	if err != nil {
+		return refuse(err.Error(), "replace the disk")
+	}
+	if !luks && !ours && job.Content != ContentBlank {
 		return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
 	}
 	room := job.Device.Size - headerSize

@@ -21,10 +21,9 @@ import (
 // was; both within one write cache, with no flush in between.
 //
 // The 32 MiB tail must therefore be free. Before cryptsetup starts, the head is
-// copied to the same last 16 MiB and flushed, and the 16 MiB before them are
-// zeroed: cryptsetup's own copy then changes nothing, and a power cut while the
-// header is written leaves a head that can be put back. The zeros tell that no
-// data has been encrypted yet, since the first shift overwrites them.
+// copied to the same last 16 MiB (saveHead): cryptsetup's own copy then changes
+// nothing, and a power cut while the header is written leaves a head that can be
+// put back.
 const (
 	tailSize  = 32 << 20 // --reduce-device-size
 	shiftSize = tailSize / 2
@@ -45,7 +44,7 @@ func examineInPlace(job *Job, file *os.File, refuse func(why, do string) error) 
 	case ContentXFS:
 		return refuse("XFS cannot shrink, and 32 MiB are needed behind it", "back it up and use the way \"format\"")
 	default:
-		if ok, err := canPutBack(file, dev.Size); err != nil || !ok {
+		if saved, err := savedHead(file, dev.Size); err != nil || saved == nil {
 			return refuse(fmt.Sprintf("it holds %s; only ext2/3/4 is encrypted in place", job.Content), "use the way \"format\" if its data may go")
 		}
 		job.State = StateTorn
@@ -59,7 +58,18 @@ func examineInPlace(job *Job, file *os.File, refuse func(why, do string) error) 
 	if !ok || end > dev.Size {
 		return refuse("its filesystem says that it is larger than the disk", "repair it with e2fsck")
 	}
+	if saved, err := savedHead(file, dev.Size); err != nil {
+		return refuse(err.Error(), "replace the disk")
+	} else if saved != nil && bytes.Equal(sectorOf(saved), sectorOf(head)) {
+		job.State = StateTorn
+		return nil
+	}
 	job.Shrink = max(0, end-(dev.Size-tailSize))
+	job.halfShrunk = halfShrunk(head)
+	if free := extFree(head); job.Shrink > free && !job.halfShrunk {
+		return refuse(fmt.Sprintf("its filesystem is too full: %s are free, and it must shrink by %s", size(free), size(job.Shrink)),
+			"free "+size(job.Shrink)+" in it, or use the way \"format\"")
+	}
 	return nil
 }
 
@@ -120,7 +130,7 @@ func (m *Maker) checkBegun(ctx context.Context, job *Job, pass *secret.Bytes) er
 		return err
 	}
 	defer file.Close()
-	if ok, err := canPutBack(file, job.Device.Size); err != nil || !ok {
+	if saved, err := savedHead(file, job.Device.Size); err != nil || saved == nil {
 		return errors.Join(fmt.Errorf("volume %s on %s: %w", job.Spec.Name, job.Device.Path, ErrOtherKey), err)
 	}
 	if err := m.putBack(job.Device); err != nil {
@@ -159,7 +169,7 @@ func (m *Maker) recover(ctx context.Context, job *Job, pass *secret.Bytes) error
 // begin shrinks the filesystem if need be, saves the head and writes the header.
 func (m *Maker) begin(ctx context.Context, job *Job, pass *secret.Bytes) error {
 	path := job.Device.Path
-	if job.Shrink > 0 {
+	if job.Shrink > 0 || job.halfShrunk {
 		if err := m.shrink(ctx, job); err != nil {
 			return err
 		}
@@ -190,22 +200,6 @@ func formatArgs(job *Job, defaultSector int) []string {
 	return []string{"--batch-mode", "--type", "luks2", "--uuid", job.Spec.UUID,
 		"--cipher", luks2.CipherXTS, "--key-size", "512", "--sector-size", strconv.Itoa(sector),
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256", "--key-file", "-"}
-}
-
-// shrink frees the tail. It is the one step that a power cut may spoil: resize2fs
-// keeps no journal. e2fsck repairs what it left, as a rule.
-func (m *Maker) shrink(ctx context.Context, job *Job) error {
-	path := job.Device.Path
-	m.logf("%s: shrinking the filesystem by %s: NOT safe to power off", job.Spec.Name, size(job.Shrink))
-	if _, err := m.tools().run(ctx, command{name: "e2fsck", args: []string{"-f", "-p", path}}); err != nil {
-		return &RefusedError{job.Spec.Name, path, "its filesystem has errors: " + err.Error(), "repair it with e2fsck -f"}
-	}
-	sectors := fmt.Sprintf("%ds", (job.Device.Size-tailSize)/sectorSize)
-	if _, err := m.tools().run(ctx, command{name: "resize2fs", args: []string{path, sectors}}); err != nil {
-		return &RefusedError{job.Spec.Name, path, "it is too full to shrink: " + err.Error(), "free " + size(job.Shrink) + " in it"}
-	}
-	m.logf("%s: filesystem shrunk: safe to power off", job.Spec.Name)
-	return nil
 }
 
 // resume runs the encryption to its end.
@@ -244,67 +238,4 @@ func (m *Maker) progress(volume, line string) {
 	if m.Progress != nil {
 		m.Progress(volume, p.Done, p.Size, p.Speed)
 	}
-}
-
-// saveHead copies the first 16 MiB to the last 16 MiB, zeros the 16 MiB before
-// those, and flushes.
-func saveHead(dev Device) (err error) {
-	f, err := os.OpenFile(dev.Path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, shiftSize)
-	if _, err := f.WriteAt(buf, dev.Size-tailSize); err != nil {
-		return err
-	}
-	if err := readFull(f, buf, 0); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(buf, dev.Size-shiftSize); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-// canPutBack says whether saveHead's copy is there and nothing was encrypted
-// after it was made.
-func canPutBack(f *os.File, devSize int64) (bool, error) {
-	buf := make([]byte, shiftSize)
-	if err := readFull(f, buf, devSize-tailSize); err != nil {
-		return false, err
-	}
-	if bytes.Count(buf, []byte{0}) != len(buf) {
-		return false, nil
-	}
-	if err := readFull(f, buf[:4096], devSize-shiftSize); err != nil {
-		return false, err
-	}
-	end, ok := extSize(buf[:4096])
-	return ok && end <= devSize-tailSize, nil
-}
-
-// putBack undoes a header that was cut off in writing.
-func (m *Maker) putBack(dev Device) (err error) {
-	m.logf("%s: encryption was cut off before it began: putting the first 16 MiB back", dev.Path)
-	f, err := os.OpenFile(dev.Path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, shiftSize)
-	if err := readFull(f, buf, dev.Size-shiftSize); err != nil {
-		return err
-	}
-	// The superblock last: until it is back, a rerun comes here again.
-	if _, err := f.WriteAt(buf[4096:], 4096); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(buf[:4096], 0); err != nil {
-		return err
-	}
-	return f.Sync()
 }

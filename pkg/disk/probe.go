@@ -129,3 +129,11 @@ func extSize(b []byte) (size int64, ok bool) {
 	}
 	return int64(blocks << (10 + shift)), true
 }
+
+// extFree returns the free bytes of the filesystem of which extSize said ok.
+func extFree(b []byte) int64 {
+	sb := b[1024:2048]
+	le := binary.LittleEndian
+	blocks := uint64(le.Uint32(sb[12:])) | uint64(le.Uint32(sb[0x158:]))<<32
+	return int64(min(blocks, 1<<40) << (10 + le.Uint32(sb[24:])))
+}

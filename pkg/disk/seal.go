@@ -67,11 +67,17 @@ func (m *Maker) luksFormat(ctx context.Context, dek *secret.Bytes, job *Job) err
 		return err
 	}
 	defer pass.Wipe()
+	if err := markBlank(job.Device, job.Spec.UUID); err != nil {
+		return err
+	}
 	args := append([]string{"luksFormat", "--label", unfinishedLabel}, formatArgs(job, 4096)...)
 	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: append(args, job.Device.Path), input: pass.Expose()}); err != nil {
 		return fmt.Errorf("format: %w", err)
 	}
-	return nil
+	if err := flush(job.Device); err != nil {
+		return err
+	}
+	return markBlank(job.Device, "")
 }
 
 // fill writes an image to a volume without the kernel's help.
