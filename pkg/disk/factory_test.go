@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"golang.org/x/crypto/xts"
@@ -245,6 +246,13 @@ func TestPlanRefuses(t *testing.T) {
 			head(f, "vda", 160<<20-65536, "\xfc\x4e\x2b\xa9")
 		}},
 		{"LVM", volume("root", "in-place", "DISK-A", 0), "LVM", func(f *fakeTree) { head(f, "vda", 512, "LABELONE") }},
+		{"swap", volume("root", "in-place", "DISK-A", 0), "holds swap", func(f *fakeTree) {
+			f.disk("vda", "DISK-A", 160<<20)
+			head(f, "vda", 4096-10, "SWAPSPACE2")
+		}},
+		{"RAID 1.1", volume("data0", "format", "DISK-A", 0), "RAID member", func(f *fakeTree) { head(f, "vda", 0, "\xfc\x4e\x2b\xa9") }},
+		{"LUKS1", volume("root", "in-place", "DISK-A", 0), "holds LUKS1", func(f *fakeTree) { head(f, "vda", 0, "LUKS\xba\xbe\x00\x01") }},
+		{"format too small", volume("data0", "format", "DISK-B", 0), "too small for a volume", func(f *fakeTree) { f.disk("vdb", "DISK-B", 20<<20) }},
 		{"too small", volume("root", "in-place", "DISK-B", 0), "too small", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 64, 64) }},
 		{"cut disk", volume("root", "in-place", "DISK-B", 0), "larger than the disk", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 200, 130) }},
 		{"read-only", volume("root", "in-place", "DISK-A", 0), "read-only", func(f *fakeTree) { f.add("vda", "vda", 0, map[string]string{"serial": "DISK-A", "ro": "1"}) }},
@@ -277,6 +285,10 @@ func TestPlanRefuses(t *testing.T) {
 			}
 			jobs, err := newMaker(t, f).Plan(context.Background(), []snapshot.Volume{tc.vol})
 			var refused *RefusedError
+			var p *report.Problem
+			if !errors.As(err, &p) || p.Code != report.FactoryDisk || p.Do == "" {
+				t.Errorf("Plan: %v; want code %s with a repair", err, report.FactoryDisk)
+			}
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), tc.want) || refused.Do == "" {
 				t.Errorf("Plan = %v, %v; want a refusal with %q", jobs, err, tc.want)
 			}

@@ -79,37 +79,76 @@ func plaintextLeft(before, after []byte) int {
 	return n
 }
 
-// TestInPlaceKilled kills whatever program runs at random moments, with
-// SIGKILL, and begins again.
+// TestInPlaceKilled kills whatever program runs, with SIGKILL, at 20 random
+// moments of encryption in place, each of which then goes on where it was killed,
+// perhaps to be killed again. A kill that comes after the encryption counts for
+// nothing; that run is ended, checked, and another one begins.
 func TestInPlaceKilled(t *testing.T) {
+	const kills = 20
 	f := newTree(t)
-	f.addExt("vda", "DISK-A", 96, 160)
+	f.addExt("vda", "DISK-A", 64, 128)
 	before := readFile(t, f.path("vda"))
 	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
 	m := newMaker(t, f)
+	m.Recovery = testDEK("recovery")
+	check := func() {
+		t.Helper()
+		if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
+			t.Fatal("the decrypted volume differs from the original filesystem")
+		}
+		if slot, ok := typed(t, f.path("vda"), m.Recovery); !ok || slot != "1" {
+			t.Fatalf("the recovery key opens keyslot %q, %v", slot, ok)
+		}
+	}
+	start := time.Now()
+	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Make(context.Background(), dek, jobs[0]); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(start)
+	m.Logf = nil
+	f.write(f.path("vda"), string(before))
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	kills, limit := 0, 10*time.Millisecond
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), limit/2+time.Duration(r.Int64N(int64(limit))))
+	states := map[State]int{}
+	for killed := 0; killed < kills; {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.Int64N(int64(whole))))
 		err := seal(ctx, m, dek, v)
 		cut := ctx.Err() != nil
 		cancel()
-		if err == nil {
-			break
+		if err != nil && !cut {
+			t.Fatalf("after %d kills: %v", killed, err)
 		}
-		if !cut {
-			t.Fatalf("after %d kills: %v", kills, err)
+		if state := stateOf(t, m, v); state != StateEncrypted && state != StateSealed {
+			killed++
+			states[state]++
+			continue
 		}
-		kills++
-		limit += limit / 10 // so that it ends on a slow machine too
+		if err := seal(context.Background(), m, dek, v); err != nil {
+			t.Fatal(err)
+		}
+		check()
+		f.write(f.path("vda"), string(before))
 	}
-	t.Logf("killed %d times", kills)
-	if kills < 5 {
-		t.Errorf("killed only %d times: the test proves little", kills)
+	t.Logf("killed %d times, one encryption takes %v; met as: %v", kills, whole, states)
+	if states[StateInProgress] == 0 {
+		t.Errorf("no kill met the encryption itself: %v", states)
 	}
-	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
-		t.Error("the decrypted volume differs from the original filesystem")
+	if err := seal(context.Background(), m, dek, v); err != nil {
+		t.Fatal(err)
 	}
+	check()
+}
+
+func stateOf(t *testing.T, m *Maker, v snapshot.Volume) State {
+	t.Helper()
+	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jobs[0].State
 }
 
 // TestInPlaceTornHeader cuts the power while cryptsetup writes the header over

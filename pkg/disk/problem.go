@@ -76,7 +76,9 @@ func diskTrouble(said string) (place string, ok bool) {
 	if m := regexp.MustCompile(`hotzone area starting at (\d+)`).FindStringSubmatch(said); m != nil {
 		return m[1], true
 	}
-	for _, s := range []string{"Input/output error", "IO error", "I/O error", "Failed to sync data", "Attempt to read block from filesystem resulted in short read", "Device write error", "Device read error"} {
+	for _, s := range []string{"Input/output error", "IO error", "I/O error", "resulted in short read",
+		"Failed to sync data", "Failed to place new header", "Cannot wipe header", "Cannot wipe device",
+		"Cannot write device", "Cannot read device", "Device write error", "Device read error"} {
 		if strings.Contains(said, s) {
 			return "", true
 		}
