@@ -5,6 +5,7 @@ export CGO_ENABLED ?= 1
 .PHONY: help demo test test-full unit scenarios image bench lint fuzz repro deps clean
 
 FUZZTIME ?= 3s
+UNIT_TIMEOUT ?= 20m
 UNITS = $$(go list ./... | grep -v '/qemu/scenario$$')
 
 help: ## list the targets
@@ -16,12 +17,13 @@ demo: deps ## take one server from the factory to production, on real parts
 test: deps lint unit fuzz scenarios ## everything: lint, unit tests, seconds of fuzzing, whole-system scenarios
 
 test-full: export LANDFALL_ALL_CUTS = 1
+test-full: UNIT_TIMEOUT = 180m
 test-full: deps lint unit ## as test, with every power cut and 30 s for each fuzz target
 	$(MAKE) fuzz FUZZTIME=30s
 	$(MAKE) scenarios
 
 unit: ## unit tests with the race detector
-	go test -race -timeout 20m $(UNITS)
+	go test -race -timeout $(UNIT_TIMEOUT) $(UNITS)
 
 scenarios: ## whole-system scenarios in virtual machines (root)
 	@test "$$(id -u)" = 0 || { echo "scenarios make network namespaces and a Debian root: run as root" >&2; exit 1; }
