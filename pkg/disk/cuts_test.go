@@ -171,10 +171,13 @@ func (w *cutWorker) recovers() error {
 // each tries cuts and names those that fail.
 func (w *cutWorker) each(t *testing.T, cuts []disktest.Cut) {
 	failed := 0
-	for _, cut := range cuts {
+	for i, cut := range cuts {
 		if err := w.try(cut); err != nil {
 			failed++
 			t.Errorf("%v: %v", cut, err)
+		}
+		if i%25 == 24 {
+			t.Logf("%s: %d of %d cuts tried, %d failed", w.v.Name, i+1, len(cuts), failed)
 		}
 	}
 	t.Logf("%s: %d of %d cuts ended sealed with the same content", w.v.Name, len(cuts)-failed, len(cuts))
