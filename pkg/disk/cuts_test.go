@@ -58,7 +58,8 @@ func (c *cutCase) run(t *testing.T) {
 	for i := range workers {
 		f := cutTree(t, "", int64(len(c.before)))
 		w := &cutWorker{c: c, f: f, m: c.newMaker(t, f), v: c.volume(fmt.Sprintf("cut%d", i)), dek: testDEK("dek")}
-		w.log = w.record(t, c.before)
+		// In a test of its own, so that nothing is mounted during the long part.
+		t.Run("record "+w.v.Name, func(t *testing.T) { w.log = w.record(t, c.before) })
 		all := disktest.Cuts(w.log, 7)
 		if c.until != nil {
 			end := slices.IndexFunc(w.log, c.until)
