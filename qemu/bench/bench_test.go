@@ -73,8 +73,8 @@ func TestPage(t *testing.T) {
 	}
 	page := f.page(5)
 	early := (&figures{ours: f.ours, floor: f.floor, tpm: f.tpm, sizes: f.sizes, loadLater: notMeasured}).page(5)
-	if n := strings.Count(early, notMeasured); n != 5 || strings.Contains(early, "| smallest memory") {
-		t.Errorf("the page of a run that ended early says %d times that something is missing, want 5:\n%s", n, early)
+	if n := strings.Count(early, notMeasured); n != 6 || strings.Contains(early, "| smallest memory") {
+		t.Errorf("the page of a run that ended early says %d times that something is missing, want 6:\n%s", n, early)
 	}
 	for _, want := range []string{
 		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
@@ -87,5 +87,21 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
 		}
+	}
+}
+
+// TestReplaceSection shows that one section is made anew and the others stay.
+func TestReplaceSection(t *testing.T) {
+	const page = "# P\n\n## A\n\nold\n\n## B\n\nkept\n"
+	for heading, want := range map[string]string{
+		"## A\n": "# P\n\n## A\n\nnew\n\n## B\n\nkept\n",
+		"## B\n": "# P\n\n## A\n\nold\n\n## B\n\nnew\n",
+	} {
+		if got, err := replaceSection(page, heading, heading+"\nnew\n\n"); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", heading, got, err, want)
+		}
+	}
+	if _, err := replaceSection(page, "## C\n", "x"); err == nil {
+		t.Error("a section that is not there was replaced")
 	}
 }

@@ -3,6 +3,7 @@
 // Synopsis:
 //
 //	bench [-o FILE] [-runs N] [-sealed DIR]
+//	bench [-o FILE] -network | -sealing
 //
 // Description:
 //
@@ -17,6 +18,8 @@
 //	-runs N      boots of each kind; medians are reported (5)
 //	-sealed DIR  a sealed server kept by an earlier run; sealed and kept there
 //	             if the folder does not exist
+//	-network     measure links and DHCP only, and put them onto the page
+//	-sealing     measure encryption in place only, and put it onto the page
 package main
 
 import (
@@ -52,6 +55,7 @@ type figures struct {
 	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
 	links, dhcp []load
+	sealing     *sealing // nil before it was measured
 
 	loadBegan, loadLater string // load averages over a minute
 }
@@ -62,19 +66,23 @@ func run(ctx context.Context, args []string) error {
 	runs := flags.Int("runs", 5, "boots of each kind")
 	sealed := flags.String("sealed", "", "a sealed server of an earlier run")
 	network := flags.Bool("network", false, "measure links and DHCP only, and put them onto the page that is there")
+	sealing := flags.Bool("sealing", false, "measure encryption in place only, and put it onto the page that is there")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if os.Getuid() != 0 {
 		return errors.New("it makes network namespaces, disks and a Debian root, and so must be root: sudo make bench")
 	}
-	if flags.NArg() > 0 || *runs < 1 {
-		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR] [-network]")
-	}
-	if *network {
-		return new(figures).networkOnly(ctx, *out)
+	if flags.NArg() > 0 || *runs < 1 || *network && *sealing {
+		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR] | bench [-o FILE] -network | bench [-o FILE] -sealing")
 	}
 	f := &figures{loadBegan: loadAverage(), loadLater: notMeasured}
+	switch {
+	case *network:
+		return only(ctx, *out, section{networkHeading, f.measureNetwork, f.networkTable})
+	case *sealing:
+		return only(ctx, *out, section{sealingHeading, f.measureInPlace, f.sealingTable})
+	}
 	// The page is written after each part: a run that ends early leaves what it
 	// measured, and says what it did not.
 	save := func() error { return os.WriteFile(*out, []byte(f.page(*runs)), 0o644) }
@@ -96,6 +104,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	// The key server shares the machine with nothing.
 	if f.fleet, err = measureLoads(ctx, fleetCommand); err != nil {
+		return err
+	}
+	if err := save(); err != nil {
+		return err
+	}
+	if err := f.measureInPlace(ctx); err != nil {
 		return err
 	}
 	if err := save(); err != nil {

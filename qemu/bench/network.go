@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 )
 
@@ -14,7 +13,7 @@ var (
 	dhcpCommand  = []string{"go", "test", "-run", "^$", "-bench", "Discover", "-benchtime", "1x", "./pkg/dhcpserve"}
 )
 
-// networkHeading begins the last section of the page, which is measured
+// networkHeading begins the section of links and addresses, which is measured
 // without virtual machines and can be made anew by itself.
 const networkHeading = "## Links and addresses\n"
 
@@ -25,22 +24,6 @@ func (f *figures) measureNetwork(ctx context.Context) (err error) {
 	}
 	f.dhcp, err = measureLoads(ctx, dhcpCommand)
 	return err
-}
-
-// networkOnly puts a new last section onto a page that is there.
-func (f *figures) networkOnly(ctx context.Context, file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	if err := f.measureNetwork(ctx); err != nil {
-		return err
-	}
-	before, _, _ := strings.Cut(string(text), networkHeading)
-	var b strings.Builder
-	b.WriteString(strings.TrimRight(before, "\n") + "\n\n")
-	f.networkTable(&b)
-	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
 func (f *figures) networkTable(b *strings.Builder) {

@@ -54,6 +54,8 @@ func (f *figures) page(runs int) string {
 	b.WriteString("## Memory\n\n`make bench` bisects 96 to 256 MiB in steps of 16: the server image on OVMF, to its kexec, with Debian's kernel and initrd loaded. " +
 		"Each size is a geometry of its own (the firmware measures a kernel header that depends on it), with its own golden boot, manifest and policy.\n\n")
 	fmt.Fprintf(&b, "Smallest: %s.\n\n", f.smallest())
+	f.sealingTable(&b)
+	b.WriteString("\n")
 	f.networkTable(&b)
 	return b.String()
 }

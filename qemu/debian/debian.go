@@ -30,7 +30,8 @@ const (
 	diskUUID       = "c5b1a3b0-4d35-4d0c-8f0c-2f7d5f1b9e10"
 
 	partitionStart = 1 << 20
-	filesystemSize = 768 << 20
+	// FilesystemSize is the ext4 volume's, in bytes.
+	FilesystemSize = 768 << 20
 	// tail is left free behind the filesystem inside its partition: in-place
 	// encryption takes 32 MiB of it.
 	tail     = 64 << 20
@@ -56,7 +57,7 @@ type Root struct {
 // Build returns the cached root, or builds it: about a minute and 1.2 GB.
 func Build(ctx context.Context, c *cache.Cache) (*Root, error) {
 	recipe := append(Packages(), Suite, RootPassword, Hostname, FilesystemUUID, grubConfig("R"), fstab(),
-		fmt.Sprint(filesystemSize, tail), "recipe 3")
+		fmt.Sprint(FilesystemSize, tail), "recipe 3")
 	dir, err := c.Make(ctx, "debian-"+Suite, cache.Key(recipe...), build)
 	if err != nil {
 		return nil, err
@@ -158,16 +159,16 @@ func makeDisk(ctx context.Context, disk, root string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Truncate(partitionStart+filesystemSize+tail+gptSpare), f.Close()); err != nil {
+	if err := errors.Join(f.Truncate(partitionStart+FilesystemSize+tail+gptSpare), f.Close()); err != nil {
 		return err
 	}
 	table := fmt.Sprintf("label: gpt\nlabel-id: %s\nstart=%d, size=%d, type=linux, uuid=%s, name=root\n",
-		diskUUID, partitionStart/512, (filesystemSize+tail)/512, partitionUUID)
+		diskUUID, partitionStart/512, (FilesystemSize+tail)/512, partitionUUID)
 	if err := run(ctx, table, "sfdisk", "-q", disk); err != nil {
 		return err
 	}
 	return run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-U", FilesystemUUID, "-L", "root", "-d", root,
-		"-b", "4096", "-E", fmt.Sprintf("offset=%d", partitionStart), disk, fmt.Sprintf("%dk", filesystemSize/1024))
+		"-b", "4096", "-E", fmt.Sprintf("offset=%d", partitionStart), disk, fmt.Sprintf("%dk", FilesystemSize/1024))
 }
 
 func run(ctx context.Context, stdin, name string, args ...string) error {

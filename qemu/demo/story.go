@@ -65,9 +65,10 @@ func (st *story) factory() {
 	s.stage("Factory: seal", "Keys first: durable at the fleet, wrapped in the TPM, read back. Then the disk with Debian on\nit is encrypted in place.", func() {
 		st.watch("seal:", st.Seal)
 	})
-	s.stage("Factory: acceptance boot", "The server image unlocks the disks once, before the crate is closed.", func() {
+	s.stage("Factory: acceptance boot", "The server image unlocks the disks once, before the crate is closed, and says so to the fleet.", func() {
 		m := st.power(builder.Server, "landfall: step")
-		m.Expect(`landfall: kexec at .*\n`, 3*time.Minute)
+		s.line(strings.TrimSpace(m.Expect(`landfall: accepted by the fleet.*\n`, 3*time.Minute).Groups[0]))
+		m.Expect(`landfall: kexec at .*\n`, time.Minute)
 		st.off(m)
 	})
 }

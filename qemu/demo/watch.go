@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/qemu/scenario"
 )
 
@@ -49,7 +50,7 @@ func (st *story) follow(m *scenario.Machine, prefix string) {
 			}
 			lines := strings.Split(m.Console(0).Output(), "\n")
 			for _, l := range lines[shown : len(lines)-1] {
-				if strings.HasPrefix(l, prefix) {
+				if strings.HasPrefix(l, prefix) && !strings.HasPrefix(l, report.FactoryResultLine) { // the result is for machines
 					st.s.line(fmt.Sprintf("%5.1f s  %s", time.Since(m.Started()).Seconds(), l))
 				}
 			}

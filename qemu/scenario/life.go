@@ -60,16 +60,22 @@ func (l *Lab) NewServer() *Life {
 	l.Helper()
 	tpm := l.NewTPM("server")
 	life := &Life{Lab: l, TPM: tpm, Region: l.NewRegion()}
+	life.connectNew()
+	return life
+}
+
+// connectNew gives the machine its network, and disks as a factory gets them:
+// stock Debian, a blank data disk, a LANDFALL partition with nothing on it.
+func (l *Life) connectNew() {
+	l.Helper()
 	root, data := l.Debian().Disk, l.Path("data.raw")
 	l.Check(os.WriteFile(data, nil, 0o600))
 	l.Check(os.Truncate(data, dataSize))
-	disk := l.GPTDisk("landfall.raw", "LANDFALL", landfallSize, nil)
-	life.connect([]vm.Disk{
-		disk,
+	l.connect([]vm.Disk{
+		l.GPTDisk("landfall.raw", "LANDFALL", landfallSize, nil),
 		{Path: l.CopyImage(root, "root.raw"), Serial: rootSerial},
 		{Path: data, Serial: dataSerial},
 	})
-	return life
 }
 
 // connect gives the machine its network and disks.
@@ -191,14 +197,20 @@ func (l *Life) ApproveGeometry(version string) {
 	l.WritePartition(disk, b)
 }
 
-// Provision enrols the machine: the fleet's one-use token travels on the
-// LANDFALL partition.
+// Provision enrols the machine.
 func (l *Life) Provision() {
+	l.Helper()
+	l.expectDevice()
+	l.factory("guest-shutdown")
+}
+
+// expectDevice has the fleet expect the machine: its one-use token travels on
+// the LANDFALL partition.
+func (l *Life) expectDevice() {
 	l.Helper()
 	token := l.Path("token")
 	l.Region.Kekctl("device", "add", Device, "--token-file", token)
 	l.writePart("--region", l.Region.Dir, "--station", Device, "--token", token)
-	l.factory("guest-shutdown")
 }
 
 // WriteDefaultSlice is WriteSlice for the machine as it is: an address, a

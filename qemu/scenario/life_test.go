@@ -11,10 +11,11 @@ import (
 	"github.com/landfall-project/landfall/image/builder"
 )
 
-// frozen is sealed once in a run, by the scenario that needs it first.
+// frozen is made once in a run, by the scenario that needs it first.
 var frozen struct {
 	sync.Mutex
 	Sealed
+	Approved
 }
 
 // reuseSealed names a folder of an earlier run's sealed server, for people who
@@ -22,39 +23,46 @@ var frozen struct {
 const reuseSealed = "LANDFALL_SEALED"
 
 // sealed gives a scenario its own copy of the sealed server.
-func sealed(l *Lab) *Life {
+func sealed(l *Lab) *Life { l.Helper(); freeze(l); return l.Thaw(frozen.Sealed) }
+
+// approved gives a scenario a machine that has never run, in a region that has
+// approved its images.
+func approved(l *Lab) *Life { l.Helper(); freeze(l); return l.ThawFactory(frozen.Approved) }
+
+// freeze makes what sealed and approved copy.
+func freeze(l *Lab) {
 	l.Helper()
 	frozen.Lock()
 	defer frozen.Unlock()
-	s := &frozen.Sealed
-	if dir := os.Getenv(reuseSealed); s.Dir == "" && dir != "" {
-		if _, err := os.Stat(filepath.Join(dir, frozenPolicies)); err == nil {
-			s.Dir = dir
-		}
+	if frozen.Sealed.Dir != "" {
+		return
 	}
-	if s.Dir == "" {
-		dir := os.Getenv(reuseSealed)
-		if dir == "" {
-			dir = filepath.Join(l.Repo, "out", "sealed")
-		}
-		life := l.NewLife()
-		life.signBootEntry(life.Config.Disks[1].Path)
-		life.ServeDHCP()
-		start := time.Now()
-		mark := func(what string) {
-			l.Logf("%-10s %5.1f s", what, time.Since(start).Seconds())
-			start = time.Now()
-		}
-		life.ApproveImages()
-		mark("approve")
-		life.Provision()
-		mark("provision")
-		life.WriteSlice(describe())
-		life.Seal()
-		mark("seal")
-		*s = life.Freeze(dir)
+	dir := os.Getenv(reuseSealed)
+	if _, err := os.Stat(filepath.Join(dir, frozenPolicies)); err == nil && dir != "" {
+		frozen.Sealed.Dir, frozen.Approved.Dir = dir, dir+"-approved"
+		return
 	}
-	return l.Thaw(*s)
+	if dir == "" {
+		dir = filepath.Join(l.Repo, "out", "sealed")
+	}
+	life := l.NewLife()
+	life.signBootEntry(life.Config.Disks[1].Path)
+	life.ServeDHCP()
+	start := time.Now()
+	mark := func(what string) {
+		l.Logf("%-10s %5.1f s", what, time.Since(start).Seconds())
+		start = time.Now()
+	}
+	life.ApproveImages()
+	a := life.freezeFactory(dir + "-approved")
+	life.Region.Start()
+	mark("approve")
+	life.Provision()
+	mark("provision")
+	life.WriteSlice(describe())
+	life.Seal()
+	mark("seal")
+	frozen.Sealed, frozen.Approved = life.Freeze(dir), a
 }
 
 // delivered gives a scenario its own copy of the sealed server, in a region

@@ -32,15 +32,26 @@ func frozenImage(f builder.Flavour) string { return string(f) + ".cpio.zst" }
 // Freeze powers everything off and keeps it in dir.
 func (l *Life) Freeze(dir string) Sealed {
 	l.Helper()
+	l.freezeFactory(dir)
+	for i, name := range []string{frozenLandfall, frozenRoot, frozenData} {
+		l.Check(cache.CopyFile(filepath.Join(dir, name), l.Config.Disks[i].Path))
+	}
+	return Sealed{Dir: dir}
+}
+
+// Approved is a folder with a region that has approved its images and knows no
+// device yet, and with the TPM of a machine that has never run.
+type Approved struct{ Dir string }
+
+// freezeFactory powers the region off and keeps all but the machine's disks.
+func (l *Life) freezeFactory(dir string) Approved {
+	l.Helper()
 	l.Region.Stop()
 	l.Check(os.RemoveAll(dir))
 	l.Check(os.MkdirAll(dir, 0o755))
 	l.Check(copyTree(filepath.Join(dir, frozenRegion), l.Region.Dir))
 	_, err := l.TPM.Copy(filepath.Join(dir, frozenTPM))
 	l.Check(err)
-	for i, name := range []string{frozenLandfall, frozenRoot, frozenData} {
-		l.Check(cache.CopyFile(filepath.Join(dir, name), l.Config.Disks[i].Path))
-	}
 	for _, pkg := range commands {
 		l.Check(cache.CopyFile(filepath.Join(dir, filepath.Base(pkg)), l.Path(filepath.Base(pkg))))
 		l.Check(os.Chmod(filepath.Join(dir, filepath.Base(pkg)), 0o755))
@@ -60,32 +71,48 @@ func (l *Life) Freeze(dir string) Sealed {
 	text, err := json.Marshal(policies)
 	l.Check(err)
 	l.Check(os.WriteFile(filepath.Join(dir, frozenPolicies), text, 0o644))
-	return Sealed{Dir: dir}
+	return Approved{Dir: dir}
 }
 
 // Thaw makes a copy of a sealed server, with its region running in a network
 // of the scenario's own. Its disks are overlays.
 func (l *Lab) Thaw(s Sealed) *Life {
 	l.Helper()
-	life := &Life{Lab: l, Region: &Region{lab: l, Dir: l.Path("region"), Net: l.Network(networkCIDR), bins: s.Dir}}
-	l.Check(copyTree(life.Region.Dir, filepath.Join(s.Dir, frozenRegion)))
-	frozen, err := swtpm.Open(filepath.Join(s.Dir, frozenTPM))
-	l.Check(err)
-	life.TPM, err = frozen.Copy(l.Path("tpm-server"))
-	l.Check(err)
+	life := l.thawFactory(s.Dir)
 	root, data := l.Overlay(filepath.Join(s.Dir, frozenRoot), "root.qcow2"), l.Overlay(filepath.Join(s.Dir, frozenData), "data.qcow2")
 	root.Serial, data.Serial = rootSerial, dataSerial
 	life.connect([]vm.Disk{{Path: l.CopyImage(filepath.Join(s.Dir, frozenLandfall), frozenLandfall)}, root, data})
-	text, err := os.ReadFile(filepath.Join(s.Dir, frozenPolicies))
+	return life
+}
+
+// ThawFactory makes a copy of a region that has approved its images, and a
+// machine that has never run, with stock Debian on its system disk.
+func (l *Lab) ThawFactory(a Approved) *Life {
+	l.Helper()
+	life := l.thawFactory(a.Dir)
+	life.connectNew()
+	return life
+}
+
+// thawFactory makes a copy of all but the machine's disks.
+func (l *Lab) thawFactory(dir string) *Life {
+	l.Helper()
+	life := &Life{Lab: l, Region: &Region{lab: l, Dir: l.Path("region"), Net: l.Network(networkCIDR), bins: dir}}
+	l.Check(copyTree(life.Region.Dir, filepath.Join(dir, frozenRegion)))
+	frozen, err := swtpm.Open(filepath.Join(dir, frozenTPM))
+	l.Check(err)
+	life.TPM, err = frozen.Copy(l.Path("tpm-server"))
+	l.Check(err)
+	text, err := os.ReadFile(filepath.Join(dir, frozenPolicies))
 	l.Check(err)
 	l.Check(json.Unmarshal(text, &life.policies))
 	for i, name := range life.policies {
-		life.policies[i] = filepath.Join(s.Dir, name)
+		life.policies[i] = filepath.Join(dir, name)
 	}
 	life.Region.Start()
 	life.images = map[builder.Flavour]string{}
 	for _, f := range lifeFlavours() {
-		life.images[f] = filepath.Join(s.Dir, frozenImage(f))
+		life.images[f] = filepath.Join(dir, frozenImage(f))
 	}
 	return life
 }

@@ -23,7 +23,7 @@ import (
 // thief's. cryptsetup opens it with the true passphrase.
 func (l *Life) nullTwin() vm.Disk {
 	l.Helper()
-	raw, err := os.Open(filepath.Join(frozen.Dir, frozenRoot))
+	raw, err := os.Open(filepath.Join(frozen.Sealed.Dir, frozenRoot))
 	l.Check(err)
 	defer raw.Close()
 	info, err := raw.Stat()

@@ -1,0 +1,81 @@
+package scenario
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/landfall-project/landfall/image/builder"
+)
+
+// TestFactoryStation: a machine that nobody has told anything but where the
+// station is: it enrols, waits for its slice, writes the model's disk image to
+// its blank disk, encrypted, formats the other one, and restarts. The server
+// image unlocks everything, and the fleet accepts it. All that a person does
+// is signing its slice.
+func TestFactoryStation(t *testing.T) {
+	t.Parallel()
+	l := approved(New(t))
+	l.ServeDHCP()
+	st := l.NewStation()
+	image := filepath.Join(st.Dir, "images", "root.qcow2")
+	l.Check(os.MkdirAll(filepath.Dir(image), 0o755))
+	if out, err := exec.CommandContext(l.Context(), "qemu-img", "convert", "-f", "raw", "-O", "qcow2", l.blankRoot(), image).CombinedOutput(); err != nil {
+		l.Fatalf("qemu-img: %v\n%s", err, out)
+	}
+	sum, size := digest(l.Lab, image)
+	st.plan(
+		map[string]any{"name": "root", "way": "image", "disk": rootSerial, "partition": 1,
+			"image": map[string]any{"url": "images/root.qcow2", "format": "qcow2", "sha256": sum, "bytes": size}},
+		map[string]any{"name": "data0", "way": "format", "disk": dataSerial, "filesystem": "ext4"},
+	)
+	token := l.Path("token")
+	l.Region.Kekctl("device", "add", Device, "--token-file", token)
+	st.command("add", st.Dir, Device, "--serial", machineSerial, "--token", token)
+
+	m := l.Start(builder.Factory)
+	m.Expect(`sealing begins when the station has the slice`, 5*time.Minute)
+	d := describe()
+	d["volumes"] = []any{
+		map[string]any{"name": "root", "use": "root", "need": "required"},
+		map[string]any{"name": "data0", "use": "data", "need": "optional"},
+	}
+	st.command("add", st.Dir, Device, "--slice", l.Region.SignSlice(Device, d))
+	m.Expect(`is sealed under KEK generation 1`, 8*time.Minute)
+	m.WaitEnd("guest-reset", time.Minute)
+	if out := l.Region.Kekctl("devices"); !strings.Contains(out, "sealed") || strings.Contains(out, "accepted") {
+		t.Errorf("before the server image: kekctl devices\n%s", out)
+	}
+
+	m = l.Start(builder.Server)
+	m.Expect(`accepted by the fleet: safe to ship`, 3*time.Minute)
+	l.production(m)
+	l.Check(m.Off())
+	out := l.Region.Kekctl("devices")
+	t.Logf("kekctl devices\n%s\nstation show\n%s", out, st.command("show", st.Dir))
+	if !strings.Contains(out, "accepted") {
+		t.Errorf("after the server image: kekctl devices\n%s", out)
+	}
+	// The factory image finds nothing left to do.
+	m = l.Start(builder.Factory)
+	m.Expect(`seal: result \{.*"result":"pass"`, 3*time.Minute)
+	m.WaitEnd("guest-shutdown", time.Minute)
+}
+
+// digest is a file's SHA-256, in hex, and size.
+func digest(l *Lab, file string) (sum string, size int64) {
+	l.Helper()
+	f, err := os.Open(file)
+	l.Check(err)
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	l.Check(err)
+	return hex.EncodeToString(h.Sum(nil)), size
+}
