@@ -56,10 +56,7 @@ func markShrink(dev Device) (err error) {
 	field := sb[offLastMounted : offLastMounted+lastMountedSize]
 	clear(field)
 	copy(field, shrinkMark)
-	if binary.LittleEndian.Uint32(sb[offROCompat:])&compatMetaCsum != 0 {
-		sum := ^crc32.Checksum(sb[:offSuperChecksum], crc32.MakeTable(crc32.Castagnoli))
-		binary.LittleEndian.PutUint32(sb[offSuperChecksum:], sum)
-	}
+	sumSuperblock(sb)
 	for at := 0; at < superblockSize; at += sectorSize {
 		if _, err := f.WriteAt(sb[at:at+sectorSize], superblockAt+int64(at)); err != nil {
 			return place("write", superblockAt+int64(at), err)
@@ -69,6 +66,43 @@ func markShrink(dev Device) (err error) {
 		}
 	}
 	return nil
+}
+
+// sumSuperblock sets the checksum: CRC32C of all before it, not inverted at the
+// end. It says whether there is one and it was another.
+func sumSuperblock(sb []byte) (changed bool) {
+	le := binary.LittleEndian
+	if le.Uint32(sb[offROCompat:])&compatMetaCsum == 0 {
+		return false
+	}
+	sum := ^crc32.Checksum(sb[:offSuperChecksum], crc32.MakeTable(crc32.Castagnoli))
+	changed = le.Uint32(sb[offSuperChecksum:]) != sum
+	le.PutUint32(sb[offSuperChecksum:], sum)
+	return changed
+}
+
+// mendChecksum sets a wrong checksum of the superblock right. e2fsck changes
+// fields of it one by one, the checksum last, also when it only notes the time of
+// the check; a cut in between leaves a superblock that it refuses itself. Nothing
+// is believed by this: a full check of the filesystem follows.
+func mendChecksum(dev Device) (err error) {
+	f, err := os.OpenFile(dev.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sb := make([]byte, superblockSize)
+	if err := readFull(f, sb, superblockAt); err != nil {
+		return err
+	}
+	if !sumSuperblock(sb) {
+		return nil
+	}
+	at := int64(superblockAt + superblockSize - sectorSize)
+	if _, err := f.WriteAt(sb[superblockSize-sectorSize:], at); err != nil {
+		return place("write", at, err)
+	}
+	return f.Sync()
 }
 
 // shrink frees the tail, or goes on with it after a cut.
@@ -115,6 +149,9 @@ func (m *Maker) checkFilesystem(ctx context.Context, job *Job) error {
 		if errors.As(err, &exit) && exit.ExitCode() == 1 {
 			return nil
 		}
+		return err
+	}
+	if err := mendChecksum(job.Device); err != nil {
 		return err
 	}
 	err := check("-p")
