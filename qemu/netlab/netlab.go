@@ -48,14 +48,11 @@ func New(ctx context.Context, addresses ...string) (*Net, error) {
 	if err := removeStale(ctx); err != nil {
 		return nil, err
 	}
-	name, err := freeName()
+	name, err := addNamespace(ctx)
 	if err != nil {
 		return nil, err
 	}
 	n := &Net{Name: name}
-	if err := run(ctx, "ip", "netns", "add", name); err != nil {
-		return nil, fmt.Errorf("make network namespace: %w; this needs root", err)
-	}
 	steps := [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0", "group_fwd_mask", forwardLLDP, "mcast_snooping", "0"},
@@ -72,15 +69,23 @@ func New(ctx context.Context, addresses ...string) (*Net, error) {
 	return n, nil
 }
 
-// freeName is lf-PID-N with the first free N.
-func freeName() (string, error) {
-	for i := range 1000 {
+// maxNets is how many namespaces of one process there may be at a time.
+const maxNets = 1000
+
+// addNamespace makes lf-PID-N with the first N that is free. Scenarios run side
+// by side: that a name is free, only making it tells.
+func addNamespace(ctx context.Context) (string, error) {
+	for i := range maxNets {
 		name := fmt.Sprintf("lf-%d-%d", os.Getpid(), i)
-		if _, err := os.Stat(filepath.Join(netnsDir, name)); errors.Is(err, os.ErrNotExist) {
+		err := run(ctx, "ip", "netns", "add", name)
+		if err == nil {
 			return name, nil
 		}
+		if _, there := os.Stat(filepath.Join(netnsDir, name)); errors.Is(there, os.ErrNotExist) {
+			return "", fmt.Errorf("make network namespace: %w; this needs root", err)
+		}
 	}
-	return "", errors.New("no free network namespace name: this process left 1000 behind")
+	return "", fmt.Errorf("no free network namespace name: this process left %d behind", maxNets)
 }
 
 var namePattern = regexp.MustCompile(`^lf-([0-9]+)-[0-9]+$`)

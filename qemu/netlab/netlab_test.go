@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -133,4 +134,26 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
+}
+
+// TestSideBySide shows that networks that are made at once do not meet.
+func TestSideBySide(t *testing.T) {
+	var made sync.WaitGroup
+	for range 4 {
+		made.Go(func() {
+			for range 3 {
+				n, err := New(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				t.Cleanup(func() {
+					if err := n.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+	}
+	made.Wait()
 }
