@@ -10,7 +10,7 @@ import (
 // and the token.
 func TestCutsFormat(t *testing.T) {
 	format := func(name string) snapshot.Volume { return volume(name, "format", "DISK-A", 0) }
-	c := &cutCase{volume: format, before: make([]byte, 40<<20), sample: 12, check: sameAs(nil), maker: withRecovery}
+	c := &cutCase{volume: format, before: make([]byte, 40<<20), sample: 6, check: sameAs(nil), maker: withRecovery}
 	c.run(t)
 }
 
@@ -22,7 +22,7 @@ func TestCutsImage(t *testing.T) {
 		v.Factory.Image = &snapshot.VolumeImage{URL: "images/debian.raw", Format: "raw"}
 		return v
 	}
-	c := &cutCase{volume: image, before: make([]byte, 40<<20), sample: 12, check: sameAs(content), maker: func(m *Maker) {
+	c := &cutCase{volume: image, before: make([]byte, 40<<20), sample: 6, check: sameAs(content), maker: func(m *Maker) {
 		withRecovery(m)
 		m.Images = &memoryImage{b: content}
 	}}

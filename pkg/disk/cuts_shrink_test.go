@@ -83,7 +83,7 @@ func extTree(image, work string) (map[string]string, error) {
 // e2fsck finds nothing.
 func TestCutsShrink(t *testing.T) {
 	before, want := fullExtDisk(t, 128)
-	c := &cutCase{before: before, sample: 6,
+	c := &cutCase{before: before, sample: 4,
 		volume: func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) },
 		until: func(e disktest.Event) bool {
 			return bytes.HasPrefix(e.Data, []byte(headSeal))
