@@ -40,7 +40,7 @@ func TestFactoryStation(t *testing.T) {
 	st.command("add", st.Dir, Device, "--serial", machineSerial, "--token", token)
 
 	m := l.Start(builder.Factory)
-	m.Expect(`sealing begins when the station has the slice`, 5*time.Minute)
+	m.Expect(`has no slice for r07-u12 yet`, 5*time.Minute)
 	d := describe()
 	d["volumes"] = []any{
 		map[string]any{"name": "root", "use": "root", "need": "required"},
