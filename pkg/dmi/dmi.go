@@ -70,12 +70,12 @@ func (m Machine) Identity() (serial, uuid string) {
 // Usable tells whether a serial number is one: printable ASCII, of at least
 // three different characters, and none of the texts that firmware comes with.
 func Usable(serial string) bool {
+	if strings.ContainsFunc(serial, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return false
+	}
 	text := strings.ToLower(strings.TrimSpace(serial))
 	different := map[rune]bool{}
 	for _, r := range text {
-		if r < ' ' || r > '~' {
-			return false
-		}
 		if letter(r) {
 			different[r] = true
 		}
