@@ -85,7 +85,8 @@ type Response struct {
 	Policy   []byte   `json:"policy,omitempty"`   // release: the attested image's signed PCR policy, when asked for and known
 	Recovery *Secrets `json:"recovery,omitempty"` // recovery: HPKE-sealed, the 32 bytes of the recovery key
 	// Accepted (progress, report): since it was sealed, this device has opened
-	// all its volumes with a released key and said so.
+	// all its volumes with a released key and said so. In the answer to a report
+	// only while the region is building.
 	Accepted bool   `json:"accepted,omitempty"`
 	Message  string `json:"message,omitempty"` // for the console; evidence: the differences, at most 1 KiB
 }

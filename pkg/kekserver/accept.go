@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -36,14 +37,26 @@ func volumeNames(slice *snapshot.Slice) []string {
 }
 
 // heardBoot takes the word of an image that a key was just released to, and says
-// whether the device counts as accepted by now: it does if the image opened each
-// volume of the recorded slice, needed or not, with the key under which the
-// device is sealed. A report that is of no known form accepts nothing.
+// whether the device may be shipped: the image opened each volume of the recorded
+// slice, needed or not, with the key under which the device is sealed, and the
+// region is still building. A report that is of no known form accepts nothing.
 func (s *Server) heardBoot(ctx context.Context, id string, generation uint32, text []byte, peer string) (bool, error) {
 	boot, err := report.ParseBootReport(text)
 	if err != nil {
 		boot = new(report.BootReport)
 	}
+	accepted, err := s.counts(ctx, id, generation, boot, peer)
+	if err != nil || !accepted {
+		return false, err
+	}
+	// What was accepted and then shipped is not told at its destination, at each
+	// boot, that it may be shipped.
+	v, err := s.state.view(ctx)
+	return err == nil && v.region.State == kekproto.StateBuilding, err
+}
+
+// counts keeps it of a device when it becomes accepted, and says whether it is.
+func (s *Server) counts(ctx context.Context, id string, generation uint32, boot *report.BootReport, peer string) (bool, error) {
 	// Only what changes a record waits for the answers under way: a rack that
 	// was accepted long ago reports by the hundreds while others are released to.
 	d, accepts, err := s.weighBoot(ctx, id, generation, boot)

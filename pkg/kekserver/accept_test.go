@@ -83,6 +83,14 @@ func TestAccepted(t *testing.T) {
 	if !posts(f, m, digest, 2, nil, root, closed) {
 		t.Error("what was accepted is no more after a restart, with a broken disk")
 	}
+	f.must("POST", "/v1/region/ship", nil, nil)
+	if status, body := f.receive(f.status().Shipment, "alice", "bob"); status != 200 {
+		t.Fatal(body)
+	}
+	f.must("POST", "/v1/region/live", nil, nil)
+	if posts(f, m, digest, 2, nil, root, data) || f.device().Accepted != 1 {
+		t.Error("a machine at its destination is told that it is safe to ship")
+	}
 }
 
 // What is sealed anew, or has other volumes, is to be accepted anew.
