@@ -115,11 +115,17 @@ type ended struct {
 func (e *ended) Error() string   { return e.Problem.Error() }
 func (e *ended) Unwrap() []error { return []error{e.Problem, e.err} }
 
+// leaves stands in the journal of a machine that was sent into its server image.
+const leaves = "leaves for the server image"
+
 // leave says what the machine should do next: reboot into the server image when
-// it was sealed just now, else hold until it is accepted.
-func (s *system) leave(sealedNow bool) error {
+// it was sealed just now, else hold until it is accepted. A machine that lost
+// power behind its last token was never sent there, and is now. The journal is
+// believed that far: what it gets wrong costs one reboot.
+func (s *system) leave(tr *track, sealedNow bool) error {
 	next := report.NextHold
-	if sealedNow {
+	if sealedNow || tr.journal != nil && !tr.left {
+		tr.note(leaves)
 		next = report.NextReboot
 	}
 	if err := os.WriteFile(filepath.Join(s.work, report.FactoryNext), []byte(next+"\n"), 0o600); err != nil {

@@ -85,7 +85,7 @@ func (s *system) acceptance(ctx context.Context, tr *track, sealedNow bool) erro
 		s.logf("accepted by the fleet: the server image has opened all volumes. Safe to ship")
 		return nil
 	}
-	if err := s.leave(sealedNow); err != nil {
+	if err := s.leave(tr, sealedNow); err != nil {
 		return err
 	}
 	return report.Errorf(report.FactoryAcceptance, "all volumes are sealed; the fleet has not heard from the server image that it opened them")

@@ -22,6 +22,9 @@ const (
 	postTimeout = 10 * time.Second
 )
 
+// lately is how many of the journal's newest lines are not noted again.
+const lately = 32
+
 // track follows one run of seal: it tells the journal, the station and the fleet
 // how far it is. Nobody's answer to that, and no failure of it, changes what
 // seal does, but for the fleet's word that the device is accepted.
@@ -35,7 +38,8 @@ type track struct {
 	tpm     *tpm.TPM          // quotes for the fleet; closed at the end
 	journal *snapshot.Journal // nil: there is none
 	file    *os.File
-	before  map[string]bool // what the last run noted, by phase and text
+	before  map[string]bool // what was noted lately, by phase and text
+	left    bool            // the last run left for the server image
 
 	mu       sync.Mutex
 	f        report.Factory
@@ -93,8 +97,9 @@ func (t *track) openJournal(in *inputs) {
 	last := j.Last()
 	t.f.Attempt = last.Attempt + 1
 	t.before = map[string]bool{}
-	for _, e := range entries {
-		t.before[e.Phase+" "+e.What] = e.Attempt == last.Attempt
+	for i, e := range entries {
+		t.before[e.Phase+" "+e.What] = len(entries)-i <= lately
+		t.left = t.left || e.What == leaves
 	}
 	if last.Seq > 0 {
 		t.logf("run %d of seal on this machine; run %d came to phase %s: %s", t.f.Attempt, last.Attempt, last.Phase, last.What)
@@ -122,8 +127,8 @@ func progress(client *kekclient.Client, x *tpm.TPM) func(context.Context, []byte
 	return func(ctx context.Context, b []byte) (bool, error) { return c.Progress(ctx, provision.Quoter(x), b) }
 }
 
-// note writes a line into the journal, unless the last run said just that: a
-// machine that waits runs seal often.
+// note writes a line into the journal, unless it was noted lately: a machine that
+// waits runs seal often, and each of its runs says the same.
 func (t *track) note(format string, args ...any) {
 	if t.journal == nil {
 		return
