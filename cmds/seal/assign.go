@@ -43,10 +43,9 @@ func (s *system) ask(ctx context.Context, in *inputs, machine dmi.Machine, f *fl
 		return report.Errorf(report.FactoryIdentity, "the LANDFALL partition is that of %s, the station says that this machine is %s", known, a.Device)
 	}
 	in.assigned = a.Device
-	if a.Plan != nil && a.Plan.Model != "" && machine.Product != "" && a.Plan.Model != machine.Product {
-		return report.Errorf(report.FactoryPlan, "the plan is for model %q, this machine is a %q", a.Plan.Model, machine.Product)
+	if a.Plan != nil {
+		in.plan = a.Plan
 	}
-	in.plan = a.Plan
 	if a.Token != nil {
 		in.part.Token = bytes.Clone(a.Token)
 		secret.Wipe(a.Token)
@@ -58,7 +57,7 @@ func (s *system) ask(ctx context.Context, in *inputs, machine dmi.Machine, f *fl
 // they are newer than what lies there: from then on the machine needs no
 // station to boot.
 func (s *system) takeDocuments(in *inputs, a *snapshot.Assignment, write bool) error {
-	next := &snapshot.Part{Slice: in.part.Slice, Policies: in.part.Policies, Station: in.part.Station}
+	next := &snapshot.Part{Slice: in.part.Slice, Policies: in.part.Policies, Station: in.part.Station, Plan: in.part.Plan}
 	if a.Slice != nil {
 		slice, _, err := snapshot.OpenSlice(a.Slice, in.region)
 		switch {

@@ -37,7 +37,7 @@ type inputs struct {
 	station *snapshot.Station // nil when there is none
 
 	assigned string             // device ID by the station, "" when there is none
-	plan     *snapshot.SealPlan // from the station, nil when it has none
+	plan     *snapshot.SealPlan // the station's, else the partition's; nil when neither has one
 
 	slice    *snapshot.Slice // nil before it is made; verified
 	digest   [32]byte
@@ -56,6 +56,12 @@ func (s *system) readInputs() (*inputs, error) {
 		var err error
 		if in.station, err = snapshot.ParseStation(in.part.Station); err != nil {
 			return nil, report.Errorf(report.SlicePartition, "%w", err)
+		}
+	}
+	if in.part.Plan != nil {
+		var err error
+		if in.plan, err = snapshot.ParseSealPlan(in.part.Plan); err != nil {
+			return nil, report.Errorf(report.FactoryPlan, "on the LANDFALL partition: %w", err)
 		}
 	}
 	return in, in.readSlice()

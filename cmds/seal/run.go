@@ -184,6 +184,11 @@ func (s *system) make(ctx context.Context, o *options, machine dmi.Machine, t *t
 			return err
 		}
 	}
+	if in.plan != nil {
+		if err := in.plan.Fits(in.device(), machine.Product); err != nil {
+			return report.Errorf(report.FactoryPlan, "%w", err)
+		}
+	}
 	t.is(in.device())
 	if o.provision {
 		return s.provision(ctx, in, t)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -159,6 +160,52 @@ func TestLife(t *testing.T) {
 	if err := s.seal("--status"); err != nil || !strings.Contains(s.out.String(), "sealed already: checked only") {
 		t.Errorf("status: %v\n%s", err, &s.out)
 	}
+
+	// Power failed behind the last token: this machine was never sent into its
+	// server image.
+	part := s.read("dev/vda1")
+	s.disk("vda1", "", "PARTNAME=LANDFALL\n", append(part[:len(part)-64<<10:len(part)-64<<10], make([]byte, 64<<10)...))
+	s.sealed(report.NextReboot)
+	s.sealed(report.NextHold)
+	// While it waits it runs often, and the journal keeps what was before.
+	noted := s.read("dev/vda1")
+	s.sealed(report.NextHold)
+	s.sealed(report.NextHold)
+	if !bytes.Equal(noted, s.read("dev/vda1")) {
+		t.Error("each run of a waiting machine writes into the journal")
+	}
+}
+
+// TestPlanOfThePartition: without a station, the plan lies beside the slice.
+func TestPlanOfThePartition(t *testing.T) {
+	s, slice, policies := ready(t)
+	plan := &snapshot.SealPlan{Type: snapshot.SealPlanType, Device: "r99-u99", Volumes: []snapshot.SealVolume{
+		{Name: "root", Way: snapshot.WayFormat, Disk: "ROOT", SectorSize: 512, Recovery: snapshot.RecoveryNone},
+		{Name: "data0", Way: snapshot.WayFormat, Disk: "DATA", Recovery: snapshot.RecoveryNone}}}
+	put := func() {
+		text, err := json.Marshal(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.part(&snapshot.Part{Slice: slice, Policies: policies, Plan: text})
+	}
+	put()
+	s.wants(s.seal(), report.FactoryPlan, exitRetry, report.PhaseSlice, report.ResultRetry)
+	plan.Device, plan.Model = "", "Other Machine"
+	s.write("sys/class/dmi/id/product_name", []byte("Test Machine\n"))
+	put()
+	s.wants(s.seal(), report.FactoryPlan, exitRetry, report.PhaseSlice, report.ResultRetry)
+	plan.Model = "Test Machine"
+	put()
+	// What holds data is not formatted, whatever a plan says.
+	s.wants(s.seal(), report.FactoryDisk, exitReject, report.PhaseKeys, report.ResultReject)
+	s.disk("vdb", "ROOT", "", make([]byte, 64<<20))
+	s.sealed(report.NextReboot)
+	if !strings.Contains(s.out.String(), "the plan wants no recovery key") {
+		t.Errorf("the plan was not followed:\n%s", &s.out)
+	}
+	s.part(&snapshot.Part{Slice: slice, Policies: policies, Plan: []byte("{}")})
+	s.wants(s.seal(), report.FactoryPlan, exitRetry, report.PhaseSlice, report.ResultRetry)
 }
 
 // TestTokenIsBlanked: a used token does not travel.

@@ -26,6 +26,7 @@ func partCommand() *cobra.Command {
 // partInput is what `part write` was asked for.
 type partInput struct {
 	slice, token  string
+	plan          string
 	policies      []string
 	region        string
 	stationDevice string
@@ -42,11 +43,12 @@ func partWriteCommand() *cobra.Command {
 		Short: "Write the content of a LANDFALL partition",
 		Long: `write makes the content of a device's LANDFALL partition, or with --disk-mib a
 whole disk that holds one. Before enrolment that is a station document and a
-one-use token; after it the signed slice and the PCR policies. A file that exists
-is overwritten with --force only; a device never: copy the file onto it.`,
+one-use token; after it the signed slice and the PCR policies, and where no factory
+station hands it out, a seal plan. A file that exists is overwritten with --force only; a device never: copy the file onto it.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
   snapshot part write --station-file station/station.json -o factory.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
+  snapshot part write --slice r07-u12.slice.note --policy factory.policy.json --plan r07-u12.plan.json -o r07-u12.part
   snapshot part write --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return in.write(cmd) },
@@ -57,6 +59,7 @@ is overwritten with --force only; a device never: copy the file onto it.`,
 	f.StringVar(&in.stationDevice, "station", "", "device ID for a station document (needs --region)")
 	f.StringVar(&in.stationFile, "station-file", "", "station document that station init made, for any device")
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made")
+	f.StringVar(&in.plan, "plan", "", "seal plan, for a factory without a station")
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
 	f.StringVarP(&in.out, "output", "o", "-", "file to write")
@@ -72,7 +75,7 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if p.Slice == nil && p.Policies == nil && p.Station == nil && p.Token == nil {
+	if p.Slice == nil && p.Policies == nil && p.Station == nil && p.Token == nil && p.Plan == nil {
 		return errors.New("nothing to write: name a --slice, a --policy or a --station")
 	}
 	b, err := p.Bytes()
@@ -141,6 +144,14 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 	if in.token != "" {
 		if p.Token, err = readPartFile(cmd, in.token); err != nil {
 			return nil, err
+		}
+	}
+	if in.plan != "" {
+		if p.Plan, err = readPartFile(cmd, in.plan); err != nil {
+			return nil, err
+		}
+		if _, err = snapshot.ParseSealPlan(p.Plan); err != nil {
+			return nil, fmt.Errorf("%s: %w", in.plan, err)
 		}
 	}
 	switch {
@@ -222,6 +233,15 @@ func showPart(cmd *cobra.Command, name string) error {
 		token = "unused"
 	}
 	fmt.Fprintln(w, "token   ", token)
+	plan := "none"
+	if p.Plan != nil {
+		s, err := snapshot.ParseSealPlan(p.Plan)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		plan = fmt.Sprintf("%d volumes, for %s", len(s.Volumes), s.For())
+	}
+	fmt.Fprintln(w, "plan    ", plan)
 	return nil
 }
 

@@ -30,6 +30,7 @@ const (
 	partPolicyDir = "landfall/policy"
 	partStation   = "landfall/station.json"
 	partToken     = "landfall/token"
+	partPlan      = "landfall/plan.json"
 )
 
 // ErrPart wraps what ReadPart refuses: the partition must be written anew with
@@ -48,6 +49,7 @@ type Part struct {
 	Policies [][]byte // PCR policies, landfall/policy/0.json and on
 	Station  []byte   // station document; factory only
 	Token    []byte   // one-use enrolment token; nil once it was blanked
+	Plan     []byte   // seal plan; factory only
 }
 
 // Bytes writes the content as one newc archive, from byte 0 of the partition
@@ -73,6 +75,9 @@ func (p *Part) Bytes() ([]byte, error) {
 	if p.Token != nil {
 		w.File(partToken, 0o600, p.Token)
 	}
+	if p.Plan != nil {
+		w.File(partPlan, 0o644, p.Plan)
+	}
 	b := w.Bytes()
 	// Whole sectors, so that a disk image of these bytes is a block device.
 	for len(b)%512 != 0 {
@@ -85,13 +90,14 @@ func (p *Part) Bytes() ([]byte, error) {
 }
 
 func (p *Part) check() error {
-	if len(p.Policies) > maxPartEntries-5 {
-		return fmt.Errorf("%w: %d PCR policies, limit %d", ErrPart, len(p.Policies), maxPartEntries-5)
+	if len(p.Policies) > maxPartEntries-6 {
+		return fmt.Errorf("%w: %d PCR policies, limit %d", ErrPart, len(p.Policies), maxPartEntries-6)
 	}
 	for name, size := range map[string][2]int{
 		partSlice:   {len(p.Slice), MaxSliceSize},
 		partStation: {len(p.Station), maxStationSize},
 		partToken:   {len(p.Token), maxTokenSize},
+		partPlan:    {len(p.Plan), MaxSealPlan},
 	} {
 		if size[0] > size[1] {
 			return fmt.Errorf("%w: %s has %d bytes, limit %d", ErrPart, name, size[0], size[1])
@@ -135,6 +141,8 @@ func ReadPart(r io.ReaderAt, size int64) (*Part, error) {
 			if !isBlank(e.Data) {
 				p.Token = e.Data
 			}
+		case partPlan:
+			p.Plan = e.Data
 		case policyName(len(p.Policies)):
 			p.Policies = append(p.Policies, e.Data)
 		default:

@@ -33,6 +33,7 @@ func TestPartRoundTrip(t *testing.T) {
 	full := goodPart(t)
 	for name, want := range map[string]*Part{
 		"all":         full,
+		"with a plan": {Slice: full.Slice, Policies: full.Policies, Plan: readTestdata(t, "seal-plan-v1.json")},
 		"server":      {Slice: full.Slice, Policies: full.Policies},
 		"before seal": {Station: full.Station, Token: full.Token},
 		"empty":       {},

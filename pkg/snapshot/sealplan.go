@@ -93,6 +93,27 @@ func ParseSealPlan(text []byte) (*SealPlan, error) {
 	return p, p.Validate()
 }
 
+// For says what the plan is for, as people call it.
+func (p *SealPlan) For() string {
+	if p.Device != "" {
+		return "device " + p.Device
+	}
+	return fmt.Sprintf("model %q", p.Model)
+}
+
+// Fits says whether the plan is for a machine: of this device ID, and of this
+// model (DMI product name; "" when the firmware tells none, which then is
+// nobody's contradiction).
+func (p *SealPlan) Fits(device, model string) error {
+	switch {
+	case p.Device != "" && device != "" && p.Device != device:
+		return fmt.Errorf("the plan is for device %s, this machine is %s", p.Device, device)
+	case p.Model != "" && model != "" && p.Model != model:
+		return fmt.Errorf("the plan is for model %q, this machine is a %q", p.Model, model)
+	}
+	return nil
+}
+
 // strictJSON decodes one document of at most limit bytes, refusing unknown
 // fields.
 func strictJSON(text []byte, limit int, v any) error {

@@ -123,6 +123,8 @@ func TestPartVectors(t *testing.T) {
 		{"token only", "ok", "", small},
 		{"tail behind the archive", "ok", "", append(bytes.Clone(small), "old content"...)},
 		{"zeros", "partition", "", make([]byte, 512)},
+		{"seal plan", "ok", "", archive(func(w *newc.Writer) { dir(w); w.File(partPlan, 0o644, []byte("{}")) })},
+		{"seal plan too long", "partition", "", archive(func(w *newc.Writer) { dir(w); w.File(partPlan, 0o644, make([]byte, MaxSealPlan+1)) })},
 		{"cut off", "partition", "", small[:200]},
 		{"no directory", "partition", "", archive(func(w *newc.Writer) { w.File(partSlice, 0o644, []byte("x")) })},
 		{"unknown file", "partition", "", archive(func(w *newc.Writer) { dir(w); w.File("landfall/init", 0o755, nil) })},
