@@ -111,7 +111,7 @@ func (s *system) openKeys(ctx context.Context, in *inputs, tr *track, jobs []*di
 		return nil, err
 	}
 	tr.tpm = x
-	slots, err := s.openSlots(x, in)
+	slots, err := s.openSlots(x, in, tr)
 	if err != nil {
 		return nil, provision.Problem(x, err)
 	}
@@ -241,7 +241,7 @@ func (i *images) Open(ctx context.Context, image *snapshot.VolumeImage) (io.Read
 
 // openSlots checks that the slice is this machine's, measures it, and prepares
 // the NV slots.
-func (s *system) openSlots(t *tpm.TPM, in *inputs) (*nvslot.Slots, error) {
+func (s *system) openSlots(t *tpm.TPM, in *inputs, tr *track) (*nvslot.Slots, error) {
 	if err := t.CheckAK(in.slice.Device.AKName); err != nil {
 		if errors.Is(err, tpm.ErrOtherTPM) {
 			return nil, report.Errorf(report.SliceOther, "the slice is of %s: %w", in.slice.Device.ID, err)
@@ -256,6 +256,7 @@ func (s *system) openSlots(t *tpm.TPM, in *inputs) (*nvslot.Slots, error) {
 	if err != nil {
 		return nil, report.Errorf(report.NVNoPolicy, "%w", err)
 	}
+	tr.image(policy.Image)
 	slots := &nvslot.Slots{TPM: t, SRKPublic: in.slice.Device.SRKPublic, PolicyKey: in.policy}
 	if err := slots.Prepare(policy); err != nil {
 		return nil, err

@@ -133,6 +133,9 @@ func TestLife(t *testing.T) {
 		t.Fatal("a dry run wrote to the disk")
 	}
 	s.sealed(report.NextReboot)
+	if got := s.line().Image; got != "factory 1" {
+		t.Errorf("the result is of image %q", got)
+	}
 	for _, want := range []string{"measured sha256 4=", "safe to power off", "is sealed under KEK generation 1"} {
 		if !strings.Contains(s.out.String(), want) {
 			t.Errorf("seal does not say %q", want)

@@ -61,6 +61,13 @@ func (t *track) is(device string) {
 	t.f.Device = device
 }
 
+// image is the factory image that runs, by the PCR policy that fits.
+func (t *track) image(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.f.Image = clip(name)
+}
+
 // isAccepted says what the fleet answered last.
 func (t *track) isAccepted() bool {
 	t.mu.Lock()
