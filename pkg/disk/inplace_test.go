@@ -1,3 +1,5 @@
+//go:build !race
+
 package disk
 
 import (
@@ -18,7 +20,7 @@ import (
 
 func TestInPlaceKeepsTheData(t *testing.T) {
 	f := newTree(t)
-	f.addExt("vda", "DISK-A", 96, 160)
+	f.addExt("vda", "DISK-A", 64, 128)
 	before := readFile(t, f.path("vda"))
 	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
 	m := newMaker(t, f)
@@ -27,7 +29,7 @@ func TestInPlaceKeepsTheData(t *testing.T) {
 	if err := seal(context.Background(), m, dek, v); err != nil {
 		t.Fatal(err)
 	}
-	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+	if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 		t.Error("the decrypted volume differs from the original filesystem")
 	}
 	if n := plaintextLeft(before, readFile(t, f.path("vda"))); n > 0 {
@@ -51,15 +53,6 @@ func TestInPlaceKeepsTheData(t *testing.T) {
 	if entries, err := os.ReadDir(m.Dir); err != nil || len(entries) > 0 {
 		t.Errorf("left in the work folder: %v, %v", entries, err)
 	}
-}
-
-func readFile(t testing.TB, name string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // plaintextLeft counts the 4 KiB blocks of after that were in before.
@@ -142,15 +135,6 @@ func TestInPlaceKilled(t *testing.T) {
 	check()
 }
 
-func stateOf(t *testing.T, m *Maker, v snapshot.Volume) State {
-	t.Helper()
-	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return jobs[0].State
-}
-
 // TestInPlaceTornHeader cuts the power while cryptsetup writes the header over
 // the head of the filesystem, at many lengths.
 func TestInPlaceTornHeader(t *testing.T) {
@@ -189,7 +173,7 @@ func TestInPlaceTornHeader(t *testing.T) {
 func TestInPlaceOtherDEK(t *testing.T) {
 	ctx := context.Background()
 	f := newTree(t)
-	f.addExt("vda", "DISK-A", 96, 160)
+	f.addExt("vda", "DISK-A", 64, 128)
 	before := readFile(t, f.path("vda"))
 	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
 	m := newMaker(t, f)
@@ -203,7 +187,7 @@ func TestInPlaceOtherDEK(t *testing.T) {
 	if err := seal(ctx, m, dek, v); err != nil {
 		t.Fatal("a DEK that encrypted nothing yet is no reason to stop: ", err)
 	}
-	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+	if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 		t.Error("the decrypted volume differs from the original filesystem")
 	}
 	// Now one that is half-way.
@@ -219,7 +203,7 @@ func TestInPlaceOtherDEK(t *testing.T) {
 	if err := seal(ctx, m, dek, v); err != nil {
 		t.Fatal(err)
 	}
-	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+	if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 		t.Error("the decrypted volume differs from the original filesystem")
 	}
 }
@@ -229,7 +213,7 @@ func TestInPlaceOtherDEK(t *testing.T) {
 func TestInPlaceCutAtTheEnd(t *testing.T) {
 	ctx := context.Background()
 	f := newTree(t)
-	f.addExt("vda", "DISK-A", 96, 160)
+	f.addExt("vda", "DISK-A", 64, 128)
 	before := readFile(t, f.path("vda"))
 	dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
 	m := newMaker(t, f)
@@ -238,7 +222,7 @@ func TestInPlaceCutAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := readFile(t, f.path("vda"))
-	if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+	if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 		t.Error("the decrypted volume differs from the original filesystem")
 	}
 	if n := plaintextLeft(before, after); n > 0 {
@@ -268,4 +252,13 @@ func stopWhen(t *testing.T, f *fakeTree, m *Maker, dek *secret.Bytes, v snapshot
 		}
 	}
 	t.Fatal("never met that moment")
+}
+
+func stateOf(t *testing.T, m *Maker, v snapshot.Volume) State {
+	t.Helper()
+	jobs, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jobs[0].State
 }

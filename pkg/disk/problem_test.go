@@ -19,7 +19,7 @@ import (
 func TestDiskFails(t *testing.T) {
 	ctx := context.Background()
 	ext := newTree(t)
-	ext.addExt("vda", "DISK-A", 96, 160)
+	ext.addExt("vda", "DISK-A", 64, 128)
 	filesystem := readFile(t, ext.path("vda"))
 	content := noise(9 << 20)
 	for _, tc := range []struct {
@@ -29,9 +29,9 @@ func TestDiskFails(t *testing.T) {
 		read     bool
 		want     string
 	}{
-		{"in place, write", "in-place", 60 << 20, 60<<20 + 4096, false, "at byte "},
-		{"in place, read", "in-place", 40 << 20, 40<<20 + 4096, true, "at byte "},
-		{"in place, saved head", "in-place", 150 << 20, 150<<20 + 4096, false, ""},
+		{"in place, write", "in-place", 30 << 20, 30<<20 + 4096, false, "at byte "},
+		{"in place, read", "in-place", 20 << 20, 20<<20 + 4096, true, "at byte "},
+		{"in place, saved head", "in-place", 118 << 20, 118<<20 + 4096, false, ""},
 		{"in place, header", "in-place", 4096, 8192, false, ""},
 		{"image, content", "image", 20 << 20, 20<<20 + 4096, false, "write at byte 20971520"},
 		{"image, header", "image", 0, 4096, false, ""},
@@ -66,7 +66,7 @@ func TestDiskFails(t *testing.T) {
 				if got := plain(t, f, dek, v, len(content)); !bytes.Equal(got, content) {
 					t.Error("another content")
 				}
-			} else if got := decrypted(t, f, dek, v, 96<<20); !bytes.Equal(got, before[:96<<20]) {
+			} else if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 				t.Error("the decrypted volume differs from the original filesystem")
 			}
 		})

@@ -37,7 +37,7 @@ func TestRecoveryKeyslot(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			f := newTree(t)
 			if way == "in-place" {
-				f.addExt("vda", "DISK-A", 96, 160)
+				f.addExt("vda", "DISK-A", 64, 128)
 			} else {
 				f.disk("vda", "DISK-A", 64<<20)
 			}
