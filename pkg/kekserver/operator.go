@@ -24,11 +24,14 @@ type route struct {
 	handle       func(http.ResponseWriter, *http.Request, *Agent) error
 }
 
+// twoOf are the roles of which some things take two agents.
+func twoOf() []Role { return []Role{RoleOperator, RoleAgent} }
+
 // routes is the whole operator plane.
 func (s *Server) routes() []route {
 	read := []Role{RoleOperator, RoleAgent, RoleViewer}
 	write := []Role{RoleOperator}
-	two := []Role{RoleOperator, RoleAgent} // of whom it takes two
+	two := twoOf()
 	return []route{
 		{"GET", "/v1/status", read, s.getStatus},
 		{"GET", "/v1/devices", read, s.getDevices},

@@ -258,6 +258,9 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 	if err == nil {
 		err = rec.readable(agent, clientKey(r), s.now())
 	}
+	if err == nil {
+		err = s.stands(rec.ApprovedBy)
+	}
 	if err != nil {
 		return s.recoveryRefused(r, agent, err)
 	}
@@ -285,6 +288,16 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 	writeJSON(w, http.StatusOK, &kekproto.Secrets{Sealed: sealed})
 	_ = c.Flush() // the asker is gone if this fails
 	return nil
+}
+
+// stands refuses a consent of somebody who could not give it any more.
+func (s *Server) stands(name string) error {
+	for i := range s.cfg.Agents {
+		if a := &s.cfg.Agents[i]; a.Name == name && slices.Contains(twoOf(), a.Role) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s, who approved it, is no agent any more; make a new request", errForbidden, name)
 }
 
 // readable says whether an agent may read the key now.

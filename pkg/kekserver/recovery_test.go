@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net/http"
@@ -176,6 +177,39 @@ func TestRecoveryByTwoAgents(t *testing.T) {
 		"recovery-refused bob|recovery-refused bob|recovery-read alice|recovery-read alice"
 	if got := strings.Join(events, "|"); got != want {
 		t.Errorf("audit log says\n%s, want\n%s", got, want)
+	}
+}
+
+// The consent of an agent who was removed since opens nothing.
+func TestRecoveryConsentOfNobody(t *testing.T) {
+	f, _, _ := escrowed(t)
+	var asked kekproto.RecoveryRequest
+	f.must("POST", recoveryPath, &kekproto.NewRecovery{Reason: "burnt"}, &asked)
+	if status, body := f.as("bob", "POST", recoveryPath+"/"+asked.ID+"/approve", nil, nil); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	f.stop()
+	name := filepath.Join(f.dir, "members", testMember, "kekd.json")
+	var config map[string]any
+	if err := json.Unmarshal(f.file(filepath.Join("members", testMember, "kekd.json")), &config); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range config["agents"].([]any) {
+		if a := a.(map[string]any); a["name"] == "bob" {
+			a["role"] = "viewer"
+		}
+	}
+	config["threshold"] = 1
+	text, err := json.Marshal(config)
+	if err == nil {
+		err = os.WriteFile(name, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.start()
+	if got, status, body := f.readRecovery("alice", asked.ID); got != nil || status != http.StatusForbidden || !strings.Contains(body, "bob, who approved it, is no agent any more") {
+		t.Errorf("%d %s", status, body)
 	}
 }
 
