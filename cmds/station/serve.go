@@ -209,7 +209,7 @@ func (s *server) tell(id, line string) {
 // console that is gone stops no station.
 func (s *server) print(line string) {
 	line = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if r < ' ' || r > '~' { // C1 too: U+009B drives terminals
 			return '?'
 		}
 		return r
