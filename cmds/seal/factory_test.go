@@ -296,6 +296,11 @@ func TestFloorPlans(t *testing.T) {
 	f := s.shop()
 	s.smallDisks()
 	f.add()
+	// Sealing before enrolling costs no token.
+	s.wants(s.seal(), report.SliceMissing, exitRetry, report.PhaseProvision, report.ResultRetry)
+	if !strings.Contains(s.line().Do, "seal provision") || len(s.read("floor/devices/"+testDevice+"/token")) == 0 {
+		t.Errorf("the repair is %q", s.line().Do)
+	}
 	if err := s.seal("provision"); err == nil {
 		t.Fatal("the fleet did not wait for an approval")
 	}

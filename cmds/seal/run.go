@@ -184,12 +184,15 @@ func (s *system) make(ctx context.Context, o *options, machine dmi.Machine, t *t
 			return err
 		}
 	}
+	if in.slice == nil && in.part.Token != nil {
+		t.at(report.PhaseProvision) // whatever was asked for; a later phase would tell the station that the token was used
+	}
+	t.is(in.device())
 	if in.plan != nil {
 		if err := in.plan.Fits(in.device(), machine.Product); err != nil {
 			return report.Errorf(report.FactoryPlan, "%w", err)
 		}
 	}
-	t.is(in.device())
 	if o.provision {
 		return s.provision(ctx, in, t)
 	}

@@ -28,7 +28,10 @@ import (
 // KEK is durable at the fleet and the DEK safe in the TPM before a disk is
 // written to; the token, which makes a volume count as sealed, is the last.
 func (s *system) seal(ctx context.Context, in *inputs, o *options, tr *track) error {
-	if in.slice == nil {
+	switch {
+	case in.slice == nil && in.part.Token != nil:
+		return notEnrolled()
+	case in.slice == nil:
 		tr.phase(ctx, report.PhaseSlice, "has no slice yet")
 		return noSlice(in)
 	}
@@ -65,6 +68,13 @@ func (s *system) seal(ctx context.Context, in *inputs, o *options, tr *track) er
 	s.logf("%s is sealed under KEK generation %d, %.1f s: safe to power off", device, k.key.Generation, time.Since(start).Seconds())
 	tr.phase(ctx, report.PhaseSealed, "sealed under KEK generation %d", k.key.Generation)
 	return s.acceptance(ctx, tr, sealedNow)
+}
+
+// notEnrolled says what comes before sealing.
+func notEnrolled() error {
+	p := report.Errorf(report.SliceMissing, "this machine has not enrolled: its token is unused, and it has no slice")
+	p.Do = "run `seal provision`"
+	return p
 }
 
 // noSlice says where the slice would come from.
