@@ -21,8 +21,9 @@ const (
 )
 
 // JournalEntry says what seal did. It is for people and for results, and is
-// believed by no decision: the state of a device is in its disks, its TPM and at
-// the fleet.
+// believed by one decision only, which costs a restart at most: whether a sealed
+// machine was sent into its server image already. The state of a device is in its
+// disks, its TPM and at the fleet.
 type JournalEntry struct {
 	Seq     uint64    `json:"seq"`     // from 1
 	Attempt int       `json:"attempt"` // the how-manieth run of seal

@@ -2,10 +2,13 @@ package snapshot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -223,8 +226,14 @@ func FuzzJournal(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(b, false)
+	f.Add([]byte(`{"seq":1,"attempt":1,"time":"2026-01-02T03:04:05Z","phase":"keys","what":"x"}`), true)
+	f.Fuzz(func(t *testing.T, b []byte, text bool) {
+		if text { // with length and checksum made right, so that it is looked into
+			b = b[:min(len(b), maxJournalText)]
+			b = slices.Concat([]byte(journalMagic), binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b)
+			b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		}
 		b = append(b, make([]byte, sector)...)[:sector]
 		e, ok := parseRecord(b)
 		if !ok {
@@ -248,8 +257,16 @@ func FuzzRedo(f *testing.F) {
 		f.Fatal(err)
 	}
 	cut := after(make([]byte, len(d.data)), d.log, 8, func() bool { return true })
-	f.Add(cut.data[:16<<10])
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(cut.data[:16<<10], false)
+	f.Add(cut.data[:16<<10], true)
+	f.Fuzz(func(t *testing.T, b []byte, whole bool) {
+		if head := len(b) - redoHeadSize; whole && head > 0 { // half of what is before the head is its copy
+			n := head / 2 / sector * sector
+			b = slices.Concat(make([]byte, sector), b, make([]byte, sector))
+			b = b[:len(b)/sector*sector]
+			head = len(b) - redoHeadSize
+			copy(b[head:], redoHead(b[head-n:head]))
+		}
 		d := &sectorDisk{data: append(b, make([]byte, journalSize)...)}
 		if done, err := RecoverPart(d, int64(len(d.data))); done && err == nil && isBlank(d.data[:sector]) && len(d.log) == 0 {
 			t.Error("it says that it recovered, and wrote nothing")
