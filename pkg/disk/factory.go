@@ -33,11 +33,43 @@ type RefusedError struct {
 	Device string // path, or what the slice calls it
 	Why    string
 	Do     string
+	// Part says that only another disk helps; what is left, a person or a plan mends.
+	Part bool
 }
 
 // Error implements error.
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("volume %s on %s: %s; %s", e.Volume, e.Device, e.Why, e.Do)
+}
+
+// refuser refuses a volume on a device.
+type refuser func(why, do string) *RefusedError
+
+func refusal(v snapshot.Volume, dev *Device) refuser {
+	return func(why, do string) *RefusedError {
+		return &RefusedError{Volume: v.Name, Device: dev.Path, Why: why, Do: do}
+	}
+}
+
+// part refuses the disk itself.
+func (r refuser) part(why, do string) *RefusedError {
+	e := r(why, do)
+	e.Part = true
+	return e
+}
+
+// NeedsPart says whether any refusal in err is one that only another disk mends.
+func NeedsPart(err error) bool {
+	if e, ok := err.(*RefusedError); ok && e.Part {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return NeedsPart(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), NeedsPart)
+	}
+	return false
 }
 
 // Job is one volume to be made.
@@ -135,7 +167,7 @@ func (m *Maker) Plan(ctx context.Context, volumes []snapshot.Volume) ([]*Job, er
 		}
 		job, err := m.plan(ctx, devs, v)
 		if err == nil && taken[job.Device.Name] != "" {
-			err = &RefusedError{v.Name, job.Device.Path, "volume " + taken[job.Device.Name] + " lies there too", "correct the slice"}
+			err = &RefusedError{Volume: v.Name, Device: job.Device.Path, Why: "volume " + taken[job.Device.Name] + " lies there too", Do: "correct the slice"}
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -152,10 +184,10 @@ func (m *Maker) plan(ctx context.Context, devs []Device, v snapshot.Volume) (*Jo
 	if err != nil {
 		return nil, err
 	}
-	refuse := func(why, do string) error { return &RefusedError{v.Name, dev.Path, why, do} }
+	refuse := refusal(v, dev)
 	switch {
 	case dev.ReadOnly:
-		return nil, refuse("the disk is read-only", "remove its write protection, or replace it")
+		return nil, refuse.part("the disk is read-only", "remove its write protection, or replace it")
 	case len(dev.Holders) > 0:
 		return nil, refuse("it is in use by "+strings.Join(dev.Holders, ", "), "stop that mapping or array first")
 	case dev.Partition == 0 && hasPartitions(devs, dev.Name):
@@ -166,12 +198,12 @@ func (m *Maker) plan(ctx context.Context, devs []Device, v snapshot.Volume) (*Jo
 		return nil, refuse("it is in use: mounted, or part of an array", "unmount it first")
 	}
 	if err != nil {
-		return nil, refuse(err.Error(), "replace the disk if this comes back")
+		return nil, refuse.part(err.Error(), "replace the disk if this comes back")
 	}
 	defer file.Close()
 	job := &Job{Spec: v, Device: *dev}
 	if job.Content, err = probe(file, dev.Size); err != nil {
-		return nil, refuse(err.Error(), "replace the disk")
+		return nil, refuse.part(err.Error(), "replace the disk")
 	}
 	if err := m.examine(ctx, job, file); err != nil {
 		return nil, err
@@ -181,7 +213,7 @@ func (m *Maker) plan(ctx context.Context, devs []Device, v snapshot.Volume) (*Jo
 
 // examine finds out the job's state.
 func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
-	refuse := func(why, do string) error { return &RefusedError{job.Spec.Name, job.Device.Path, why, do} }
+	refuse := refusal(job.Spec, &job.Device)
 	meta, uuid, luks, err := m.tools().dump(ctx, job.Device.Path)
 	switch {
 	case err != nil:
@@ -196,6 +228,8 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 	case luks && isSealed(job.Device):
 		job.State = StateSealed
 		return nil
+	case luks && !job.fresh() && unfinished(job.Device, meta):
+		return refuse("it is being made anew, the plan says "+job.Spec.Factory.Way, "correct the plan, or wipe the disk")
 	case luks && (!job.fresh() || !unfinished(job.Device, meta)):
 		job.State = StateEncrypted
 		return nil
@@ -209,17 +243,20 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 
 // examineFresh looks for what formatting would destroy, and for a disk that the
 // volume does not fit on.
-func examineFresh(job *Job, file *os.File, luks bool, refuse func(why, do string) error) error {
+func examineFresh(job *Job, file *os.File, luks bool, refuse refuser) error {
 	ours, err := wasBlank(file, job.Device, job.Spec.UUID)
 	if err != nil {
-		return refuse(err.Error(), "replace the disk")
+		return refuse.part(err.Error(), "replace the disk")
 	}
+	// The mark is of a cut-off format, which leaves random bytes at most: with a
+	// filesystem there, somebody used the disk since.
+	ours = ours && job.Content == ContentUnknown
 	if !luks && !ours && job.Content != ContentBlank {
 		return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
 	}
 	room := job.Device.Size - headerSize
 	if room < leastVolume {
-		return refuse(size(job.Device.Size)+" is too small for a volume", "use a larger disk or partition")
+		return refuse.part(size(job.Device.Size)+" is too small for a volume", "use a larger disk or partition")
 	}
 	if image := job.Spec.Factory.Image; image != nil && image.Format == "raw" && image.Bytes > room {
 		return refuse(fmt.Sprintf("the image %s has %d bytes, the volume has room for %d", image.URL, image.Bytes, room), "use a larger disk, or a smaller image")
@@ -247,9 +284,9 @@ func locate(devs []Device, v snapshot.Volume) (*Device, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return nil, &RefusedError{v.Name, name, "no such disk; there are " + names(devs), "seat the disk, or correct the slice"}
+		return nil, &RefusedError{Volume: v.Name, Device: name, Why: "no such disk; there are " + names(devs), Do: "seat the disk, or correct the slice"}
 	case len(found) > 1:
-		return nil, &RefusedError{v.Name, name, "several disks answer to it: " + names(found), "name it by its serial number"}
+		return nil, &RefusedError{Volume: v.Name, Device: name, Why: "several disks answer to it: " + names(found), Do: "name it by its serial number"}
 	}
 	return &found[0], nil
 }

@@ -34,10 +34,10 @@ const (
 var ErrOtherKey = errors.New("this disk is being encrypted under another key")
 
 // examineInPlace looks for what would lose data; nothing was written yet.
-func examineInPlace(job *Job, file *os.File, refuse func(why, do string) error) error {
+func examineInPlace(job *Job, file *os.File, refuse refuser) error {
 	dev := job.Device
 	if dev.Size < 4*tailSize {
-		return refuse(size(dev.Size)+" is too small for encryption in place", "use a larger disk or partition")
+		return refuse.part(size(dev.Size)+" is too small for encryption in place", "use a larger disk or partition")
 	}
 	switch job.Content {
 	case ContentExt:
@@ -52,14 +52,14 @@ func examineInPlace(job *Job, file *os.File, refuse func(why, do string) error) 
 	}
 	head := make([]byte, 4096)
 	if err := readFull(file, head, 0); err != nil {
-		return refuse(err.Error(), "replace the disk")
+		return refuse.part(err.Error(), "replace the disk")
 	}
 	end, ok := extSize(head)
 	if !ok || end > dev.Size {
 		return refuse("its filesystem says that it is larger than the disk", "repair it with e2fsck")
 	}
 	if saved, err := savedHead(file, dev.Size); err != nil {
-		return refuse(err.Error(), "replace the disk")
+		return refuse.part(err.Error(), "replace the disk")
 	} else if saved != nil && bytes.Equal(sectorOf(saved), sectorOf(head)) {
 		job.State = StateTorn
 		return nil

@@ -137,7 +137,7 @@ func (m *Maker) notShrunk(ctx context.Context, job *Job, err error) error {
 			return err
 		}
 	}
-	return &RefusedError{job.Spec.Name, job.Device.Path, "it is too full to shrink: " + err.Error(), "free " + size(job.Shrink) + " in it"}
+	return &RefusedError{Volume: job.Spec.Name, Device: job.Device.Path, Why: "it is too full to shrink: " + err.Error(), Do: "free " + size(job.Shrink) + " in it"}
 }
 
 // checkFilesystem has e2fsck repair what is safe, and all that a shrink of ours
@@ -166,7 +166,7 @@ func (m *Maker) checkFilesystem(ctx context.Context, job *Job) error {
 		}
 	}
 	if !job.halfShrunk {
-		return &RefusedError{job.Spec.Name, job.Device.Path, "its filesystem has errors: " + err.Error(), "repair it with e2fsck -f"}
+		return &RefusedError{Volume: job.Spec.Name, Device: job.Device.Path, Why: "its filesystem has errors: " + err.Error(), Do: "repair it with e2fsck -f"}
 	}
 	m.logf("%s: shrinking the filesystem was cut off: e2fsck repairs it", job.Spec.Name)
 	// A second run shows that the first one left nothing.
