@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-// progress keeps what seal says about itself, for people: nothing is decided by
-// it. A new phase, result or code goes into the audit log.
+// progress keeps what seal says about itself, for people. One thing is decided by
+// it: a device whose volumes are made, or made anew, is accepted no more. A new
+// phase, result or code goes into the audit log.
 func (s *Server) progress(ctx context.Context, r *request) (*kekproto.Response, error) {
 	now, err := report.ParseFactory(r.Body)
 	if err == nil && now.Device != r.Device {
@@ -22,6 +24,13 @@ func (s *Server) progress(ctx context.Context, r *request) (*kekproto.Response, 
 	if err != nil {
 		return nil, requestProblem(err)
 	}
+	accepted := r.device.accepted()
+	if makesVolumes(now) && r.device.Accepted != 0 {
+		if err := s.acceptedNoMore(ctx, r); err != nil {
+			return nil, err
+		}
+		accepted = false
+	}
 	if s.seen.progressed(r.Device, now, r.Body, time.Now()) {
 		rec := r.event("progress")
 		rec.State, rec.Code, rec.Detail = step(now), string(now.Code), cut(now.What, maxDifference)
@@ -29,7 +38,22 @@ func (s *Server) progress(ctx context.Context, r *request) (*kekproto.Response, 
 			return nil, err
 		}
 	}
-	return &kekproto.Response{Accepted: r.device.accepted()}, nil
+	return &kekproto.Response{Accepted: accepted}, nil
+}
+
+// makesVolumes: it is about to write a volume that then nobody has opened yet.
+func makesVolumes(f *report.Factory) bool {
+	return f.Phase == report.PhaseDisks && slices.ContainsFunc(f.Volumes, func(v report.FactoryVolume) bool { return v.State != "sealed" })
+}
+
+// acceptedNoMore takes the acceptance out of the device's record.
+func (s *Server) acceptedNoMore(ctx context.Context, r *request) error {
+	rec := r.device.deviceRecord
+	rec.Accepted = 0
+	if err := s.state.save(ctx, pathDevices+r.Device, r.device.version, &rec); err != nil {
+		return err
+	}
+	return s.record(ctx, r.event("accepted-no-more"))
 }
 
 // step is a phase and its result, as the audit log has them.

@@ -20,13 +20,14 @@ import (
 // recoveryRecord is stored as JSON below pathRequests. Times are the member's
 // clock: who sets it back prolongs an hour, who sets it forward ends it.
 type recoveryRecord struct {
-	Agent      string    `json:"agent"`
-	Key        string    `json:"key"` // SHA-256 of the public key of its certificate, hex
-	Reason     string    `json:"reason"`
-	Time       time.Time `json:"time"`
-	ApprovedBy string    `json:"approved_by,omitempty"`
-	Approved   time.Time `json:"approved,omitzero"`
-	Reads      int       `json:"reads,omitempty"`
+	Agent        string    `json:"agent"`
+	Key          string    `json:"key"` // SHA-256 of the public key of its certificate, hex
+	Reason       string    `json:"reason"`
+	Time         time.Time `json:"time"`
+	ApprovedBy   string    `json:"approved_by,omitempty"`
+	ApprovedCert string    `json:"approved_cert,omitempty"` // SHA-256 of the certificate of who approved, hex
+	Approved     time.Time `json:"approved,omitzero"`
+	Reads        int       `json:"reads,omitempty"`
 }
 
 // state says where a request is in its life, and when it is over. A clock that
@@ -236,13 +237,16 @@ func (s *Server) consent(r *http.Request, agent *Agent) (*kekproto.RecoveryReque
 	case state == kekproto.RecoveryOver:
 		return nil, fmt.Errorf("%w: nobody approved it until %s; ask again", errConflict, until.Format(time.RFC3339))
 	}
-	rec.ApprovedBy, rec.Approved = agent.Name, now
+	ev := auditBy(agent, "recovery-approved")
+	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s asked: %s", id, rec.Agent, rec.Reason)
+	if err := s.record(ctx, ev); err != nil { // no consent without its line
+		return nil, err
+	}
+	rec.ApprovedBy, rec.ApprovedCert, rec.Approved = agent.Name, hex.EncodeToString(agent.Certificate[:]), now
 	if err := s.state.save(ctx, requestPath(device, id), version, rec); err != nil {
 		return nil, err
 	}
-	ev := auditBy(agent, "recovery-approved")
-	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s asked: %s", id, rec.Agent, rec.Reason)
-	return rec.info(device, id, now), s.record(ctx, ev)
+	return rec.info(device, id, now), nil
 }
 
 // readRecovery hands the key to the agent who asked, after another one's
@@ -259,7 +263,7 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 		err = rec.readable(agent, clientKey(r), s.now())
 	}
 	if err == nil {
-		err = s.stands(rec.ApprovedBy)
+		err = s.stands(rec)
 	}
 	if err != nil {
 		return s.recoveryRefused(r, agent, err)
@@ -291,13 +295,13 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 }
 
 // stands refuses a consent of somebody who could not give it any more.
-func (s *Server) stands(name string) error {
+func (s *Server) stands(rec *recoveryRecord) error {
 	for i := range s.cfg.Agents {
-		if a := &s.cfg.Agents[i]; a.Name == name && slices.Contains(twoOf(), a.Role) {
+		if a := &s.cfg.Agents[i]; hex.EncodeToString(a.Certificate[:]) == rec.ApprovedCert && slices.Contains(twoOf(), a.Role) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s, who approved it, is no agent any more; make a new request", errForbidden, name)
+	return fmt.Errorf("%w: %s, who approved it, is no agent any more; make a new request", errForbidden, rec.ApprovedBy)
 }
 
 // readable says whether an agent may read the key now.
