@@ -133,12 +133,13 @@ func (s *server) keep(f *report.Factory, text []byte) error {
 	if f.Phase == report.PhaseProvision || f.Phase == report.PhaseApproval {
 		return nil // a run that begins anew asks to enrol again
 	}
-	err = os.Remove(s.ofDevice(f.Device, tokenFile))
+	// Put aside: anybody can say so, and a token that was not used can be put back.
+	err = os.Rename(s.ofDevice(f.Device, tokenFile), s.ofDevice(f.Device, usedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		s.logf("%s  enrolled: its token is removed", f.Device)
+		s.logf("%s  enrolled: its token is put aside", f.Device)
 	}
 	return err
 }

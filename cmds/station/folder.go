@@ -28,7 +28,8 @@ const (
 	bootDir     = "boot"         // factory.efi, server.efi
 
 	deviceFile = "device.json"
-	tokenFile  = "token" // 0600
+	tokenFile  = "token"      // 0600
+	usedFile   = "token.used" // 0600
 	sliceFile  = "slice.note"
 	planFile   = "plan.json"
 	resultFile = "result.json"

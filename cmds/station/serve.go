@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -30,11 +31,18 @@ const (
 	maxHeader     = 16 << 10
 )
 
+// maxConnections are open at once; more wait until one ends. It bounds memory, some
+// 100 KiB each; it keeps nobody from taking them all for headerTimeout.
+const maxConnections = 2048
+
 // indexAge is how long an index of the devices is used before they are read again.
 const indexAge = time.Second
 
 // maxTold bounds how many addresses and lines are remembered.
-const maxTold = 1 << 16
+const maxTold = 4096
+
+// maxLine bounds a line on the console, in bytes: what machines say is in it.
+const maxLine = 400
 
 func serveCommand() *cobra.Command {
 	var listen, boot string
@@ -77,7 +85,7 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 		}
 	}
 	s := &server{folder: d, out: stdout, now: time.Now, ids: map[string]string{}, said: map[string]string{}}
-	l, err := net.Listen("tcp", listen)
+	l, err := listenTCP(listen)
 	if err != nil {
 		return err
 	}
@@ -85,7 +93,7 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 	listeners := []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})}
 	s.logf("station serves %s on https %s", d, l.Addr())
 	if boot != "" {
-		b, err := net.Listen("tcp", boot)
+		b, err := listenTCP(boot)
 		if err != nil {
 			return errors.Join(err, l.Close())
 		}
@@ -93,6 +101,14 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 		s.logf("station serves boot.ipxe on http %s", b.Addr())
 	}
 	return runServers(ctx, servers, listeners)
+}
+
+func listenTCP(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return netutil.LimitListener(l, maxConnections), nil
 }
 
 func newServer(h http.Handler) *http.Server {
@@ -195,6 +211,7 @@ func (s *server) logf(format string, args ...any) {
 func (s *server) tell(id, line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	line = line[:min(len(line), maxLine)]
 	if s.said[id] == line {
 		return
 	}
@@ -214,6 +231,7 @@ func (s *server) print(line string) {
 		}
 		return r
 	}, line)
+	line = line[:min(len(line), maxLine)]
 	_, _ = fmt.Fprintf(s.out, "%s  %s\n", s.now().Format("15:04:05"), line)
 }
 
@@ -251,7 +269,11 @@ func hostOf(r *http.Request) string {
 // patient gives every write of an answer its own deadline.
 func patient(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(&patientWriter{w, http.NewResponseController(w)}, r)
+		rc := http.NewResponseController(w)
+		if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return // the connection is gone
+		}
+		h.ServeHTTP(&patientWriter{w, rc}, r)
 	})
 }
 

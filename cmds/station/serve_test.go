@@ -153,7 +153,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	l.ask(t, snapshot.AssignmentRequest{Serial: "CZ2342K9"}) // from the same address
 	said := l.String()
 	for _, want := range []string{"r07-u12  asked from 127.0.0.1 (serial CZ2342K7): gets its token\n", "gets slice 3, 2 policies, a plan\n",
-		"r07-u12  says: disks\n", "r07-u12  enrolled: its token is removed\n", "  127.0.0.1  POST /v1/assignment: refused: LF-FACT-02 the station has no device with this machine's names: serial CZ2342K9\n"} {
+		"r07-u12  says: disks\n", "r07-u12  enrolled: its token is put aside\n", "  127.0.0.1  POST /v1/assignment: refused: LF-FACT-02 the station has no device with this machine's names: serial CZ2342K9\n"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the console does not say %q", want)
 		}
@@ -297,6 +297,17 @@ func TestOnlyImagesAreServed(t *testing.T) {
 		if err != nil || resp.StatusCode != want || strings.Contains(string(body), token) {
 			t.Errorf("%s: %s, want %d", url, resp.Status, want)
 		}
+	}
+}
+
+// TestLongLines: what anybody asks for fills neither console nor memory.
+func TestLongLines(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := &server{out: &out, now: time.Now, said: map[string]string{}}
+	s.tell("10.9.1.1", "refused: "+strings.Repeat("A\u009b", 10000))
+	if n := out.Len(); n > maxLine+20 || strings.Contains(out.String(), "\u009b") || len(s.said["10.9.1.1"]) > maxLine {
+		t.Errorf("a line of %d bytes: %.100q", n, out.String())
 	}
 }
 
