@@ -157,9 +157,9 @@ func TestBoardColours(t *testing.T) {
 
 // Devices' words drive no console.
 func TestBoardIsVisible(t *testing.T) {
-	d := kekproto.DeviceInfo{Device: "r07-u01", Enrolled: true, Approved: true, Slice: 1, Rack: "r07", Suspended: true, Reason: "a\x1b[2J\u009bb\nc"}
+	d := kekproto.DeviceInfo{Device: "r07-u01", Enrolled: true, Approved: true, Slice: 1, Rack: "r07", Suspended: true, Reason: "a\x1b[2J\u009bb\u202e\nc"}
 	b := makeBoard(&kekproto.Status{}, []kekproto.DeviceInfo{d}, "", floorTime)
-	if text := strings.Join(b.draw(canvas{width: 80}), "\n"); strings.ContainsAny(text, "\x1b\u009b") || !strings.Contains(text, "a [2J?b c") {
+	if text := strings.Join(b.draw(canvas{width: 80}), "\n"); strings.ContainsAny(text, "\x1b\u009b\u202e") || !strings.Contains(text, "a [2J?b? c") {
 		t.Errorf("%q", text)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
@@ -212,7 +213,7 @@ func visible(s string) string {
 		switch {
 		case c < ' ' || c == 0x7f:
 			return ' '
-		case c >= 0x80 && c < 0xa0:
+		case c > '~' && !unicode.IsPrint(c): // C1 and what turns the direction of writing
 			return '?'
 		}
 		return c
