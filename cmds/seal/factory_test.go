@@ -244,6 +244,14 @@ func TestFloor(t *testing.T) {
 	if r := f.result(); r.Result != report.ResultPass {
 		t.Errorf("the station heard %+v", r)
 	}
+	// A disk that is replaced after the acceptance was never opened by anybody.
+	s.disk("vdc", "DATA", "", make([]byte, 32<<20))
+	s.sealed(report.NextReboot)
+	if s.record().Accepted != 0 {
+		t.Error("a device counts as accepted with a volume that was made since")
+	}
+	s.accept(note, true)
+	s.wants(s.seal("--reseal"), report.FactoryAcceptance, exitRetry, report.PhaseSealed, report.ResultRetry)
 	if err := s.seal("--status"); err != nil || !strings.Contains(s.out.String(), "journal: ") || !strings.Contains(s.out.String(), "LF-FACT-06") {
 		t.Errorf("status: %v\n%s", err, &s.out)
 	}
@@ -318,7 +326,7 @@ func TestFloorPlans(t *testing.T) {
 	f.plan(&snapshot.SealPlan{Type: snapshot.SealPlanType, Device: testDevice, Volumes: []snapshot.SealVolume{{Name: "swap", Way: snapshot.WayFormat, Disk: "DATA"}}})
 	s.wants(s.seal(), report.FactoryPlan, exitRetry, report.PhaseKeys, report.ResultRetry)
 	f.plan(&snapshot.SealPlan{Type: snapshot.SealPlanType, Device: testDevice, Volumes: []snapshot.SealVolume{{Name: "root", Way: snapshot.WayFormat, Disk: "NOSUCH"}}})
-	s.wants(s.seal(), report.FactoryDisk, exitReject, report.PhaseKeys, report.ResultReject)
+	s.wants(s.seal(), report.FactoryDisk, exitRetry, report.PhaseKeys, report.ResultRetry)
 	if !bytes.Equal(root, s.read("dev/vdb")) || !bytes.Equal(data, s.read("dev/vdc")) {
 		t.Error("a disk was written")
 	}

@@ -23,9 +23,9 @@ const (
 )
 
 // rejects are the codes that no time, plan or operator mends: the machine needs
-// another part.
+// another part. Of refused disks, disk.NeedsPart says so.
 func rejects() []report.Code {
-	return []report.Code{report.TPMMissing, report.TPMBanks, report.TPMNoCert, report.NVFull, report.FactoryDisk}
+	return []report.Code{report.TPMMissing, report.TPMBanks, report.TPMNoCert, report.NVFull}
 }
 
 // exitCode sorts an error.
@@ -34,7 +34,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.Is(err, errUsage):
 		return exitUsage
-	case errors.Is(err, tpm.ErrDevice), errors.As(err, &p) && slices.Contains(rejects(), p.Code):
+	case errors.Is(err, tpm.ErrDevice), disk.NeedsPart(err), errors.As(err, &p) && slices.Contains(rejects(), p.Code):
 		return exitReject
 	}
 	return exitRetry
@@ -87,7 +87,7 @@ func (t *track) end(ctx context.Context, err error) error {
 	}
 	t.mu.Unlock()
 	// Told even to who was stopped: it is the last word of this run.
-	t.post(context.WithoutCancel(ctx))
+	_ = t.post(context.WithoutCancel(ctx)) // said already
 	if p == nil {
 		t.note("ended well")
 	} else {
@@ -120,12 +120,11 @@ const leaves = "leaves for the server image"
 
 // leave says what the machine should do next: reboot into the server image when
 // it was sealed just now, else hold until it is accepted. A machine that lost
-// power behind its last token was never sent there, and is now. The journal is
-// believed that far: what it gets wrong costs one reboot.
+// power behind its last token was never sent there, and is now, if the journal can
+// keep that: what it gets wrong costs one reboot.
 func (s *system) leave(tr *track, sealedNow bool) error {
 	next := report.NextHold
-	if sealedNow || tr.journal != nil && !tr.left {
-		tr.note(leaves)
+	if noted := !tr.left && tr.note(leaves); sealedNow || noted {
 		next = report.NextReboot
 	}
 	if err := os.WriteFile(filepath.Join(s.work, report.FactoryNext), []byte(next+"\n"), 0o600); err != nil {

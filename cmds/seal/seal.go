@@ -159,7 +159,9 @@ func (s *system) recoveryKey(ctx context.Context, k *keys, tr *track, maker *dis
 
 // makeDisks brings all volumes to their end, the tokens last.
 func (s *system) makeDisks(ctx context.Context, k *keys, tr *track, maker *disk.Maker, jobs []*disk.Job, again bool) error {
-	tr.phase(ctx, report.PhaseDisks, "the key is safe; %s", disksLeft(jobs))
+	if err := begin(ctx, tr, jobs, again); err != nil {
+		return err
+	}
 	return tr.while(ctx, func() error {
 		for _, job := range jobs {
 			before := job.State
@@ -183,6 +185,25 @@ func (s *system) makeDisks(ctx context.Context, k *keys, tr *track, maker *disk.
 		}
 		return nil
 	})
+}
+
+// begin tells everybody that volumes are made. Where that is so, the fleet must
+// have heard it before the first write: it takes back that the device was
+// accepted, by what it opened until now.
+func begin(ctx context.Context, tr *track, jobs []*disk.Job, again bool) error {
+	tr.at(report.PhaseDisks)
+	tr.note("the key is safe; %s", disksLeft(jobs))
+	made := again
+	for _, j := range jobs {
+		made = made || j.State != disk.StateSealed
+	}
+	if again {
+		tr.volumesAgain()
+	}
+	if err := tr.post(ctx); err != nil && made {
+		return fmt.Errorf("tell the fleet that volumes are made: %w", err)
+	}
+	return nil
 }
 
 // disksLeft counts what is still to be made.

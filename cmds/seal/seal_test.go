@@ -201,7 +201,7 @@ func TestPlanOfThePartition(t *testing.T) {
 	plan.Model = "Test Machine"
 	put()
 	// What holds data is not formatted, whatever a plan says.
-	s.wants(s.seal(), report.FactoryDisk, exitReject, report.PhaseKeys, report.ResultReject)
+	s.wants(s.seal(), report.FactoryDisk, exitRetry, report.PhaseKeys, report.ResultRetry)
 	s.disk("vdb", "ROOT", "", make([]byte, 64<<20))
 	s.sealed(report.NextReboot)
 	if !strings.Contains(s.out.String(), "the plan wants no recovery key") {
@@ -260,6 +260,9 @@ func TestSealRefuses(t *testing.T) {
 		{"wrong disk", func() {
 			s.part(&snapshot.Part{Slice: slice, Policies: policies})
 			s.disk("vdc", "OTHER", "", make([]byte, 1<<20))
+		}, report.FactoryDisk, exitRetry}, // a person seats the right one
+		{"disk without room", func() {
+			s.disk("vdc", "DATA", "", make([]byte, 1<<20))
 		}, report.FactoryDisk, exitReject},
 		{"two partitions with slices", func() {
 			s.part(&snapshot.Part{Slice: slice, Policies: policies})

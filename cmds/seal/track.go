@@ -135,28 +135,31 @@ func progress(client *kekclient.Client, x *tpm.TPM) func(context.Context, []byte
 }
 
 // note writes a line into the journal, unless it was noted lately: a machine that
-// waits runs seal often, and each of its runs says the same.
-func (t *track) note(format string, args ...any) {
+// waits runs seal often, and each of its runs says the same. It says whether the
+// line was written now.
+func (t *track) note(format string, args ...any) bool {
 	if t.journal == nil {
-		return
+		return false
 	}
 	t.mu.Lock()
 	e := snapshot.JournalEntry{Attempt: t.f.Attempt, Time: time.Now().UTC(), Phase: t.f.Phase, What: fmt.Sprintf(format, args...)}
 	t.mu.Unlock()
 	if t.before[e.Phase+" "+e.What] {
-		return
+		return false
 	}
 	if err := t.journal.Append(e); err != nil {
 		t.logf("the journal is left out from here on: %v", err)
 		t.journal = nil
+		return false
 	}
+	return true
 }
 
 // phase begins the next phase, and tells everybody. The TPM must be idle.
 func (t *track) phase(ctx context.Context, phase, format string, args ...any) {
 	t.at(phase)
 	t.note(format, args...)
-	t.post(ctx)
+	_ = t.post(ctx) // said already
 }
 
 // at is the phase from here on; the next report tells it.
@@ -185,27 +188,28 @@ func (t *track) document() ([]byte, error) {
 	return t.f.Bytes()
 }
 
-// post tells fleet and station, once each.
-func (t *track) post(ctx context.Context) {
+// post tells fleet and station, once each. The error is that of the fleet.
+func (t *track) post(ctx context.Context) error {
 	if t.dry {
-		return
+		return nil
 	}
 	b, err := t.document()
 	if err != nil {
 		t.failed(err)
-		return
+		return err
 	}
+	var deaf error
 	if t.fleet != nil {
 		ctx, cancel := context.WithTimeout(ctx, postTimeout)
-		accepted, err := t.fleet(ctx, b)
+		var accepted bool
+		accepted, deaf = t.fleet(ctx, b)
 		cancel()
-		if err != nil {
-			t.failed(fmt.Errorf("the fleet: %w", err))
-		} else {
-			t.mu.Lock()
-			t.accepted = accepted
-			t.mu.Unlock()
+		if deaf != nil {
+			t.failed(fmt.Errorf("the fleet: %w", deaf))
 		}
+		t.mu.Lock()
+		t.accepted = accepted && deaf == nil
+		t.mu.Unlock()
 	}
 	if t.floor != nil && t.named() {
 		ctx, cancel := context.WithTimeout(ctx, postTimeout)
@@ -214,6 +218,7 @@ func (t *track) post(ctx context.Context) {
 			t.failed(fmt.Errorf("the station: %w", err))
 		}
 	}
+	return deaf
 }
 
 // failed says so once: sealing goes on.
@@ -237,7 +242,7 @@ func (t *track) while(ctx context.Context, work func() error) error {
 		for {
 			select {
 			case <-tick.C:
-				t.post(ctx)
+				_ = t.post(ctx) // said already
 			case <-ctx.Done():
 				return
 			}

@@ -19,6 +19,15 @@ func (t *track) plan(jobs []*disk.Job) {
 	}
 }
 
+// volumesAgain says of all volumes that their tokens are to be written.
+func (t *track) volumesAgain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.f.Volumes {
+		t.f.Volumes[i].State = string(disk.StateEncrypted)
+	}
+}
+
 // state tells how far a volume is.
 func (t *track) state(j *disk.Job) {
 	t.volume(j.Spec.Name, func(v *report.FactoryVolume) {
