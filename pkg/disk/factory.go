@@ -248,11 +248,11 @@ func examineFresh(job *Job, file *os.File, luks bool, refuse refuser) error {
 	if err != nil {
 		return refuse.part(err.Error(), "replace the disk")
 	}
-	// The mark is of a cut-off format, which leaves random bytes at most: with a
-	// filesystem there, somebody used the disk since.
-	ours = ours && job.Content == ContentUnknown
+	// The mark is of a cut-off format, which leaves random bytes and half a header
+	// at most: with a filesystem there, somebody used the disk since.
+	ours = ours && (job.Content == ContentUnknown || job.Content == ContentLUKS2)
 	if !luks && !ours && job.Content != ContentBlank {
-		return refuse("it holds "+string(job.Content)+", which formatting would destroy", "wipe it first (wipefs --all) if its data may go")
+		return refuse("it holds "+string(job.Content)+", which formatting would destroy", "if its data may go: wipefs --all, then dd if=/dev/zero bs=1M count=1 of="+job.Device.Path)
 	}
 	room := job.Device.Size - headerSize
 	if room < leastVolume {

@@ -24,6 +24,24 @@ func TestMarkOutlives(t *testing.T) {
 	}
 }
 
+// TestWiped: what the refusal says to do helps.
+func TestWiped(t *testing.T) {
+	f := newTree(t)
+	f.addExt("vda", "DISK-A", 100, 128)
+	v, m := volume("data0", snapshot.WayFormat, "DISK-A", 0), newMaker(t, f)
+	_, err := m.Plan(context.Background(), []snapshot.Volume{v})
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		t.Fatal(err)
+	}
+	_, do, _ := strings.Cut(refused.Do, ": ")
+	wipe, dd, _ := strings.Cut(do, ", then ")
+	command0(t, "sh", "-c", "/usr/sbin/"+wipe+" "+f.path("vda")+" && "+dd+" conv=notrunc")
+	if _, err := m.Plan(context.Background(), []snapshot.Volume{v}); err != nil {
+		t.Errorf("after %q: %v", do, err)
+	}
+}
+
 // TestUnfinishedStaysSo: a volume that was being made anew is not sealed by a
 // plan that says meanwhile that it is encrypted in place.
 func TestUnfinishedStaysSo(t *testing.T) {

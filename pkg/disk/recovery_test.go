@@ -163,8 +163,15 @@ func TestRecoveryNone(t *testing.T) {
 	if err := seal(ctx, m, dek, v); err != nil {
 		t.Fatal(err)
 	}
-	if slot, ok := typed(t, f.path("vdb"), m.Recovery); ok {
-		t.Errorf("keyslot %s is still there", slot)
+	if _, ok := typed(t, f.path("vdb"), m.Recovery); !ok {
+		t.Fatal("a plan took the recovery key out of a sealed volume")
+	}
+	jobs, err := m.Plan(ctx, []snapshot.Volume{v})
+	if err == nil {
+		err = m.Seal(ctx, dek, testDevice, jobs[0], true)
+	}
+	if slot, ok := typed(t, f.path("vdb"), m.Recovery); ok || err != nil {
+		t.Errorf("keyslot %s is still there (%v)", slot, err)
 	}
 	m.Recovery = nil
 	if err := seal(ctx, m, dek, v); err != nil {

@@ -127,7 +127,8 @@ func (m *Maker) open(ctx context.Context, dek *secret.Bytes, job *Job) (*luks2.V
 	return unlock(ctx, file, h, dek)
 }
 
-// Seal puts the recovery key into keyslot 1, if there is to be one, writes the
+// Seal puts the recovery key into keyslot 1, if there is to be one (of a sealed
+// volume it is taken out only if again is set), writes the
 // token with the volume-key MAC as the last thing, and opens the volume as a
 // booting server will. A token that holds already stays, unless again is set; a
 // false one is refused: somebody put it there. Its errors are *report.Problem, or
@@ -136,6 +137,9 @@ func (m *Maker) Seal(ctx context.Context, dek *secret.Bytes, device string, job 
 	if job.State == StateSealed && !again {
 		if err := m.check(ctx, dek, device, job); err != nil {
 			return problem(job, report.FactoryTool, err)
+		}
+		if !job.Spec.Factory.Recovers() {
+			return nil // nothing takes a way back out of a sealed volume unasked
 		}
 		return problem(job, report.FactoryRecovery, m.recovery(ctx, dek, job))
 	}
