@@ -275,7 +275,9 @@ func (i *images) Open(ctx context.Context, image *snapshot.VolumeImage) (io.Read
 func (s *system) openSlots(t *tpm.TPM, in *inputs, tr *track) (*nvslot.Slots, error) {
 	if err := t.CheckAK(in.slice.Device.AKName); err != nil {
 		if errors.Is(err, tpm.ErrOtherTPM) {
-			return nil, report.Errorf(report.SliceOther, "the slice is of %s: %w", in.slice.Device.ID, err)
+			p := report.Errorf(report.SliceOther, "the slice is of %s: %w", in.slice.Device.ID, err)
+			p.Do = "with another TPM or board: `kekctl device add --again`, and the LANDFALL partition written anew, without its slice; else put the boot volume back into its own machine"
+			return nil, p
 		}
 		return nil, err
 	}

@@ -65,7 +65,17 @@ func WritePart(dev PartDevice, size int64, p *Part) error {
 	if err := writeSync(dev, chunk{start, b}, chunk{start + n, redoHead(b)}); err != nil {
 		return fmt.Errorf("write LANDFALL partition's copy: %w", err)
 	}
-	return putBack(dev, start+n, b)
+	if err := putBack(dev, start+n, b); err != nil {
+		return err
+	}
+	// Nothing of a longer old content stays behind, its token least of all. A cut
+	// before this leaves it there, unread.
+	if old := (room + sector - 1) / sector * sector; old > n {
+		if err := writeSync(dev, chunk{n, make([]byte, old-n)}); err != nil {
+			return fmt.Errorf("write LANDFALL partition: %w", err)
+		}
+	}
+	return nil
 }
 
 // putBack writes the content from its copy, whose head lies at offset head.

@@ -140,6 +140,26 @@ func checkCut(t *testing.T, before []byte, log []write, n int, keep func() bool,
 	return "finished"
 }
 
+// TestWritePartLeavesNothing: a shorter content leaves no byte of a longer one.
+func TestWritePartLeavesNothing(t *testing.T) {
+	d := &sectorDisk{data: make([]byte, 1<<20)}
+	token := bytes.Repeat([]byte("token"), 40)
+	for _, p := range []*Part{{Slice: make([]byte, 100<<10), Token: token}, {Station: goodPart(t).Station}} {
+		b, err := p.Bytes()
+		if err == nil && p.Token != nil {
+			copy(d.data, b)
+		} else if err == nil {
+			err = WritePart(d, int64(len(d.data)), p)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if mustRead(t, d).Token != nil || bytes.Contains(d.data, token) {
+		t.Error("the old token is still there")
+	}
+}
+
 // TestWritePartNoRoom: nothing is written where it would not be safe.
 func TestWritePartNoRoom(t *testing.T) {
 	p := &Part{Slice: bytes.Repeat([]byte("n"), 40<<10)}
