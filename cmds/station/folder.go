@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -115,23 +114,46 @@ func (d folder) plan(id, model string) (p *snapshot.SealPlan, from string, err e
 	if model == "" {
 		return nil, "", nil
 	}
-	names, err := filepath.Glob(d.path(modelsDir, "*.json"))
+	models, err := d.models()
 	if err != nil {
 		return nil, "", err
 	}
-	for _, name := range names {
-		q, err := readPlan(name)
-		switch {
-		case err != nil:
-			return nil, "", err
-		case q == nil || q.Model != model:
-		case p != nil:
-			return nil, "", fmt.Errorf("%s and %s are both for the model %q: remove one", from, name, model)
-		default:
-			p, from = q, name
-		}
+	m := models[model]
+	return m.plan, m.from, nil
+}
+
+// modelPlan is the seal plan of a model, and the file's name within the folder.
+type modelPlan struct {
+	plan *snapshot.SealPlan
+	from string
+}
+
+// models reads the plans of all models. One that cannot be read keeps back all of
+// them: which model it would have been for is not known.
+func (d folder) models() (map[string]modelPlan, error) {
+	names, err := filepath.Glob(d.path(modelsDir, "*.json"))
+	if err != nil {
+		return nil, err
 	}
-	return p, strings.TrimPrefix(from, d.path()+"/"), nil
+	models := map[string]modelPlan{}
+	for _, name := range names {
+		p, err := readPlan(name)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil { // removed in this moment
+			continue
+		}
+		from := modelsDir + "/" + filepath.Base(name)
+		if p.Model == "" {
+			return nil, fmt.Errorf("%s is for the device %s, not for a model: give it with `station add --plan`", from, p.Device)
+		}
+		if other, ok := models[p.Model]; ok {
+			return nil, fmt.Errorf("%s and %s are both for the model %q: remove one", other.from, from, p.Model)
+		}
+		models[p.Model] = modelPlan{p, from}
+	}
+	return models, nil
 }
 
 // readPlan returns nil where there is none.

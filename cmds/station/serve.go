@@ -92,6 +92,9 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 	servers := []*http.Server{newServer(s.handler())}
 	listeners := []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})}
 	s.logf("station serves %s on https %s", d, l.Addr())
+	if err := d.checkModels(); err != nil {
+		s.logf("%v", err)
+	}
 	if boot != "" {
 		b, err := listenTCP(boot)
 		if err != nil {

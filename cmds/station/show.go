@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -45,9 +46,11 @@ a device is accepted, and so safe to ship, the fleet knows: kekctl devices.`,
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(rows)
+				err = e.Encode(rows)
+			} else {
+				err = table(cmd.OutOrStdout(), rows)
 			}
-			return table(cmd.OutOrStdout(), rows)
+			return errors.Join(err, folder(args[0]).checkModels())
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the whole result")
@@ -108,6 +111,15 @@ func (d folder) row(id string) (row, error) {
 	}
 	_, r.Plan, err = d.plan(id, model)
 	return r, err
+}
+
+// checkModels says what is wrong with the plans of the models: no machine says so
+// before one of that model asks.
+func (d folder) checkModels() error {
+	if _, err := d.models(); err != nil {
+		return fmt.Errorf("no machine without a plan of its own gets one: %w", err)
+	}
+	return nil
 }
 
 func table(w io.Writer, rows []row) error {
