@@ -39,6 +39,11 @@ func volume(name, way, disk string, partition int) snapshot.Volume {
 		Factory: &snapshot.Factory{Way: way, Disk: disk, Partition: partition}}
 }
 
+func withSector(v snapshot.Volume, size int) snapshot.Volume {
+	v.Factory.SectorSize = size
+	return v
+}
+
 func command0(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -255,6 +260,10 @@ func TestPlanRefuses(t *testing.T) {
 		{"format too small", volume("data0", "format", "DISK-B", 0), "too small for a volume", func(f *fakeTree) { f.disk("vdb", "DISK-B", 20<<20) }},
 		{"too small", volume("root", "in-place", "DISK-B", 0), "too small", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 64, 64) }},
 		{"cut disk", volume("root", "in-place", "DISK-B", 0), "larger than the disk", func(f *fakeTree) { f.addExt("vdb", "DISK-B", 200, 130) }},
+		{"blocks below the sectors", withSector(volume("root", "in-place", "DISK-B", 0), 4096), "would not mount from encryption sectors of 4096", func(f *fakeTree) {
+			f.disk("vdb", "DISK-B", 160<<20)
+			command0(f.t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", f.path("vdb"), "100M")
+		}},
 		{"read-only", volume("root", "in-place", "DISK-A", 0), "read-only", func(f *fakeTree) { f.add("vda", "vda", 0, map[string]string{"serial": "DISK-A", "ro": "1"}) }},
 		{"mapped", volume("root", "in-place", "DISK-A", 0), "in use by md127", func(f *fakeTree) {
 			f.add("vda", "vda", 0, map[string]string{"serial": "DISK-A", "holders/md127/x": ""})

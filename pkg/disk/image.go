@@ -80,6 +80,9 @@ func (m *Maker) writeImage(ctx context.Context, job *Job, key *luks2.VolumeKey, 
 		if done+int64(n) > length {
 			return report.Errorf(report.FactoryImage, "the image %s has more than the %d bytes it said", job.Spec.Factory.Image.URL, length)
 		}
+		if why, do := job.unmountable(buf[:n]); done == 0 && why != "" {
+			return &report.Problem{Code: report.FactoryImage, What: "the image " + job.Spec.Factory.Image.URL + ": " + why, Do: do}
+		}
 		if werr := w.write(buf[:n], done); werr != nil {
 			return werr
 		}

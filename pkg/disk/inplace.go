@@ -58,6 +58,9 @@ func examineInPlace(job *Job, file *os.File, refuse refuser) error {
 	if !ok || end > dev.Size {
 		return refuse("its filesystem says that it is larger than the disk", "repair it with e2fsck")
 	}
+	if why, do := job.unmountable(head); why != "" {
+		return refuse(why, do)
+	}
 	if saved, err := savedHead(file, dev.Size); err != nil {
 		return refuse.part(err.Error(), "replace the disk")
 	} else if saved != nil && bytes.Equal(sectorOf(saved), sectorOf(head)) {
@@ -182,7 +185,7 @@ func (m *Maker) begin(ctx context.Context, job *Job, pass *secret.Bytes) error {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	args := append(formatArgs(job, 512), "--reduce-device-size", fmt.Sprintf("%dM", tailSize>>20), "--init-only", path)
+	args := append(formatArgs(job), "--reduce-device-size", fmt.Sprintf("%dM", tailSize>>20), "--init-only", path)
 	_, err := m.tools().run(ctx, command{name: "cryptsetup", args: append([]string{"reencrypt", "--encrypt"}, args...), input: pass.Expose()})
 	if err != nil {
 		return fmt.Errorf("begin encryption: %w", err)
@@ -192,13 +195,9 @@ func (m *Maker) begin(ctx context.Context, job *Job, pass *secret.Bytes) error {
 
 // formatArgs are what header and keyslot are made with. The passphrase is 32
 // random bytes, so its derivation costs the minimum.
-func formatArgs(job *Job, defaultSector int) []string {
-	sector := job.Spec.Factory.SectorSize
-	if sector == 0 {
-		sector = defaultSector
-	}
+func formatArgs(job *Job) []string {
 	return []string{"--batch-mode", "--type", "luks2", "--uuid", job.Spec.UUID,
-		"--cipher", luks2.CipherXTS, "--key-size", "512", "--sector-size", strconv.Itoa(sector),
+		"--cipher", luks2.CipherXTS, "--key-size", "512", "--sector-size", strconv.Itoa(encryptionSector(job.Spec.Factory)),
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256", "--key-file", "-"}
 }
 

@@ -45,6 +45,7 @@ type Device struct {
 	Name      string   // the kernel's: vda, nvme0n1p2
 	Path      string   // /dev/vda
 	Size      int64    // bytes
+	Block     int      // logical block size in bytes; 0 where the kernel does not say
 	Disk      string   // name of the whole disk, Name itself when it is one
 	Partition int      // from 1; 0 for a whole disk
 	PartName  string   // GPT partition name
@@ -115,6 +116,9 @@ func (t Tree) read(name string) (*Device, error) {
 	}
 	d.Serial = serial(disk)
 	d.PCI = pciAddress(disk)
+	if n, err := readInt(disk, "queue/logical_block_size"); err == nil {
+		d.Block = int(n)
+	}
 	d.ReadOnly = readText(real, "ro") == "1"
 	holders, _ := os.ReadDir(filepath.Join(real, "holders")) // absent: none
 	for _, h := range holders {

@@ -70,7 +70,7 @@ func (m *Maker) luksFormat(ctx context.Context, dek *secret.Bytes, job *Job) err
 	if err := markBlank(job.Device, job.Spec.UUID); err != nil {
 		return err
 	}
-	args := append([]string{"luksFormat", "--label", unfinishedLabel}, formatArgs(job, 4096)...)
+	args := append([]string{"luksFormat", "--label", unfinishedLabel}, formatArgs(job)...)
 	if _, err := m.tools().run(ctx, command{name: "cryptsetup", args: append(args, job.Device.Path), input: pass.Expose()}); err != nil {
 		return fmt.Errorf("format: %w", err)
 	}

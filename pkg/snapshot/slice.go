@@ -120,8 +120,8 @@ type Factory struct {
 	// 0 for the whole disk.
 	Disk      string `json:"disk"`
 	Partition int    `json:"partition,omitempty"`
-	// SectorSize is the encryption sector size, 512 or 4096 bytes; 0 is 512 for
-	// in-place and 4096 for format.
+	// SectorSize is the encryption sector size, 512 or 4096 bytes; 0 is 4096 for
+	// format and 512 for the others, whose filesystem may have smaller blocks.
 	SectorSize int `json:"sector_size,omitempty"`
 	// Filesystem is made on a fresh volume: "ext4", or "" for none.
 	Filesystem string `json:"filesystem,omitempty"`
