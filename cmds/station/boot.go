@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -28,9 +29,29 @@ func (s *server) bootHandler() http.Handler {
 	return patient(mux)
 }
 
+// askAgain is what iPXE gets whose DHCP server names boot.ipxe and nothing else: it
+// asks again and says which machine it is, in settings that iPXE knows
+// (https://ipxe.org/cfg). A colon would make iPXE take what is before it for a
+// URI's scheme: the MAC address comes with hyphens.
+const askAgain = `#!ipxe
+# Asks the station again, and says which machine this is.
+isset ${ip} || dhcp || goto again
+:start
+chain boot.ipxe?serial=${serial:uristring}&uuid=${uuid}&mac=${mac:hexhyp} || goto again
+:again
+echo Landfall: the factory station did not answer, next try in 5 s
+sleep 5
+goto start
+`
+
 // getBoot answers with a script for iPXE. A machine that the station does not
 // know gets the factory image, which says so on its console.
 func (s *server) getBoot(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	if r.URL.RawQuery == "" {
+		_, _ = io.WriteString(w, askAgain)
+		return
+	}
 	q := r.URL.Query()
 	req := &snapshot.AssignmentRequest{Type: snapshot.AssignmentRequestType,
 		Serial: q.Get("serial"), UUID: strings.ToLower(q.Get("uuid"))}
@@ -55,7 +76,6 @@ func (s *server) getBoot(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.tell(s.who(r), fmt.Sprintf("boots %s: %v", program, err))
 	}
-	w.Header().Set("Content-Type", "text/plain")
 	// The path is relative to the script's own URL. id is a name: nothing that the
 	// machine says is in the script.
 	head, rest, _ := bytes.Cut(bootvolume.IPXE(bootDir+"/"+program), []byte("\n"))

@@ -59,7 +59,7 @@ a machine boots; the images are measured, so what is changed gets no key.`,
 		Example: `  station serve station
   station serve station --boot :8080
   # the DHCP server's boot file for iPXE:
-  http://10.9.0.1:8080/boot.ipxe?serial=${serial:uristring}&uuid=${uuid}&mac=${mac}`,
+  http://10.9.0.1:8080/boot.ipxe`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d := folder(args[0])

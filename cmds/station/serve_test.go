@@ -204,10 +204,13 @@ func TestIdentify(t *testing.T) {
 		}
 	}
 	// What the station does not know boots the factory image, which tells.
-	for _, query := range []string{"", "serial=CZ2342K8", "serial=" + serial, "mac=00-1B-21-AA-BB-CC"} {
+	for _, query := range []string{"serial=&uuid=&mac=", "serial=CZ2342K8", "serial=" + serial, "mac=00-1B-21-AA-BB-CC"} {
 		if got := l.boots(t, query); !strings.Contains(got, "boot/factory.efi") {
 			t.Errorf("boot.ipxe?%s:\n%s", query, got)
 		}
+	}
+	if got := l.boots(t, ""); !strings.Contains(got, "chain boot.ipxe?serial=${serial:uristring}&uuid=${uuid}&mac=${mac:hexhyp} ") {
+		t.Errorf("boot.ipxe:\n%s", got)
 	}
 }
 

@@ -24,10 +24,10 @@ const formRuns = 3
 // measureForms boots the sealed server in every form, some times each.
 func measureForms(l *scenario.Life) []form {
 	file := l.BuildUKI(scenario.UKI{Version: "9.0"})
-	policies := l.Region.ApproveUKI("9.0", file, measure.FormUKI, measure.FormUKIiPXE)
+	policies := l.Region.ApproveUKI(builder.Server, "9.0", file, measure.FormUKI, measure.FormUKIiPXE)
 	volume := l.BootVolume("bench-uki.raw", file, policies...)
 	hardware, drivers := generic(l)
-	realVolume := l.BootVolume("bench-generic.raw", hardware, l.Region.ApproveUKI("9.1", hardware, measure.FormUKI)...)
+	realVolume := l.BootVolume("bench-generic.raw", hardware, l.Region.ApproveUKI(builder.Server, "9.1", hardware, measure.FormUKI)...)
 	l.ServePXE(file)
 	all := []form{
 		bootForm(l, "kernel and initramfs (`efi-kernel`)", func() *scenario.Machine { return l.Start(builder.Server) }),

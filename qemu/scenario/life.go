@@ -117,21 +117,22 @@ func (l *Life) ServeDHCP() *netlab.Process {
 }
 
 // ServeLease starts a DHCP server that gives the device any address.
-func (l *Life) ServeLease(ip string) *netlab.Process { l.Helper(); return l.serveDHCP(ip, "") }
+func (l *Life) ServeLease(ip string) *netlab.Process {
+	l.Helper()
+	return l.serveDHCP(ip, netlab.DHCP{})
+}
 
-// serveDHCP starts a DHCP server in place of the one before. A folder for TFTP,
-// if there is one, holds bootScript.
-func (l *Life) serveDHCP(ip, tftp string) *netlab.Process {
+// serveDHCP starts a DHCP server in place of the one before; boot says what
+// network cards start from.
+func (l *Life) serveDHCP(ip string, boot netlab.DHCP) *netlab.Process {
 	l.Helper()
 	if l.dhcp != nil {
 		l.Check(l.dhcp.Stop())
 	}
 	d := netlab.DHCP{
 		Dir: l.Dir, Subnet: "10.77.0.0", Netmask: "255.255.255.0", Router: "10.77.0.1",
-		Hosts: []netlab.Host{{MAC: deviceMAC, IP: ip, Name: Device}},
-	}
-	if tftp != "" {
-		d.TFTPRoot, d.Bootfile = tftp, bootScript
+		Hosts:    []netlab.Host{{MAC: deviceMAC, IP: ip, Name: Device}},
+		TFTPRoot: boot.TFTPRoot, Bootfile: boot.Bootfile,
 	}
 	p, err := l.Region.Net.StartDHCP(l.Context(), d)
 	l.Check(err)

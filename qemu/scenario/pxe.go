@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/image/bootvolume"
+	"github.com/landfall-project/landfall/qemu/netlab"
 )
 
 // httpAddr serves the UKI in the region's network; bootScript is what DHCP
@@ -55,6 +56,6 @@ func (l *Life) serveScript(script []byte) string {
 	root := l.Path("tftp")
 	l.Check(os.MkdirAll(root, 0o755))
 	l.Check(os.WriteFile(filepath.Join(root, bootScript), script, 0o644))
-	l.serveDHCP(deviceIP, root)
+	l.serveDHCP(deviceIP, netlab.DHCP{TFTPRoot: root, Bootfile: bootScript})
 	return root
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/image/bootvolume"
+	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/qemu/ovmf"
@@ -26,7 +27,7 @@ func TestSecureBoot(t *testing.T) {
 	unsigned := l.BuildUKI(UKI{Version: "2.0"})
 	file := l.Path("signed.efi")
 	l.Check(bootvolume.Sign(l.Context(), unsigned, l.snakeoilKey(), ovmf.SnakeoilCert, file))
-	policies := l.Region.ApproveUKI("2.0", file, measure.FormUKISecureBoot)
+	policies := l.Region.ApproveUKI(builder.Server, "2.0", file, measure.FormUKISecureBoot)
 	volume := l.BootVolume("signed.raw", file, policies...)
 
 	m := l.StartFrom(volume, l.secureBoot("operator.fd"))

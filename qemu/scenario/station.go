@@ -9,7 +9,9 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/image/cache"
+	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/qemu/debian"
 	"github.com/landfall-project/landfall/qemu/netlab"
 )
@@ -41,12 +43,27 @@ func (l *Life) NewStation() *Station {
 	}
 	l.writePart("--station-file", filepath.Join(s.Dir, "station.json"))
 	l.Config.Extra = append(l.Config.Extra, "-smbios", "type=1,serial="+machineSerial+",product="+machineModel)
-	p, err := l.Region.Net.Start(l.Context(), l.Path("station"), "serve", s.Dir, "--listen", stationAddr)
+	p, err := l.Region.Net.Start(l.Context(), l.Path("station"), "serve", s.Dir, "--listen", stationAddr, "--boot", httpAddr)
 	l.Check(err)
 	_, err = p.Expect(l.Context(), regexp.MustCompile(`station serves`), 30*time.Second)
 	l.Check(err)
 	s.proc = p
 	return s
+}
+
+// bootImages gives the station what machines boot from their network cards, and
+// has the DHCP server name the station.
+func (s *Station) bootImages() {
+	l := s.life
+	l.Helper()
+	for _, role := range []builder.Flavour{builder.Factory, builder.Server} {
+		file := l.BuildUKI(UKI{Version: "3.0", Role: role})
+		l.Check(cache.CopyFile(filepath.Join(s.Dir, "boot", string(role)+".efi"), file))
+		for _, p := range l.Region.ApproveUKI(role, "3.0", file, measure.FormUKIiPXE) {
+			l.Check(cache.CopyFile(filepath.Join(s.Dir, "policies", filepath.Base(p)), p))
+		}
+	}
+	l.serveDHCP(deviceIP, netlab.DHCP{Bootfile: "http://" + httpAddr + "/" + bootScript})
 }
 
 // command runs the station's command, and returns what it printed.

@@ -70,10 +70,11 @@ func (l *Lab) Predict(file string, form measure.Form) map[int][]byte {
 
 // ApproveUKI signs a UKI for some forms, and gives manifests and policies to
 // the fleet. It returns the policies' files.
-func (r *Region) ApproveUKI(version, file string, forms ...measure.Form) []string {
+func (r *Region) ApproveUKI(role builder.Flavour, version, file string, forms ...measure.Form) []string {
 	r.lab.Helper()
-	out := r.lab.Path("approved-" + version)
-	args := []string{"sign", "--region", r.Dir, "--role", "server", "--image", "landfall-server", "--version", version, "--uki", file, "-o", out}
+	name := "landfall-" + string(role)
+	out := r.lab.Path("approved-" + name + "-" + version)
+	args := []string{"sign", "--region", r.Dir, "--role", string(role), "--image", name, "--version", version, "--uki", file, "-o", out}
 	for _, f := range forms {
 		args = append(args, "--form", string(f))
 	}

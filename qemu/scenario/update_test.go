@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -15,7 +16,7 @@ func TestUpdate(t *testing.T) {
 	t.Parallel()
 	l := delivered(t)
 	first, second := l.BuildUKI(UKI{Version: "2.0"}), l.BuildUKI(UKI{Version: "2.1"})
-	policies := l.Region.ApproveUKI("2.0", first, measure.FormUKI)
+	policies := l.Region.ApproveUKI(builder.Server, "2.0", first, measure.FormUKI)
 	one, two := l.BootVolume("one.raw", first, policies...), l.BootVolume("two.raw", second, policies...)
 
 	m := l.StartFrom(one)
@@ -24,7 +25,7 @@ func TestUpdate(t *testing.T) {
 
 	m = l.StartFrom(two)
 	m.expectHold(report.KeyImage) // nobody has signed it yet
-	l.Region.ApproveUKI("2.1", second, measure.FormUKI)
+	l.Region.ApproveUKI(builder.Server, "2.1", second, measure.FormUKI)
 	m.Expect(unlocked, 2*time.Minute) // and it goes on by itself
 	l.Check(m.Off())
 
