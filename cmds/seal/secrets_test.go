@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/disk"
 	"github.com/landfall-project/landfall/pkg/kekclient"
@@ -33,6 +36,8 @@ import (
 type factoryFloor struct {
 	server *httptest.Server
 
+	image []byte // of the one disk image
+
 	mu     sync.Mutex
 	has    snapshot.Assignment
 	posted bytes.Buffer
@@ -40,7 +45,7 @@ type factoryFloor struct {
 
 func newFloor(t *testing.T, token string) *factoryFloor {
 	t.Helper()
-	f := new(factoryFloor)
+	f := &factoryFloor{image: bytes.Repeat(secret.Random(4096).Expose(), 2048)}
 	f.bring(&snapshot.Assignment{Token: []byte(token)})
 	f.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
@@ -48,8 +53,13 @@ func newFloor(t *testing.T, token string) *factoryFloor {
 		if _, err := f.posted.ReadFrom(r.Body); err != nil {
 			t.Error(err)
 		}
-		if r.URL.Path != "/v1/assignment" {
+		switch r.URL.Path {
+		case "/images/data.raw":
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.image))
 			return
+		default:
+			return
+		case "/v1/assignment":
 		}
 		if err := json.NewEncoder(w).Encode(&f.has); err != nil {
 			t.Error(err)
@@ -65,6 +75,15 @@ func (f *factoryFloor) bring(a *snapshot.Assignment) {
 	defer f.mu.Unlock()
 	f.has = *a
 	f.has.Type, f.has.Device = snapshot.AssignmentType, testDevice
+}
+
+// plan has the device's second volume made from the image.
+func (f *factoryFloor) plan() *snapshot.SealPlan {
+	sum := sha256.Sum256(f.image)
+	return &snapshot.SealPlan{Type: snapshot.SealPlanType, Device: testDevice, Volumes: []snapshot.SealVolume{{
+		Name: "data0", Way: snapshot.WayImage, Disk: "DATA",
+		Image: &snapshot.VolumeImage{URL: "images/data.raw", Format: "raw", SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(f.image))},
+	}}}
 }
 
 func (f *factoryFloor) told() []byte {
@@ -130,7 +149,8 @@ func (s *station) learn(h *hunt, note []byte, policies [][]byte) {
 }
 
 // TestNoSecretIsLeftInTheFactory goes from enrolment to sealed disks with the
-// real programs, and looks for every secret of the device in all that was
+// real programs, one volume encrypted in place and one written from a disk image,
+// and looks for every secret of the device, and for the image's plaintext, in all that was
 // printed and written, and in what the programs were started with: logs,
 // arguments, environments, temporary files, disks, the LANDFALL partition, and
 // the fleet's own files.
@@ -169,7 +189,8 @@ func TestNoSecretIsLeftInTheFactory(t *testing.T) {
 	}
 	note := s.slice(nil)
 	s.must("POST", "/v1/slices", &kekproto.Document{Note: note}, nil)
-	f.bring(&snapshot.Assignment{Slice: note, Policies: policies})
+	f.bring(&snapshot.Assignment{Slice: note, Policies: policies, Plan: f.plan()})
+	h.add("plaintext of the disk image", f.image[:64])
 	for range 2 { // sealed, and sealed already
 		if err := run(); err != nil && !waitsForAcceptance(err) {
 			t.Fatal(err)
