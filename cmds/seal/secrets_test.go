@@ -56,13 +56,10 @@ func newFloor(t *testing.T, token string) *factoryFloor {
 		switch r.URL.Path {
 		case "/images/data.raw":
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.image))
-			return
-		default:
-			return
 		case "/v1/assignment":
-		}
-		if err := json.NewEncoder(w).Encode(&f.has); err != nil {
-			t.Error(err)
+			if err := json.NewEncoder(w).Encode(&f.has); err != nil {
+				t.Error(err)
+			}
 		}
 	}))
 	t.Cleanup(f.server.Close)
