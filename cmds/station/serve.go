@@ -228,6 +228,7 @@ func (s *server) tell(id, line string) {
 // print writes while s.mu is held, and lets nobody's words drive the terminal. A
 // console that is gone stops no station.
 func (s *server) print(line string) {
+	line = strings.ReplaceAll(line, "\n", "; ") // contradictions of a plan come a line each
 	line = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' { // C1 too: U+009B drives terminals
 			return '?'

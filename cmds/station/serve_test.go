@@ -312,6 +312,11 @@ func TestLongLines(t *testing.T) {
 	if n := out.Len(); n > maxLine+20 || strings.Contains(out.String(), "\u009b") || len(s.said["10.9.1.1"]) > maxLine {
 		t.Errorf("a line of %d bytes: %.100q", n, out.String())
 	}
+	out.Reset()
+	s.logf("%v", errors.Join(errors.New("one"), errors.New("two")))
+	if !strings.HasSuffix(out.String(), "  one; two\n") {
+		t.Errorf("two errors: %q", out.String())
+	}
 }
 
 // TestARegionAtOnce: the machines of a region ask within seconds of each other.
