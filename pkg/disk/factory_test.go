@@ -39,11 +39,6 @@ func volume(name, way, disk string, partition int) snapshot.Volume {
 		Factory: &snapshot.Factory{Way: way, Disk: disk, Partition: partition}}
 }
 
-func withSector(v snapshot.Volume, size int) snapshot.Volume {
-	v.Factory.SectorSize = size
-	return v
-}
-
 func command0(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()

@@ -24,6 +24,11 @@ func filesystem(t *testing.T, args ...string) []byte {
 	return readFile(t, path)
 }
 
+func withSector(v snapshot.Volume, size int) snapshot.Volume {
+	v.Factory.SectorSize = size
+	return v
+}
+
 // TestImageMounts: a filesystem whose blocks are smaller than what dm-crypt would
 // have is encrypted in sectors that it mounts from, or refused.
 func TestImageMounts(t *testing.T) {
