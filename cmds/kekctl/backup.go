@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +37,9 @@ func (a *app) backupCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice backup r7-ks1-store.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Lstat(args[0]); err == nil { // before the member records a backup
+				return fmt.Errorf("%s exists: choose another name", args[0])
+			}
 			conn, err := a.connect()
 			if err != nil {
 				return err

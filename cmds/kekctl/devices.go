@@ -115,8 +115,14 @@ func makeBoard(st *kekproto.Status, all []kekproto.DeviceInfo, rack string, now 
 		}
 		b.rows = append(b.rows, standOf(d, now))
 	}
+	if rack != "" && len(b.rows) == 0 {
+		b.note = "no device of rack " + rack
+	}
 	if len(homeless) > 0 {
-		b.note = fmt.Sprintf("of no rack that is known: %s", ellipsis(strings.Join(homeless, ", "), 200))
+		if b.note != "" {
+			b.note += "; "
+		}
+		b.note += fmt.Sprintf("without a slice, so of no rack yet: %s", ellipsis(strings.Join(homeless, ", "), 200))
 	}
 	byPlace(b.rows)
 	if rack != "" {

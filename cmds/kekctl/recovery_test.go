@@ -237,10 +237,13 @@ func TestDevicesAndSlices(t *testing.T) {
 		p.kekctl("alice", "device", "add", id, "--token-file", filepath.Join(filepath.Dir(p.dir), id))
 	}
 	out := p.kekctl("carol", "devices", "--rack", "r07")
-	for _, want := range []string{"rack r07, region r7 (building): 2 devices: 1 expected, 1 slice", "m1       12    slice", "r07-u13  -     expected", "of no rack that is known: spare"} {
+	for _, want := range []string{"rack r07, region r7 (building): 2 devices: 1 expected, 1 slice", "m1       12    slice", "r07-u13  -     expected", "without a slice, so of no rack yet: spare"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+	if out := p.kekctl("carol", "devices", "--rack", "r99"); !strings.Contains(out, "no device of rack r99; without") {
+		t.Errorf("a rack that is not there:\n%s", out)
 	}
 	if out := p.kekctl("carol", "devices"); !strings.Contains(out, "3 devices") || !strings.Contains(out, "r07 12") {
 		t.Errorf("all devices:\n%s", out)

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -75,16 +78,19 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if p.Slice == nil && p.Policies == nil && p.Station == nil && p.Token == nil && p.Plan == nil {
-		return errors.New("nothing to write: name a --slice, a --policy or a --station")
+	if p.Slice == nil && p.Policies == nil && p.Station == nil {
+		return errors.New("nothing that a machine could begin with: name a --slice, a --policy, a --station or a --station-file")
+	}
+	if err := ofOneDevice(p); err != nil {
+		return err
 	}
 	b, err := p.Bytes()
 	if err != nil {
 		return err
 	}
-	if in.diskMiB > 0 {
-		if in.diskMiB > 1024 {
-			return errors.New("--disk-mib: more than 1024 MiB is never needed")
+	if cmd.Flags().Changed("disk-mib") {
+		if in.diskMiB < 3 || in.diskMiB > 1024 {
+			return fmt.Errorf("--disk-mib: %d, must be 3 to 1024", in.diskMiB)
 		}
 		if b, err = snapshot.DiskImage(b, in.diskMiB<<20); err != nil {
 			return err
@@ -133,17 +139,26 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 		if p.Slice, err = readPartFile(cmd, in.slice); err != nil {
 			return nil, err
 		}
+		if sliceDevice(p.Slice) == "" {
+			return nil, fmt.Errorf("%s is no slice: snapshot sign writes one", in.slice)
+		}
 	}
 	for _, name := range in.policies {
 		b, err := readPartFile(cmd, name)
 		if err != nil {
 			return nil, err
 		}
+		if _, err := pcrpolicy.Parse(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 		p.Policies = append(p.Policies, b)
 	}
 	if in.token != "" {
 		if p.Token, err = readPartFile(cmd, in.token); err != nil {
 			return nil, err
+		}
+		if !kekproto.IsToken(string(bytes.TrimSpace(p.Token))) {
+			return nil, fmt.Errorf("%s holds no enrolment token: kekctl device add DEVICE --token-file FILE writes one", in.token)
 		}
 	}
 	if in.plan != "" {
@@ -154,117 +169,70 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, fmt.Errorf("%s: %w", in.plan, err)
 		}
 	}
+	p.Station, err = in.station(cmd)
+	return p, err
+}
+
+// station reads or makes the station document; nil where none was asked for.
+func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 	switch {
 	case in.stationDevice != "" && in.stationFile != "":
 		return nil, errors.New("name --station or --station-file, not both")
 	case in.stationFile != "":
-		if p.Station, err = readPartFile(cmd, in.stationFile); err != nil {
-			return nil, err
+		b, err := readPartFile(cmd, in.stationFile)
+		if err == nil {
+			_, err = snapshot.ParseStation(b)
 		}
-		_, err = snapshot.ParseStation(p.Station)
-		return p, err
+		return b, err
 	case in.stationDevice == "":
-		return p, nil
+		return nil, nil
+	case in.region == "":
+		return nil, errors.New("--station needs --region, the folder that kekctl init made: it says which key servers there are")
 	}
 	region, ca, err := readRegion(cmd, in.region)
 	if err != nil {
 		return nil, err
 	}
-	station := &snapshot.Station{Type: snapshot.StationType, Device: in.stationDevice,
+	s := &snapshot.Station{Type: snapshot.StationType, Device: in.stationDevice,
 		Fleet: snapshot.Fleet{CA: ca, Members: region.Members}}
-	p.Station, err = station.Bytes()
-	return p, err
+	return s.Bytes()
 }
 
-func partShowCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "show PARTITION",
-		Short: "List what is on a LANDFALL partition, or on a disk that holds one",
-		Long: `show lists a partition's content. It verifies no signature; snapshot verify does.
-The token is never shown.`,
-		Example: `  snapshot part show /dev/disk/by-partlabel/LANDFALL`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return showPart(cmd, args[0]) },
+// sliceDevice is the device that a slice says it is of, unverified; "" if it is no slice.
+func sliceDevice(note []byte) string {
+	var s snapshot.Slice
+	if json.NewDecoder(bytes.NewReader(note)).Decode(&s) != nil {
+		return ""
 	}
-	return cmd
+	return s.Device.ID
 }
 
-func showPart(cmd *cobra.Command, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return fmt.Errorf("size of %s: %w", name, err)
-	}
-	var r io.ReaderAt = f
-	off, n, err := snapshot.FindPartition(f)
-	if err == nil {
-		r, size = io.NewSectionReader(f, off, n), n
-	} else if !errors.Is(err, snapshot.ErrNoPartition) {
-		return err
-	}
-	p, err := snapshot.ReadPart(r, size)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	w := cmd.OutOrStdout()
-	fmt.Fprintln(w, "slice   ", describeSlice(p.Slice))
-	for _, b := range p.Policies {
-		var head struct{ Role, Image string }
-		if err := json.Unmarshal(b, &head); err != nil {
-			return fmt.Errorf("%s: a PCR policy is not readable: %w", name, err)
-		}
-		fmt.Fprintf(w, "policy   for %q, role %q\n", head.Image, head.Role)
-	}
-	station := "none"
+// ofOneDevice refuses a partition whose documents are of different devices.
+func ofOneDevice(p *snapshot.Part) error {
+	of := map[string]string{"slice": sliceDevice(p.Slice)}
 	if p.Station != nil {
 		s, err := snapshot.ParseStation(p.Station)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
-		station = describeStation(s)
+		of["station document"] = s.Device
 	}
-	fmt.Fprintln(w, "station ", station)
-	token := "none, or used"
-	if p.Token != nil {
-		token = "unused"
-	}
-	fmt.Fprintln(w, "token   ", token)
-	plan := "none"
 	if p.Plan != nil {
 		s, err := snapshot.ParseSealPlan(p.Plan)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
-		plan = fmt.Sprintf("%d volumes, for %s", len(s.Volumes), s.For())
+		of["seal plan"] = s.Device
 	}
-	fmt.Fprintln(w, "plan    ", plan)
+	what, device := "", ""
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		switch id := of[name]; {
+		case id == "":
+		case device == "":
+			what, device = name, id
+		case id != device:
+			return fmt.Errorf("the %s is of %s, the %s of %s: a partition is of one device", what, device, name, id)
+		}
+	}
 	return nil
-}
-
-func describeStation(s *snapshot.Station) string {
-	text := fmt.Sprintf("%s, %d key servers", s.Device, len(s.Fleet.Members))
-	if s.Device == "" {
-		text = fmt.Sprintf("any device, %d key servers", len(s.Fleet.Members))
-	}
-	if s.Source != nil {
-		text += ", station " + s.Source.URL
-	}
-	return text
-}
-
-// describeSlice decodes the slice without looking at its signature; it quotes
-// what it shows, for anybody may have written it.
-func describeSlice(note []byte) string {
-	if note == nil {
-		return "none"
-	}
-	var s snapshot.Slice
-	if err := json.NewDecoder(bytes.NewReader(note)).Decode(&s); err != nil {
-		return "not readable: " + err.Error()
-	}
-	return fmt.Sprintf("%d of %q, region %q (not verified)", s.Generation, s.Device.ID, s.Region)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/dmi"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -35,7 +36,7 @@ restart.
 The machine is told by its serial number, UUID or a MAC address, as its firmware
 has them; at least one is needed, unless the LANDFALL partition names the device.
 The token is in the file that kekctl device add wrote; it is handed out until the
-machine says that it enrolled, and removed then.`,
+machine says that it enrolled, and put aside then (token.used).`,
 		Example: `  kekctl --region north --as alice device add r07-u12 --token-file r07-u12.token
   station add station r07-u12 --serial CZ2342K7 --token r07-u12.token
   station add station r07-u12 --slice notes/r07-u12.slice.note
@@ -74,7 +75,7 @@ func (in *addInput) run(d folder, id string) error {
 	if err := d.alone(id, dev); err != nil {
 		return err
 	}
-	token, slice, plan, err := in.read(id)
+	token, slice, plan, err := in.read(d, id)
 	if err != nil {
 		return err
 	}
@@ -131,27 +132,64 @@ func (d folder) alone(id string, dev *device) error {
 		return err
 	}
 	for key := range dev.keys() {
-		if other, ok := ix[key]; ok && other != id {
-			return fmt.Errorf("%s is the %s too", other, key)
+		if other, ok := ix.ids[key]; ok && other != id {
+			return fmt.Errorf("the %s is %s's already", key, other)
 		}
 	}
 	return nil
 }
 
-func (in *addInput) read(id string) (token, slice, plan []byte, err error) {
+// unused refuses a token that another device has, or that this one has used: a
+// token enrols one device, once.
+func (d folder) unused(id string, token []byte) error {
+	ids, err := d.devices()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, other := range ids {
+		for _, file := range []string{tokenFile, usedFile} {
+			b, err := d.optional(other, file, maxToken)
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(b, token) { // no secret from who may read both files
+				continue
+			}
+			switch {
+			case other != id:
+				return fmt.Errorf("it is the token of %s: a token enrols one device", other)
+			case file == usedFile:
+				return fmt.Errorf("%s has used it: `kekctl device add %s --again` makes another", id, id)
+			}
+		}
+	}
+	return nil
+}
+
+func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err error) {
 	if in.token != "" {
 		if token, err = readFile(in.token, maxToken); err != nil {
 			return nil, nil, nil, err
 		}
-		if token = bytes.TrimSpace(token); len(token) == 0 {
-			return nil, nil, nil, fmt.Errorf("%s is empty", in.token)
+		if token = bytes.TrimSpace(token); !kekproto.IsToken(string(token)) {
+			return nil, nil, nil, fmt.Errorf("%s holds no enrolment token: `kekctl device add DEVICE --token-file FILE` writes one", in.token)
+		}
+		if err = d.unused(id, token); err != nil {
+			return nil, nil, nil, fmt.Errorf("%s: %w", in.token, err)
 		}
 	}
 	if in.slice != "" {
 		if slice, err = readFile(in.slice, snapshot.MaxSliceSize); err != nil {
 			return nil, nil, nil, err
 		}
-		if got := sliceOf(slice); got.Device.ID != id {
+		got := sliceOf(slice)
+		if got.Device.ID == "" {
+			return nil, nil, nil, fmt.Errorf("%s is no slice: `snapshot sign` writes one", in.slice)
+		}
+		if got.Device.ID != id {
 			return nil, nil, nil, fmt.Errorf("%s is a slice of %q, not of %s", in.slice, got.Device.ID, id)
 		}
 	}

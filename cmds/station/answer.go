@@ -26,7 +26,7 @@ type refusal struct {
 }
 
 // assign makes the assignment of a machine.
-func (d folder) assign(ix index, r *snapshot.AssignmentRequest) (*snapshot.Assignment, error) {
+func (d folder) assign(ix *index, r *snapshot.AssignmentRequest) (*snapshot.Assignment, error) {
 	id, err := d.identify(ix, r)
 	if err != nil {
 		return nil, err

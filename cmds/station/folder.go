@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -105,11 +106,14 @@ func (d folder) device(id string) (*device, error) {
 	return dev, nil
 }
 
+// fromDevice is where a device's own plan comes from.
+const fromDevice = "device"
+
 // plan returns the device's plan, or that of its model, or nil; from says which.
 func (d folder) plan(id, model string) (p *snapshot.SealPlan, from string, err error) {
 	name := d.ofDevice(id, planFile)
 	if p, err = readPlan(name); p != nil || err != nil {
-		return p, "device", err
+		return p, fromDevice, err
 	}
 	if model == "" {
 		return nil, "", nil
@@ -187,6 +191,9 @@ func (d folder) policies() ([][]byte, error) {
 		b, err := readFile(name, maxPolicy)
 		if err != nil {
 			return nil, err
+		}
+		if _, err := pcrpolicy.Parse(b); err != nil {
+			return nil, report.Errorf(report.FactoryPlan, "%s: %w", name, err)
 		}
 		all = append(all, b)
 	}

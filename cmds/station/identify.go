@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -14,7 +15,18 @@ import (
 )
 
 // index finds the device of a name: "serial CZ2342K7", "UUID …", "MAC …".
-type index map[string]string
+type index struct {
+	ids   map[string]string
+	wrong map[string]error // what keeps a name, or a device, from being found
+}
+
+// problems are those of the devices' files, sorted.
+func (ix *index) problems() (all []error) {
+	for _, key := range slices.Sorted(maps.Keys(ix.wrong)) {
+		all = append(all, ix.wrong[key])
+	}
+	return all
+}
 
 // keys are the names of a machine, the strongest first.
 func (dev *device) keys() iter.Seq[string] {
@@ -30,25 +42,27 @@ func (dev *device) keys() iter.Seq[string] {
 	}
 }
 
-func (d folder) index() (index, error) {
+// index reads all devices. What is wrong with one keeps back that one only.
+func (d folder) index() (*index, error) {
 	ids, err := d.devices()
 	if err != nil {
 		return nil, err
 	}
-	ix := index{}
+	ix := &index{ids: map[string]string{}, wrong: map[string]error{}}
 	for _, id := range ids {
 		dev, err := d.device(id)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // being added at this moment
 		}
 		if err != nil {
-			return nil, err
+			ix.wrong[id] = fmt.Errorf("%w: correct the file", err)
+			continue
 		}
 		for key := range dev.keys() {
-			if other, ok := ix[key]; ok {
-				return nil, fmt.Errorf("%s and %s are both the %s: correct their %s", other, id, key, deviceFile)
+			if other, ok := ix.ids[key]; ok {
+				ix.wrong[key] = fmt.Errorf("%s and %s are both the %s: correct their %s", other, id, key, deviceFile)
 			}
-			ix[key] = id
+			ix.ids[key] = id
 		}
 	}
 	return ix, nil
@@ -56,14 +70,17 @@ func (d folder) index() (index, error) {
 
 // identify says which device a machine is. A document on the machine that names
 // the device is believed unless the machine's own names are another device's.
-func (d folder) identify(ix index, r *snapshot.AssignmentRequest) (string, error) {
+func (d folder) identify(ix *index, r *snapshot.AssignmentRequest) (string, error) {
 	serial, uuid := dmi.Machine{Serial: r.Serial, UUID: strings.ToLower(r.UUID), Product: r.Model}.Identity()
 	machine := &device{Serial: serial, UUID: uuid, MACs: r.MACs}
 	keys := slices.Collect(machine.keys())
 	found := map[string]string{}
 	var ids []string
 	for _, key := range keys {
-		if id, ok := ix[key]; ok && found[id] == "" {
+		if err := ix.wrong[key]; err != nil {
+			return "", &report.Problem{Code: report.FactoryIdentity, What: err.Error(), Do: "correct device.json at the station", Err: err}
+		}
+		if id, ok := ix.ids[key]; ok && found[id] == "" {
 			found[id] = key
 			ids = append(ids, id)
 		}
@@ -75,6 +92,8 @@ func (d folder) identify(ix index, r *snapshot.AssignmentRequest) (string, error
 		return "", contradiction("its LANDFALL partition is that of %s, its %s that of %s", r.Device, found[ids[0]], ids[0])
 	case len(ids) == 1:
 		return ids[0], nil
+	case ix.wrong[r.Device] != nil:
+		return "", notReadable(ix.wrong[r.Device])
 	case r.Device != "" && d.has(r.Device):
 		return r.Device, nil
 	case r.Device != "":
@@ -82,12 +101,20 @@ func (d folder) identify(ix index, r *snapshot.AssignmentRequest) (string, error
 	case len(keys) == 0:
 		return "", &report.Problem{Code: report.FactoryIdentity, What: fmt.Sprintf("the machine has neither serial number (%.60q), nor UUID, nor MAC address to tell it by", r.Serial)}
 	}
+	if all := ix.problems(); all != nil {
+		return "", notReadable(fmt.Errorf("the station knows no device with this machine's names (%s), and cannot read all: %w", strings.Join(keys, ", "), errors.Join(all...)))
+	}
 	return "", unknown("the station has no device with this machine's names: %s", "station add DIR DEVICE "+flagOf(keys[0]), strings.Join(keys, ", "))
 }
 
 func contradiction(format string, args ...any) error {
 	return &report.Problem{Code: report.FactoryIdentity, What: fmt.Sprintf(format, args...),
 		Do: "see whether disks or boards were swapped between machines; correct device.json at the station"}
+}
+
+// notReadable is of a machine that may be one whose file is damaged.
+func notReadable(err error) error {
+	return &report.Problem{Code: report.FactoryPlan, What: err.Error(), Do: "at the station: correct the file that is named", Err: err}
 }
 
 func unknown(format, do string, args ...any) error {

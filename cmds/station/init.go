@@ -11,11 +11,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,10 +42,16 @@ all partitions.`,
   snapshot part write --station-file station/station.json -o landfall.part`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := initFolder(args[0], address, region); err != nil {
+			station, err := initFolder(args[0], address, region)
+			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is made. Its station.json goes onto the LANDFALL partitions.\n", args[0])
+			w := cmd.OutOrStdout()
+			fmt.Fprintf(w, "%s is made. Its station.json goes onto the LANDFALL partitions, and sends machines to\n", args[0])
+			fmt.Fprintf(w, "  %-10s  %s\n", "station", station.Source.URL)
+			for _, m := range station.Fleet.Members {
+				fmt.Fprintf(w, "  %-10s  %s\n", m.ID, m.URL)
+			}
 			return nil
 		},
 	}
@@ -57,35 +65,40 @@ all partitions.`,
 	return cmd
 }
 
-func initFolder(dir, address, region string) (err error) {
+func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Path != "" {
-		return fmt.Errorf("--url: %q must be https://HOST:PORT", address)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Path != "" {
+		return nil, fmt.Errorf("--url: %q must be https://HOST:PORT", address)
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
+		return nil, fmt.Errorf("--url: %q: the port must be 1 to 65535", address)
 	}
 	station := &snapshot.Station{Type: snapshot.StationType, Source: &snapshot.Source{URL: address}}
 	if station.Fleet, err = readFleet(region); err != nil {
-		return err
+		return nil, err
 	}
 	key, der, err := newCertificate(u.Hostname())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	station.Source.CA = der
 	text, err := station.Bytes()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return fmt.Errorf("a station's folder is made once: %w", err)
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("a station's folder is made once: %w", err)
+	} else if err != nil {
+		return nil, err
 	}
 	d := folder(dir)
 	for _, name := range []string{devicesDir, modelsDir, policiesDir, imagesDir, bootDir} {
 		if err := os.Mkdir(d.path(name), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	// station.json is last: with it the folder is a station's.
-	return errors.Join(
+	return station, errors.Join(
 		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		replaceFile(d.path(stationFile), 0o644, text))

@@ -92,7 +92,7 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 	servers := []*http.Server{newServer(s.handler())}
 	listeners := []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})}
 	s.logf("station serves %s on https %s", d, l.Addr())
-	if err := d.checkModels(); err != nil {
+	if err := d.checkShared(); err != nil {
 		s.logf("%v", err)
 	}
 	if boot != "" {
@@ -171,7 +171,7 @@ type server struct {
 	now func() time.Time
 
 	mu   sync.Mutex
-	ix   index
+	ix   *index
 	next time.Time         // when ix is too old
 	ids  map[string]string // device of an IP address, by its last assignment; for people
 	said map[string]string // last line of a device, or of an address
@@ -187,7 +187,7 @@ func (s *server) handler() http.Handler {
 
 // indexNow returns the index, at most indexAge old, or ten times as long as it
 // takes to make.
-func (s *server) indexNow() (index, error) {
+func (s *server) indexNow() (*index, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start := s.now()
@@ -197,6 +197,9 @@ func (s *server) indexNow() (index, error) {
 	ix, err := s.index()
 	if err != nil {
 		return nil, err
+	}
+	for _, err := range ix.problems() {
+		s.tellLocked("station", err.Error())
 	}
 	end := s.now()
 	s.ix, s.next = ix, end.Add(max(indexAge, 10*end.Sub(start)))
@@ -214,6 +217,11 @@ func (s *server) logf(format string, args ...any) {
 func (s *server) tell(id, line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tellLocked(id, line)
+}
+
+// tellLocked is tell while s.mu is held.
+func (s *server) tellLocked(id, line string) {
 	line = line[:min(len(line), maxLine)]
 	if s.said[id] == line {
 		return

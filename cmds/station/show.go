@@ -1,18 +1,17 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/landfall-project/landfall/pkg/diskimage"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -22,6 +21,7 @@ type row struct {
 	Device string          `json:"device"`
 	Names  []string        `json:"names"`
 	Token  bool            `json:"token"` // not used yet
+	Used   bool            `json:"token_used,omitempty"`
 	Slice  uint64          `json:"slice,omitempty"`
 	Plan   string          `json:"plan,omitempty"`
 	Result *report.Factory `json:"result,omitempty"`
@@ -50,7 +50,7 @@ a device is accepted, and so safe to ship, the fleet knows: kekctl devices.`,
 			} else {
 				err = table(cmd.OutOrStdout(), rows)
 			}
-			return errors.Join(err, folder(args[0]).checkModels())
+			return errors.Join(err, folder(args[0]).checkShared())
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the whole result")
@@ -96,10 +96,17 @@ func (d folder) row(id string) (row, error) {
 	if err != nil {
 		return r, err
 	}
-	r.Token = token != nil
+	used, err := d.optional(id, usedFile, maxToken)
+	if err != nil {
+		return r, err
+	}
+	r.Token, r.Used = token != nil, used != nil
 	slice, err := d.optional(id, sliceFile, snapshot.MaxSliceSize)
 	if err != nil {
 		return r, err
+	}
+	if slice != nil && sliceOf(slice).Device.ID == "" {
+		return r, fmt.Errorf("%s: is no slice", d.ofDevice(id, sliceFile))
 	}
 	r.Slice = uint64(sliceOf(slice).Generation)
 	if r.Result, err = d.result(id); err != nil {
@@ -109,17 +116,32 @@ func (d folder) row(id string) (row, error) {
 	if r.Result != nil {
 		model = r.Result.Model
 	}
-	_, r.Plan, err = d.plan(id, model)
+	p, from, err := d.plan(id, model)
+	if err != nil {
+		return r, err
+	}
+	r.Plan = from
+	if p != nil && from == fromDevice {
+		err = d.checkImages(planFile, p)
+	}
 	return r, err
 }
 
-// checkModels says what is wrong with the plans of the models: no machine says so
-// before one of that model asks.
-func (d folder) checkModels() error {
-	if _, err := d.models(); err != nil {
-		return fmt.Errorf("no machine without a plan of its own gets one: %w", err)
+// checkShared says what is wrong with the plans of the models and with the PCR
+// policies: no machine says so before one asks.
+func (d folder) checkShared() error {
+	var errs []error
+	if _, err := d.policies(); err != nil {
+		errs = append(errs, fmt.Errorf("no machine gets anything: %w", err))
 	}
-	return nil
+	models, err := d.models()
+	if err != nil {
+		errs = append(errs, fmt.Errorf("no machine without a plan of its own gets one: %w", err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(models)) {
+		errs = append(errs, d.checkImages(models[name].from, models[name].plan))
+	}
+	return errors.Join(errs...)
 }
 
 func table(w io.Writer, rows []row) error {
@@ -127,8 +149,11 @@ func table(w io.Writer, rows []row) error {
 	fmt.Fprintln(t, "DEVICE\tTOLD BY\tTOKEN\tSLICE\tPLAN\tSAID LAST")
 	for _, r := range rows {
 		token, slice := "-", "-"
-		if r.Token {
+		switch {
+		case r.Token:
 			token = "unused"
+		case r.Used:
+			token = "used"
 		}
 		if r.Slice > 0 {
 			slice = fmt.Sprint(r.Slice)
@@ -148,66 +173,10 @@ func orDash(s string) string {
 func lastOf(r row) string {
 	switch f := r.Result; {
 	case r.Error != "":
-		return "NOT READABLE: " + r.Error
+		return "NOT READABLE: " + strings.ReplaceAll(r.Error, "\n", "; ")
 	case f == nil:
 		return "-"
 	default:
 		return strings.TrimPrefix(brief(f), "says: ")
 	}
-}
-
-func imageCommand() *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use:   "image DIR FILE",
-		Short: "Print what a plan has to say about a disk image of the folder",
-		Long: `image reads a file in the folder images/ and prints the object "image" of a volume
-in a seal plan, with size and SHA-256. Formats: a raw image of the volume, the
-same compressed with zstd (` + "`zstd FILE`" + `, which keeps the size), or qcow2.`,
-		Example: `  cp debian.qcow2 station/images/
-  station image station debian.qcow2`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			im, err := folder(args[0]).describe(args[1], format)
-			if err != nil {
-				return err
-			}
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			return e.Encode(im)
-		},
-	}
-	cmd.Flags().StringVar(&format, "format", "", "raw, raw.zst or qcow2 (default: by the file's name)")
-	return cmd
-}
-
-// describe hashes an image of the folder, named with or without images/.
-func (d folder) describe(name, format string) (*snapshot.VolumeImage, error) {
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	name = strings.TrimPrefix(strings.TrimPrefix(name, d.path()+"/"), imagesDir+"/")
-	if format == "" {
-		format = string(formatOf(name))
-	}
-	f, size, err := d.open(imagesDir, name)
-	if err != nil {
-		return nil, fmt.Errorf("image %q: %w (it must lie in %s)", name, err, d.path(imagesDir))
-	}
-	defer f.Close()
-	h := sha256.New()
-	if n, err := io.Copy(h, f); err != nil || n != size {
-		return nil, fmt.Errorf("image %q: read %d of %d bytes: %w", name, n, size, err)
-	}
-	return &snapshot.VolumeImage{URL: imagesDir + "/" + name, Format: format, SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: size}, nil
-}
-
-func formatOf(name string) diskimage.Format {
-	switch {
-	case strings.HasSuffix(name, ".qcow2"):
-		return diskimage.Qcow2
-	case strings.HasSuffix(name, ".zst"):
-		return diskimage.RawZstd
-	}
-	return diskimage.Raw
 }

@@ -2,6 +2,7 @@ package kekproto
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,12 @@ type NewDevice struct {
 type NewToken struct {
 	Device string `json:"device"`
 	Token  string `json:"token"`
+}
+
+// IsToken says whether text has an enrolment token's form: at least 128 random
+// bits as base32 characters (RFC 4648, 6).
+func IsToken(text string) bool {
+	return len(text) >= 26 && len(text) <= 128 && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // DeviceInfo is what operators may know of a device.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -35,7 +36,11 @@ func (c *checker) add(field, format string, args ...any) {
 // oneOf reports a value outside of an enumeration.
 func (c *checker) oneOf(field, got string, allowed ...string) {
 	if !slices.Contains(allowed, got) {
-		c.add(field, "is %q, must be one of %s", got, strings.Join(allowed, ", "))
+		quoted := make([]string, len(allowed))
+		for i, a := range allowed {
+			quoted[i] = strconv.Quote(a)
+		}
+		c.add(field, "is %q, must be one of %s", got, strings.Join(quoted, ", "))
 	}
 }
 

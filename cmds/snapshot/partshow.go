@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func partShowCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show PARTITION",
+		Short: "List what is on a LANDFALL partition, or on a disk that holds one",
+		Long: `show lists a partition's content. It verifies no signature; snapshot verify does.
+The token is never shown.`,
+		Example: `  snapshot part show /dev/disk/by-partlabel/LANDFALL`,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return showPart(cmd, args[0]) },
+	}
+	return cmd
+}
+
+func showPart(cmd *cobra.Command, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("size of %s: %w", name, err)
+	}
+	var r io.ReaderAt = f
+	off, n, err := snapshot.FindPartition(f)
+	if err == nil {
+		r, size = io.NewSectionReader(f, off, n), n
+	} else if !errors.Is(err, snapshot.ErrNoPartition) {
+		return err
+	}
+	p, err := snapshot.ReadPart(r, size)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	w := cmd.OutOrStdout()
+	fmt.Fprintln(w, "slice   ", describeSlice(p.Slice))
+	for _, b := range p.Policies {
+		var head struct{ Role, Image string }
+		if err := json.Unmarshal(b, &head); err != nil {
+			return fmt.Errorf("%s: a PCR policy is not readable: %w", name, err)
+		}
+		fmt.Fprintf(w, "policy   for %q, role %q\n", head.Image, head.Role)
+	}
+	station := "none"
+	if p.Station != nil {
+		s, err := snapshot.ParseStation(p.Station)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		station = describeStation(s)
+	}
+	fmt.Fprintln(w, "station ", station)
+	token := "none, or used"
+	if p.Token != nil {
+		token = "unused"
+	}
+	fmt.Fprintln(w, "token   ", token)
+	plan := "none"
+	if p.Plan != nil {
+		s, err := snapshot.ParseSealPlan(p.Plan)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		plan = fmt.Sprintf("%d volumes, for %s", len(s.Volumes), s.For())
+	}
+	fmt.Fprintln(w, "plan    ", plan)
+	return nil
+}
+
+func describeStation(s *snapshot.Station) string {
+	text := cmp.Or(s.Device, "any device")
+	for i, m := range s.Fleet.Members {
+		text += ", "
+		if i == 0 {
+			text += "key servers "
+		}
+		text += m.URL
+	}
+	if s.Source != nil {
+		text += ", station " + s.Source.URL
+	}
+	return text
+}
+
+// describeSlice decodes the slice without looking at its signature; it quotes
+// what it shows, for anybody may have written it.
+func describeSlice(note []byte) string {
+	if note == nil {
+		return "none"
+	}
+	var s snapshot.Slice
+	if err := json.NewDecoder(bytes.NewReader(note)).Decode(&s); err != nil {
+		return "not readable: " + err.Error()
+	}
+	return fmt.Sprintf("%d of %q, region %q (not verified)", s.Generation, s.Device.ID, s.Region)
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/diskimage"
+	"github.com/landfall-project/landfall/pkg/snapshot"
+)
+
+func imageCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "image DIR FILE",
+		Short: "Print what a plan has to say about a disk image of the folder",
+		Long: `image reads a file in the folder images/ and prints the object "image" of a volume
+in a seal plan, with size and SHA-256. Formats: a raw image of the volume, the
+same compressed with zstd (` + "`zstd FILE`" + `, which keeps the size), or qcow2.`,
+		Example: `  cp debian.qcow2 station/images/
+  station image station debian.qcow2`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			im, err := folder(args[0]).describe(args[1], format)
+			if err != nil {
+				return err
+			}
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(im)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "raw, raw.zst or qcow2 (default: by the file's name)")
+	return cmd
+}
+
+// describe hashes an image of the folder, named with or without images/.
+func (d folder) describe(name, format string) (*snapshot.VolumeImage, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	name = strings.TrimPrefix(strings.TrimPrefix(name, d.path()+"/"), imagesDir+"/")
+	switch diskimage.Format(format) {
+	case "":
+		format = string(formatOf(name))
+	case diskimage.Raw, diskimage.RawZstd, diskimage.Qcow2:
+	default:
+		return nil, fmt.Errorf("no format %q: raw, raw.zst or qcow2", format)
+	}
+	f, size, err := d.open(imagesDir, name)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w (it must lie in %s)", name, err, d.path(imagesDir))
+	}
+	defer f.Close()
+	h := sha256.New()
+	if err := looksLike(f, diskimage.Format(format)); err != nil {
+		return nil, fmt.Errorf("image %q: %w", name, err)
+	}
+	if n, err := io.Copy(h, f); err != nil || n != size {
+		return nil, fmt.Errorf("image %q: read %d of %d bytes: %w", name, n, size, err)
+	}
+	return &snapshot.VolumeImage{URL: imagesDir + "/" + name, Format: format, SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: size}, nil
+}
+
+// looksLike compares a file's first bytes with its format, and leaves it at its
+// beginning. What they hide, the machine finds.
+func looksLike(f io.ReadSeeker, format diskimage.Format) error {
+	head := make([]byte, 1024)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	is := diskimage.Raw
+	switch head := string(head[:n]); {
+	case n == 0:
+		return errors.New("it is empty")
+	case strings.HasPrefix(head, "QFI\xfb"):
+		is = diskimage.Qcow2
+	case strings.HasPrefix(head, "\x28\xb5\x2f\xfd"): // RFC 8878, 3.1.1
+		is = diskimage.RawZstd
+	case strings.HasPrefix(head[min(n, 512):], "EFI PART"):
+		return errors.New("it is a disk with partitions; an image is of one volume's content")
+	}
+	if is != format {
+		return fmt.Errorf("it is no %s: its format is %s (--format, or another name)", format, is)
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+func formatOf(name string) diskimage.Format {
+	switch {
+	case strings.HasSuffix(name, ".qcow2"):
+		return diskimage.Qcow2
+	case strings.HasSuffix(name, ".zst"):
+		return diskimage.RawZstd
+	}
+	return diskimage.Raw
+}
+
+// checkImages says which disk images of a plan the folder lacks, or has in another
+// size. Their digests are checked by the machines.
+func (d folder) checkImages(from string, p *snapshot.SealPlan) error {
+	var errs []error
+	for _, v := range p.Volumes {
+		if v.Image == nil {
+			continue
+		}
+		name, here := strings.CutPrefix(v.Image.URL, imagesDir+"/")
+		if !here {
+			continue // another server's
+		}
+		switch st, err := os.Stat(d.path(imagesDir, name)); {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: volume %s: the folder %s has no file %s", from, v.Name, imagesDir, name))
+		case st.Size() != v.Image.Bytes:
+			errs = append(errs, fmt.Errorf("%s: volume %s: %s has %d bytes, the plan says %d: see `station image`", from, v.Name, v.Image.URL, st.Size(), v.Image.Bytes))
+		}
+	}
+	return errors.Join(errs...)
+}
