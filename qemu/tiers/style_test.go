@@ -91,6 +91,16 @@ func TestSizesAndHabits(t *testing.T) {
 	})
 }
 
+// TestNoPrograms shows that no built program lies in the tree, where one was once
+// committed.
+func TestNoPrograms(t *testing.T) {
+	files(t, func(rel string, data []byte) {
+		if bytes.HasPrefix(data, []byte("\x7fELF")) {
+			t.Errorf("%s is a built program: remove it, build into bin/", rel)
+		}
+	})
+}
+
 // TestDocumentLinks shows that relative links in Markdown lead to files that
 // exist.
 func TestDocumentLinks(t *testing.T) {
