@@ -244,7 +244,12 @@ func replaceFile(name string, perm os.FileMode, b []byte) error {
 	if err := exchange(name, perm, b, (*os.File).Sync); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	return syncFolder(filepath.Dir(name))
+}
+
+// syncFolder makes the names in a folder durable.
+func syncFolder(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

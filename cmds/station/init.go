@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
@@ -86,22 +85,41 @@ func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("a station's folder is made once: %w", err)
-	} else if err != nil {
-		return nil, err
+	if _, err := os.Lstat(dir); err == nil {
+		return nil, fmt.Errorf("%s exists: a station's folder is made once", dir)
 	}
-	d := folder(dir)
+	return station, makeFolder(dir, key, der, text)
+}
+
+// makeFolder makes the folder beside its place and puts it there whole: what is
+// cut off leaves nothing that looks like a station's.
+func makeFolder(dir string, key, cert, station []byte) (err error) {
+	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".station-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
+	d := folder(tmp)
 	for _, name := range []string{devicesDir, modelsDir, policiesDir, imagesDir, bootDir} {
 		if err := os.Mkdir(d.path(name), 0o755); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	// station.json is last: with it the folder is a station's.
-	return station, errors.Join(
+	if err := errors.Join(
 		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		replaceFile(d.path(stationFile), 0o644, text))
+		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
+		replaceFile(d.path(stationFile), 0o644, station),
+		os.Chmod(tmp, 0o755)); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(tmp))
 }
 
 // newCertificate makes a key (PKCS #8) and a certificate (DER) that is valid at
