@@ -16,16 +16,18 @@ import (
 
 // index finds the device of a name: "serial CZ2342K7", "UUID …", "MAC …".
 type index struct {
-	ids   map[string]string
-	wrong map[string]error // what keeps a name, or a device, from being found
+	ids    map[string]string
+	unread map[string]error // by device: its file cannot be read
+	twice  map[string]error // by name: two devices have it
 }
 
-// problems are those of the devices' files, sorted.
-func (ix *index) problems() (all []error) {
-	for _, key := range slices.Sorted(maps.Keys(ix.wrong)) {
-		all = append(all, ix.wrong[key])
+// sorted joins errors in the order of their keys; nil if there are none.
+func sorted(errs map[string]error) error {
+	var all []error
+	for _, key := range slices.Sorted(maps.Keys(errs)) {
+		all = append(all, errs[key])
 	}
-	return all
+	return errors.Join(all...)
 }
 
 // keys are the names of a machine, the strongest first.
@@ -48,19 +50,19 @@ func (d folder) index() (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix := &index{ids: map[string]string{}, wrong: map[string]error{}}
+	ix := &index{ids: map[string]string{}, unread: map[string]error{}, twice: map[string]error{}}
 	for _, id := range ids {
 		dev, err := d.device(id)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // being added at this moment
 		}
 		if err != nil {
-			ix.wrong[id] = fmt.Errorf("%w: correct the file", err)
+			ix.unread[id] = fmt.Errorf("%w: correct the file", err)
 			continue
 		}
 		for key := range dev.keys() {
 			if other, ok := ix.ids[key]; ok {
-				ix.wrong[key] = fmt.Errorf("%s and %s are both the %s: correct their %s", other, id, key, deviceFile)
+				ix.twice[key] = fmt.Errorf("%s and %s are both the %s: correct their %s", other, id, key, deviceFile)
 			}
 			ix.ids[key] = id
 		}
@@ -77,7 +79,7 @@ func (d folder) identify(ix *index, r *snapshot.AssignmentRequest) (string, erro
 	found := map[string]string{}
 	var ids []string
 	for _, key := range keys {
-		if err := ix.wrong[key]; err != nil {
+		if err := ix.twice[key]; err != nil {
 			return "", &report.Problem{Code: report.FactoryIdentity, What: err.Error(), Do: "correct device.json at the station", Err: err}
 		}
 		if id, ok := ix.ids[key]; ok && found[id] == "" {
@@ -92,8 +94,8 @@ func (d folder) identify(ix *index, r *snapshot.AssignmentRequest) (string, erro
 		return "", contradiction("its LANDFALL partition is that of %s, its %s that of %s", r.Device, found[ids[0]], ids[0])
 	case len(ids) == 1:
 		return ids[0], nil
-	case ix.wrong[r.Device] != nil:
-		return "", notReadable(ix.wrong[r.Device])
+	case ix.unread[r.Device] != nil:
+		return "", notReadable(ix.unread[r.Device])
 	case r.Device != "" && d.has(r.Device):
 		return r.Device, nil
 	case r.Device != "":
@@ -101,8 +103,8 @@ func (d folder) identify(ix *index, r *snapshot.AssignmentRequest) (string, erro
 	case len(keys) == 0:
 		return "", &report.Problem{Code: report.FactoryIdentity, What: fmt.Sprintf("the machine has neither serial number (%.60q), nor UUID, nor MAC address to tell it by", r.Serial)}
 	}
-	if all := ix.problems(); all != nil {
-		return "", notReadable(fmt.Errorf("the station knows no device with this machine's names (%s), and cannot read all: %w", strings.Join(keys, ", "), errors.Join(all...)))
+	if err := sorted(ix.unread); err != nil {
+		return "", notReadable(fmt.Errorf("the station knows no device with this machine's names (%s), and cannot read all: %w", strings.Join(keys, ", "), err))
 	}
 	return "", unknown("the station has no device with this machine's names: %s", "station add DIR DEVICE "+flagOf(keys[0]), strings.Join(keys, ", "))
 }

@@ -198,8 +198,8 @@ func (s *server) indexNow() (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, err := range ix.problems() {
-		s.tellLocked("station", err.Error())
+	if err := errors.Join(sorted(ix.unread), sorted(ix.twice)); err != nil {
+		s.tellLocked("station", err.Error()) // one line: two would take turns, and each be new
 	}
 	end := s.now()
 	s.ix, s.next = ix, end.Add(max(indexAge, 10*end.Sub(start)))
