@@ -115,15 +115,14 @@ func makeBoard(st *kekproto.Status, all []kekproto.DeviceInfo, rack string, now 
 		}
 		b.rows = append(b.rows, standOf(d, now))
 	}
+	var notes []string
 	if rack != "" && len(b.rows) == 0 {
-		b.note = "no device of rack " + rack
+		notes = append(notes, "no device of rack "+rack)
 	}
 	if len(homeless) > 0 {
-		if b.note != "" {
-			b.note += "; "
-		}
-		b.note += fmt.Sprintf("without a slice, so of no rack yet: %s", ellipsis(strings.Join(homeless, ", "), 200))
+		notes = append(notes, "without a slice, so of no rack yet: "+ellipsis(strings.Join(homeless, ", "), 200))
 	}
+	b.note = strings.Join(notes, "; ")
 	byPlace(b.rows)
 	if rack != "" {
 		for i := range b.rows {

@@ -2,13 +2,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -200,8 +197,8 @@ func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 
 // sliceDevice is the device that a slice says it is of, unverified; "" if it is no slice.
 func sliceDevice(note []byte) string {
-	var s snapshot.Slice
-	if json.NewDecoder(bytes.NewReader(note)).Decode(&s) != nil {
+	s, err := snapshot.PeekSlice(note)
+	if err != nil {
 		return ""
 	}
 	return s.Device.ID
@@ -209,24 +206,24 @@ func sliceDevice(note []byte) string {
 
 // ofOneDevice refuses a partition whose documents are of different devices.
 func ofOneDevice(p *snapshot.Part) error {
-	of := map[string]string{"slice": sliceDevice(p.Slice)}
+	of := struct{ plan, slice, station string }{slice: sliceDevice(p.Slice)}
 	if p.Station != nil {
 		s, err := snapshot.ParseStation(p.Station)
 		if err != nil {
 			return err
 		}
-		of["station document"] = s.Device
+		of.station = s.Device
 	}
 	if p.Plan != nil {
 		s, err := snapshot.ParseSealPlan(p.Plan)
 		if err != nil {
 			return err
 		}
-		of["seal plan"] = s.Device
+		of.plan = s.Device
 	}
 	what, device := "", ""
-	for _, name := range slices.Sorted(maps.Keys(of)) {
-		switch id := of[name]; {
+	for _, doc := range [][2]string{{"seal plan", of.plan}, {"slice", of.slice}, {"station document", of.station}} {
+		switch name, id := doc[0], doc[1]; {
 		case id == "":
 		case device == "":
 			what, device = name, id

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -84,14 +84,11 @@ func showPart(cmd *cobra.Command, name string) error {
 }
 
 func describeStation(s *snapshot.Station) string {
-	text := cmp.Or(s.Device, "any device")
-	for i, m := range s.Fleet.Members {
-		text += ", "
-		if i == 0 {
-			text += "key servers "
-		}
-		text += m.URL
+	var members []string
+	for _, m := range s.Fleet.Members {
+		members = append(members, m.URL)
 	}
+	text := cmp.Or(s.Device, "any device") + ", key servers " + strings.Join(members, ", ")
 	if s.Source != nil {
 		text += ", station " + s.Source.URL
 	}
@@ -104,8 +101,8 @@ func describeSlice(note []byte) string {
 	if note == nil {
 		return "none"
 	}
-	var s snapshot.Slice
-	if err := json.NewDecoder(bytes.NewReader(note)).Decode(&s); err != nil {
+	s, err := snapshot.PeekSlice(note)
+	if err != nil {
 		return "not readable: " + err.Error()
 	}
 	return fmt.Sprintf("%d of %q, region %q (not verified)", s.Generation, s.Device.ID, s.Region)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -210,9 +209,10 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 
 // sliceOf decodes a slice without looking at its signature: seal does that. It
 // is empty where there is none.
-func sliceOf(note []byte) (s snapshot.Slice) {
-	if err := json.NewDecoder(bytes.NewReader(note)).Decode(&s); err != nil {
-		return snapshot.Slice{}
+func sliceOf(note []byte) *snapshot.Slice {
+	s, err := snapshot.PeekSlice(note)
+	if err != nil {
+		return new(snapshot.Slice)
 	}
 	return s
 }

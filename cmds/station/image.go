@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -117,11 +116,14 @@ func (d folder) checkImages(from string, p *snapshot.SealPlan) error {
 		if !here {
 			continue // another server's
 		}
-		switch st, err := os.Stat(d.path(imagesDir, name)); {
-		case err != nil:
+		f, size, err := d.open(imagesDir, name)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: volume %s: the folder %s has no file %s", from, v.Name, imagesDir, name))
-		case st.Size() != v.Image.Bytes:
-			errs = append(errs, fmt.Errorf("%s: volume %s: %s has %d bytes, the plan says %d: see `station image`", from, v.Name, v.Image.URL, st.Size(), v.Image.Bytes))
+			continue
+		}
+		f.Close()
+		if size != v.Image.Bytes {
+			errs = append(errs, fmt.Errorf("%s: volume %s: %s has %d bytes, the plan says %d: see `station image`", from, v.Name, v.Image.URL, size, v.Image.Bytes))
 		}
 	}
 	return errors.Join(errs...)

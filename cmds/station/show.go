@@ -105,10 +105,11 @@ func (d folder) row(id string) (row, error) {
 	if err != nil {
 		return r, err
 	}
-	if slice != nil && sliceOf(slice).Device.ID == "" {
+	head := sliceOf(slice)
+	if slice != nil && head.Device.ID == "" {
 		return r, fmt.Errorf("%s: is no slice", d.ofDevice(id, sliceFile))
 	}
-	r.Slice = uint64(sliceOf(slice).Generation)
+	r.Slice = uint64(head.Generation)
 	if r.Result, err = d.result(id); err != nil {
 		return r, err
 	}

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -36,6 +38,16 @@ func OpenSlice(msg []byte, root note.Verifier) (*Slice, [32]byte, error) {
 		return nil, [32]byte{}, fmt.Errorf("open slice: %w", err)
 	}
 	return s, doc.Digest, nil
+}
+
+// PeekSlice decodes what a slice says of itself, for people and for sorting: it
+// looks at no signature and validates nothing, and OpenSlice is still to be called.
+func PeekSlice(msg []byte) (*Slice, error) {
+	s := new(Slice)
+	if err := json.NewDecoder(bytes.NewReader(msg)).Decode(s); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Countersigned demands a valid signature by one of the second keys, none of
