@@ -9,6 +9,7 @@ set -eu
 wanted() {
 	cat <<-EOF
 	/usr/bin/qemu-system-x86_64 qemu-system-x86
+	/usr/share/qemu/qboot.rom qemu-system-data
 	/usr/bin/qemu-img qemu-utils
 	/usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 	/usr/bin/swtpm swtpm

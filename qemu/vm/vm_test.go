@@ -120,6 +120,11 @@ func TestBootArgs(t *testing.T) {
 			[]string{"-netdev stream,id=net0,server=off,addr.type=unix,addr.path=/s ", "virtio-net-pci,netdev=net0,id=nic0,mac=m0"},
 			[]string{"tap"},
 		},
+		"no firmware to speak of": {
+			Config{Firmware: Qboot, Kernel: "/k"},
+			[]string{"-bios /usr/share/qemu/qboot.rom ", "-kernel /k ", "-cpu max,erms=off,fsrm=off "},
+			[]string{"pflash"},
+		},
 		"Secure Boot": {
 			Config{SecureBoot: true},
 			[]string{"-M q35,smm=on ", "OVMF_CODE_4M.secboot.fd", "-global driver=cfi.pflash01,property=secure,value=on"},
