@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,8 @@ type Proxy struct {
 	log      Capture
 	cutAfter int // commands that still pass before the cut; -1: never
 	onCut    func()
+	golden   Capture // whose extends follow the next TPM2_Startup
+	failed   error   // why the proxy gave up by itself
 	open     []interface{ Close() error }
 	closed   bool
 	wg       sync.WaitGroup
@@ -54,15 +57,28 @@ func (p *Proxy) CutAfter(n int, onCut func()) {
 	p.cutAfter, p.onCut = n, onCut
 }
 
-// Close ends both connections and waits for the proxy's goroutines.
+// MeasureAsIn has the PCR extends of an earlier boot sent to the TPM right
+// behind the first TPM2_Startup(CLEAR) that succeeds, before the guest has its
+// response: for firmware without code for TPMs, where the kernel sends that
+// command. QEMU resets the TPM when it starts, so nothing can be extended
+// earlier. The extends are in the capture as any other command; call it before
+// the machine starts.
+func (p *Proxy) MeasureAsIn(golden Capture) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.golden = golden
+}
+
+// Close ends both connections and waits for the proxy's goroutines. It returns
+// why the proxy gave up, if it did.
 func (p *Proxy) Close() error {
 	err := p.listen.Close()
 	p.closeConns()
 	p.wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, p.failed)
 }
 
 func (p *Proxy) closeConns() {
@@ -197,14 +213,59 @@ func (p *Proxy) relayCommands(vm, tpm net.Conn) {
 			return
 		}
 		rsp, err := readFrame(tpm)
-		p.record(Record{Time: when, Command: cmd, Response: rsp})
+		done := Record{Time: when, Command: cmd, Response: rsp}
+		p.record(done)
 		if err != nil {
+			return
+		}
+		if err := p.measure(done, tpm); err != nil {
+			p.fail(err)
 			return
 		}
 		if _, err := vm.Write(rsp); err != nil {
 			return
 		}
 	}
+}
+
+// measure sends what MeasureAsIn was given, if done is the command that it
+// waits for.
+func (p *Proxy) measure(done Record, tpm net.Conn) error {
+	if done.Code() != tpm2.TPMCCStartup || done.RC() != tpm2.TPMRCSuccess {
+		return nil
+	}
+	p.mu.Lock()
+	golden := p.golden
+	p.golden = nil
+	p.mu.Unlock()
+	if err := golden.ReplayExtends(&recorder{p, tpm}); err != nil {
+		return fmt.Errorf("measure as an earlier boot did: %w", err)
+	}
+	return nil
+}
+
+// recorder is a transport to the TPM behind the proxy.
+type recorder struct {
+	proxy *Proxy
+	tpm   net.Conn
+}
+
+// Send implements transport.TPM.
+func (r *recorder) Send(cmd []byte) ([]byte, error) {
+	when := time.Now()
+	if _, err := r.tpm.Write(cmd); err != nil {
+		return nil, err
+	}
+	rsp, err := readFrame(r.tpm)
+	r.proxy.record(Record{Time: when, Command: cmd, Response: rsp})
+	return rsp, err
+}
+
+// fail keeps why the proxy gave up, for Close.
+func (p *Proxy) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = errors.Join(p.failed, err)
 }
 
 func (p *Proxy) record(r Record) {

@@ -1,11 +1,17 @@
 package swtpm
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,5 +102,62 @@ func TestProxyRecordsAndCuts(t *testing.T) {
 	got := srv.Proxy.Capture()
 	if got.Count() != 4 || len(got[3].Response) != 0 {
 		t.Errorf("capture after the cut:\n%s", got)
+	}
+}
+
+// TestProxyMeasures shows that extends of an earlier boot reach the TPM behind
+// the guest's TPM2_Startup, once, and are on record; and that a capture which
+// cannot be replayed leaves the guest without a TPM instead of with other PCRs.
+func TestProxyMeasures(t *testing.T) {
+	s, _ := manufacture(t)
+	first := powerOn(t, s)
+	extend(t, first, 9, sha256.Sum256([]byte("initrd")))
+	extend(t, first, 4, sha256.Sum256([]byte("kernel")))
+	want := [][]byte{readPCR(t, first, 4), readPCR(t, first, 9)}
+	golden := first.Capture()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	event := Record{Command: bytes.Clone(golden[0].Command), Response: golden[0].Response}
+	binary.BigEndian.PutUint32(event.Command[6:], uint32(tpm2.TPMCCPCREvent))
+	for name, x := range map[string]struct {
+		golden  Capture
+		names   []string
+		refused bool
+	}{
+		"two extends":      {golden, []string{"SelfTest", "Startup", "PCR_Extend", "PCR_Extend", "SelfTest", "PCR_Read", "PCR_Read"}, false},
+		"nothing":          {nil, []string{"SelfTest", "Startup", "SelfTest", "PCR_Read", "PCR_Read"}, false},
+		"not to be copied": {Capture{event}, []string{"SelfTest", "Startup"}, true},
+	} {
+		copied, err := s.Copy(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv, err := StartForVM(t.Context(), copied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Proxy.MeasureAsIn(x.golden)
+		guest := transport.FromReadWriter(fakeQEMU(t, srv.Ctrl))
+		// As Linux does: the TPM says TPM_RC_INITIALIZE to the first one.
+		var sent error
+		for _, cmd := range [][]byte{selfTest, startupClear, selfTest} {
+			if _, sent = guest.Send(cmd); sent != nil {
+				break
+			}
+		}
+		if x.refused {
+			if err := srv.Close(); sent == nil || err == nil || !strings.Contains(err.Error(), "PCR_Event is not supported") {
+				t.Errorf("%s: guest %v, proxy %v; want neither to go on", name, sent, err)
+			}
+		} else if got := [][]byte{readPCR(t, guest, 4), readPCR(t, guest, 9)}; sent != nil || cmp.Equal(want, got) != (x.golden != nil) {
+			t.Errorf("%s: %v, PCRs 4 and 9 are %x, the earlier boot's %x", name, sent, got, want)
+		}
+		if diff := cmp.Diff(x.names, srv.Proxy.Capture().Names()); diff != "" {
+			t.Errorf("%s: on the bus (-want +got):\n%s", name, diff)
+		}
+		if err := srv.Close(); err != nil && !x.refused {
+			t.Error(err)
+		}
 	}
 }
