@@ -16,6 +16,10 @@ func (l *Lab) Debian() *debian.Root {
 	return r
 }
 
+// systemRuns is what Debian's kernel and init print on the unlocked root, some
+// 30 s before there is a login prompt: systemd's first line, behind ext4's.
+const systemRuns = `(?s)EXT4-fs \(dm-\d+\): mounted filesystem .*systemd\[1\]: systemd \d+`
+
 // Login logs in as root at Debian's serial console.
 func (m *Machine) Login(timeout time.Duration) *vm.Match {
 	m.lab.Helper()

@@ -13,7 +13,7 @@ func TestDiskFaults(t *testing.T) {
 	l := New(t)
 	good, late := l.GPTDisk("good.raw", "GOOD", 4<<20, nil), l.GPTDisk("late.raw", "LATE", 4<<20, nil)
 	m := l.Boot(vm.Config{
-		Firmware: vm.SeaBIOS, Kernel: l.Kernel().Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), l.moduleFiles()),
+		Firmware: vm.Qboot, Kernel: l.Kernel().Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), l.moduleFiles()),
 		Disks: []vm.Disk{good, {Path: l.GPTDisk("dead.raw", "DEAD", 4<<20, nil).Path, Broken: true}}, HotplugPorts: 1,
 	}, nil)
 	m.Expect(`probe: ready`, time.Minute)

@@ -18,7 +18,7 @@ func TestGenericKernel(t *testing.T) {
 	img := l.ImageFor(builder.Server, k)
 	file := l.BuildUKI(UKI{Version: "2.0", Kernel: k, Initrd: img.Path})
 	m := l.StartFrom(l.BootVolume("boot.raw", file, l.Region.ApproveUKI(builder.Server, "2.0", file, measure.FormUKI)...), RealHardware)
-	l.production(m)
+	l.systemStarts(m)
 	m.sameAsMeasured(l.Predict(file, measure.FormUKI))
 	t.Logf("generic kernel, e1000e, NVMe; image %d bytes\n%s", img.Size, Table(Steps(m.Console(0).Output())))
 }

@@ -36,6 +36,7 @@ import (
 func TestEditedImages(t *testing.T) {
 	t.Parallel()
 	l := delivered(t)
+	l.Quick = false
 	const held = string(report.KeyImage)
 	for _, x := range []struct {
 		name   string
@@ -109,6 +110,7 @@ func (l *Life) editedKernel(kernel string) string {
 func TestOtherImages(t *testing.T) {
 	t.Parallel()
 	l := sealed(New(t))
+	l.Quick = false
 	l.ServeDHCP()
 	l.Region.Kekctl("ship")
 

@@ -16,7 +16,7 @@ func TestServerImageHoldsWithoutSlice(t *testing.T) {
 	l := New(t)
 	img := l.Image(builder.Server, l.Kernel(), nil, nil)
 	m := l.Boot(vm.Config{
-		Name: "bare", Kernel: l.Kernel().Image, Initrd: img.Path,
+		Name: "bare", Firmware: vm.Qboot, Kernel: l.Kernel().Image, Initrd: img.Path,
 		// tty0 becomes /dev/console: what ttyS0 shows comes by the list of active consoles.
 		Append: "console=tty0 uroot.uinitargs=-shell init=/bin/sh systemd.unit=rescue.target",
 	}, l.NewTPM("a"))

@@ -23,6 +23,12 @@ type Machine struct {
 // is killed when the scenario ends.
 func (l *Lab) Boot(cfg vm.Config, tpm *swtpm.State) *Machine {
 	l.Helper()
+	return l.boot(cfg, tpm, nil)
+}
+
+// boot is Boot with what the TPM's proxy measures in the firmware's place.
+func (l *Lab) boot(cfg vm.Config, tpm *swtpm.State, measured swtpm.Capture) *Machine {
+	l.Helper()
 	if cfg.Dir == "" {
 		cfg.Dir = l.Dir
 	}
@@ -36,6 +42,7 @@ func (l *Lab) Boot(cfg vm.Config, tpm *swtpm.State) *Machine {
 		srv, err := swtpm.StartForVM(l.Context(), tpm)
 		l.Check(err)
 		m.TPM = srv
+		srv.Proxy.MeasureAsIn(measured)
 		l.onEnd("stop TPM", srv.Close)
 		t := vm.TPM{Ctrl: srv.Ctrl}
 		if cfg.TPM != nil {
@@ -46,6 +53,7 @@ func (l *Lab) Boot(cfg vm.Config, tpm *swtpm.State) *Machine {
 	v, err := vm.Start(l.Context(), cfg)
 	l.Check(err)
 	m.VM = v
+	l.Cleanup(func() { l.Logf("boot %s on %v: %s", cfg.Name, cfg.Firmware, phasesOf(v.Console(0).Lines())) })
 	l.onEnd("stop machine", v.Close)
 	return m
 }

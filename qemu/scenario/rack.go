@@ -135,13 +135,15 @@ type Rack struct {
 	Wiring *Wiring
 	// Running are the machines that were powered on, by device ID.
 	Running map[string]*Machine
+
+	golden goldenBoots
 }
 
 // Unpack puts a copy of a sealed rack in its place.
 func (l *Lab) Unpack(s SealedRack) *Rack {
 	l.Helper()
 	l.Check(copyTree(l.Path(rackRegion), filepath.Join(s.Dir, rackRegion)))
-	return &Rack{Lab: l, Sealed: s, Wiring: l.newWiring(), Running: map[string]*Machine{}}
+	return &Rack{Lab: l, Sealed: s, Wiring: l.newWiring(), Running: map[string]*Machine{}, golden: l.readGolden(s.Dir)}
 }
 
 // frozen is a file of a device of the sealed rack.
@@ -150,9 +152,9 @@ func (r *Rack) frozen(device, name string) string { return filepath.Join(r.Seale
 // Config is a device's machine.
 func (r *Rack) Config(device string) vm.Config {
 	r.Helper()
-	flavour, second, serial := builder.Server, rackRoot, rootSerial
+	flavour, second, serial := rackImage(device), rackRoot, rootSerial
 	if device == rackKeeper {
-		flavour, second, serial = builder.Keyserver, rackMember, "MEMBER-0001"
+		second, serial = rackMember, "MEMBER-0001"
 	}
 	disk := r.Overlay(r.frozen(device, second), device+"-"+second)
 	disk.Serial = serial
@@ -166,12 +168,21 @@ func (r *Rack) Config(device string) vm.Config {
 	return c
 }
 
+// rackImage is the image that a device boots.
+func rackImage(device string) builder.Flavour {
+	if device == rackKeeper {
+		return builder.Keyserver
+	}
+	return builder.Server
+}
+
 // rackConfig is the geometry of the rack's machines, which PCR 4 depends on.
 func rackConfig(kernel, initrd string) vm.Config {
 	return vm.Config{Kernel: kernel, Initrd: initrd, MemoryMiB: rackMemory}
 }
 
-// PowerOn starts a device. change may edit its configuration.
+// PowerOn starts a device, without firmware that measures. change may edit its
+// configuration.
 func (r *Rack) PowerOn(device string, change ...func(*vm.Config)) *Machine {
 	r.Helper()
 	frozen, err := swtpm.Open(r.frozen(device, rackTPM))
@@ -179,10 +190,11 @@ func (r *Rack) PowerOn(device string, change ...func(*vm.Config)) *Machine {
 	state, err := frozen.Copy(r.Path("tpm-" + device))
 	r.Check(err)
 	cfg := r.Config(device)
+	golden := cfg
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	m := r.Boot(cfg, state)
+	m := r.boot(cfg, state, r.golden.quick(rackImage(device), &golden, &cfg))
 	r.Running[device] = m
 	r.Wiring.powered(device, m)
 	return m

@@ -160,8 +160,12 @@ func TestRackDHCPDeviceCut(t *testing.T) {
 // TestRackCablesSwapped: two plugs are exchanged. All four ends say where their
 // cable leads and where it belongs; two more say what the switch sees. When the
 // plugs are put back all go on by themselves.
+//
+// All the while somebody else's DHCP server in the segment answers every device
+// at once, and wrongly. It is named, and wins nothing.
 func TestRackCablesSwapped(t *testing.T) {
 	r := unpacked(t)
+	rogue := r.Rogue("10.66.0.1/24")
 	a, b := rackPort{"r07-u12", "eth1"}, rackPort{"r07-u14", "eth1"}
 	sa, sb := rackPort{"r07-u12", "eth0"}, rackPort{"r07-u14", "eth0"}
 	r.Wiring.Swap(a, b)
@@ -189,15 +193,6 @@ func TestRackCablesSwapped(t *testing.T) {
 	r.Wiring.Swap(sa, sb)
 	r.boots(rackServers()...)
 	r.once(rackDevices()...)
-}
-
-// TestRackRogueDHCP: somebody else's DHCP server in the segment answers every
-// device at once, and wrongly. It is named, and wins nothing.
-func TestRackRogueDHCP(t *testing.T) {
-	r := unpacked(t)
-	rogue := r.Rogue("10.66.0.1/24")
-	r.PowerOnAll(rackDevices()...)
-	r.boots(rackServers()...)
 	for _, d := range rackServers() {
 		if out := r.Running[d].Console(0).Output(); !regexp.MustCompile(`LF-NET-04[^\n]*10\.66\.0\.1`).MatchString(out) {
 			t.Errorf("%s does not name the rogue server:\n%s", d, r.Running[d].Console(0).Tail(60))

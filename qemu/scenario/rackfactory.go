@@ -32,10 +32,10 @@ type rackFactory struct {
 	*Lab
 	dir      string // of the sealed rack
 	region   *Region
-	factory  swtpm.Capture // of a boot of the factory image
-	policies []string      // files
-	notes    string        // folder of signed slices
-	root     string        // file of a server's root, not encrypted yet
+	golden   goldenBoots
+	policies []string // files
+	notes    string   // folder of signed slices
+	root     string   // file of a server's root, not encrypted yet
 }
 
 // MakeRack builds a rack, and ships it.
@@ -47,7 +47,7 @@ func (l *Lab) MakeRack(dir string) SealedRack {
 	for _, d := range rackDevices() {
 		states[d] = l.NewTPM(d)
 	}
-	f := &rackFactory{Lab: l, dir: dir, region: l.NewRegion(), notes: l.Path("notes"), root: l.rackRoot()}
+	f := &rackFactory{Lab: l, dir: dir, region: l.NewRegion(), notes: l.Path("notes"), root: l.rackRoot(), golden: goldenBoots{}}
 	f.approve(states[rackKeeper])
 	for _, d := range rackDevices() {
 		f.provision(d, states[d])
@@ -90,10 +90,9 @@ func (f *rackFactory) approve(state *swtpm.State) {
 		f.Check(b.m.Off())
 		policy := f.region.Approve(string(b.flavour), "1.0", "efi-kernel", b.m.Console(0).Output())
 		f.policies = append(f.policies, policy)
-		if b.flavour == builder.Factory {
-			f.factory = b.m.TPM.Proxy.Capture()
-		}
+		f.golden.learn(b.flavour, b.m.TPM.Proxy.Capture())
 	}
+	f.writeGolden(f.dir, f.golden)
 }
 
 // bootFactory is a device that has booted the factory image.
@@ -101,7 +100,7 @@ func (f *rackFactory) bootFactory(s *swtpm.State) *tpm.TPM {
 	f.Helper()
 	t, err := swtpm.Start(f.Context(), s)
 	f.Check(err)
-	f.Check(f.factory.ReplayExtends(t))
+	f.Check(f.golden[builder.Factory].ReplayExtends(t))
 	return tpm.New(t)
 }
 
@@ -259,21 +258,27 @@ func (l *Lab) ext4(file, folder string, size int64) {
 
 // Sizes of the rack's disks, in bytes.
 const (
-	rackRootSize   = 96 << 20
+	probeRootSize  = 96 << 20
 	rackTail       = 32 << 20 // for the LUKS2 header
 	rackMemberSize = 32 << 20
 )
 
-// rackRoot is the production system of the rack's servers: Debian's kernel and
-// a program that says that it runs.
+// rackRoot is the disk of the rack's servers.
 func (l *Lab) rackRoot() string {
 	l.Helper()
-	folder := l.Path("root")
+	file := l.probeRoot("root.raw")
+	l.Check(os.Truncate(file, probeRootSize+rackTail))
+	return file
+}
+
+// probeRoot is the file system of a small production system: Debian's kernel and
+// a program that says that it runs.
+func (l *Lab) probeRoot(name string) string {
+	l.Helper()
+	folder, file := l.Path(name+"-content"), l.Path(name)
 	l.keep(l.Kernel().Image, folder, "vmlinuz")
 	l.keep(l.Initrd(l.GoBinary("./qemu/probe"), nil), folder, "initrd.img")
-	file := l.Path("root.raw")
-	l.ext4(file, folder, rackRootSize)
-	l.Check(os.Truncate(file, rackRootSize+rackTail))
+	l.ext4(file, folder, probeRootSize)
 	return file
 }
 

@@ -20,8 +20,8 @@ func TestRecovery(t *testing.T) {
 	l.Region.Stop()
 	root, uuid := l.Debian(), snapshot.VolumeUUID(Device, "root")
 	cfg := vm.Config{
-		Name: "recovery", Firmware: vm.SeaBIOS, Kernel: root.Kernel, Initrd: root.Initrd, MemoryMiB: 768,
-		Append: "root=/dev/mapper/root ro cryptopts=target=root,source=UUID=" + uuid + ",luks",
+		Name: "recovery", Firmware: vm.Qboot, Kernel: root.Kernel, Initrd: root.Initrd, MemoryMiB: 768,
+		Append: "loglevel=7 root=/dev/mapper/root ro cryptopts=target=root,source=UUID=" + uuid + ",luks",
 		Disks:  l.Config.Disks[1:],
 	}
 	m := l.Boot(cfg, nil)
@@ -30,11 +30,7 @@ func TestRecovery(t *testing.T) {
 	m.Expect(`(?i)cryptsetup.*(bad password|failed)|No key available`, 3*time.Minute)
 	m.Expect(`unlock disk root`, time.Minute)
 	m.Type(key)
-	m.Login(5 * time.Minute)
-	out, status := m.Run("findmnt -no SOURCE,FSTYPE / && dpkg --verify libc6", 3*time.Minute)
-	if !strings.HasPrefix(out, "/dev/mapper/root ext4") || status != "0" {
-		t.Errorf("the recovered root: %q, status %s", out, status)
-	}
+	m.Expect(systemRuns, 5*time.Minute)
 	if strings.Contains(m.Console(0).Output(), key) {
 		t.Error("the prompt showed the key")
 	}

@@ -62,6 +62,7 @@ func (l *Life) freezeFactory(dir string) Approved {
 	bus, err := json.Marshal(l.bus)
 	l.Check(err)
 	l.Check(os.WriteFile(filepath.Join(dir, frozenBus), bus, 0o600))
+	l.writeGolden(dir, l.golden)
 	var policies []string
 	for _, p := range l.policies {
 		name := filepath.Base(p)
@@ -109,6 +110,7 @@ func (l *Lab) thawFactory(dir string) *Life {
 	for i, name := range life.policies {
 		life.policies[i] = filepath.Join(dir, name)
 	}
+	life.golden = l.readGolden(dir)
 	life.Region.Start()
 	life.images = map[builder.Flavour]string{}
 	for _, f := range lifeFlavours() {

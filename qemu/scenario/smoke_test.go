@@ -6,14 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/landfall-project/landfall/pkg/newc"
 	"github.com/landfall-project/landfall/qemu/netlab"
+	"github.com/landfall-project/landfall/qemu/swtpm"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 // TestSmoke shows what every scenario stands on: OVMF measures the kernel into
-// PCR 4 and initrd and command line into PCR 9, and the same values come back
-// by replaying the captured extends on a copy of the TPM.
+// PCR 4 and initrd and command line into PCR 9; the same values come back by
+// replaying the captured extends on a copy of the TPM, and all PCRs are the same
+// in a machine that boots with qboot while the TPM's proxy measures (see
+// goldenBoots).
 func TestSmoke(t *testing.T) {
 	l := New(t)
 	nw := l.Network("10.77.0.1/24")
@@ -24,15 +29,15 @@ func TestSmoke(t *testing.T) {
 	tpm := l.NewTPM("a")
 	twin, err := tpm.Copy(l.Path("tpm-twin"))
 	l.Check(err)
-	boot := func(cmdline string) (*Machine, map[string]string) {
-		m := l.Boot(vm.Config{
-			Name: "probe", Kernel: k.Image, Initrd: initrd, Append: cmdline,
+	boot := func(firmware vm.Firmware, cmdline string, measured swtpm.Capture) (*Machine, map[string]string) {
+		m := l.boot(vm.Config{
+			Name: "probe", Firmware: firmware, Kernel: k.Image, Initrd: initrd, Append: cmdline,
 			NICs: []vm.NIC{{Tap: tap, MAC: "52:54:00:12:34:01"}}, Netns: nw.Name,
 			RTC: time.Date(2090, 12, 31, 23, 0, 0, 0, time.UTC),
-		}, tpm)
+		}, tpm, measured)
 		m.Expect(`probe: time 2090-12-31T23`, time.Minute)
 		at := m.Expect(`probe: ready`, 20*time.Second).At
-		t.Logf("OVMF to init: %.1f s, %d TPM commands by firmware and kernel", at.Seconds(), m.TPM.Proxy.Capture().Count())
+		t.Logf("%v to init: %.1f s, %d TPM commands by firmware and kernel", firmware, at.Seconds(), m.TPM.Proxy.Capture().Count())
 		pcrs := map[string]string{}
 		for line := range strings.Lines(m.Console(0).Output()) {
 			if f := strings.Fields(line); len(f) == 4 && f[1] == "pcr" {
@@ -44,7 +49,7 @@ func TestSmoke(t *testing.T) {
 		return m, pcrs
 	}
 	zero := strings.Repeat("0", 64)
-	first, a := boot("")
+	first, a := boot(vm.OVMF, "", nil)
 	for _, n := range []string{"4", "9"} {
 		if a[n] == zero || len(a[n]) != 64 {
 			t.Errorf("PCR %s = %q: OVMF measured nothing", n, a[n])
@@ -60,7 +65,15 @@ func TestSmoke(t *testing.T) {
 	if got := l.PCR(direct, 9); got != a["9"] {
 		t.Errorf("replayed PCR 9 = %s, booted %s", got, a["9"])
 	}
-	_, b := boot("other=1")
+	golden := goldenBoots{}
+	golden.learn("probe", first.TPM.Proxy.Capture())
+	if _, quick := boot(vm.Qboot, "", golden["probe"]); !cmp.Equal(quick, a) || len(a) < 24 {
+		t.Errorf("PCRs of two ways to boot (-OVMF +qboot):\n%s", cmp.Diff(a, quick))
+	}
+	if _, nothing := boot(vm.Qboot, "", nil); nothing["4"] != zero || nothing["9"] != zero {
+		t.Errorf("qboot measured by itself: PCR 4 %s, PCR 9 %s", nothing["4"], nothing["9"])
+	}
+	_, b := boot(vm.OVMF, "other=1", nil)
 	if b["4"] != a["4"] {
 		t.Errorf("PCR 4 moved with the command line: %s, %s", a["4"], b["4"])
 	}
@@ -74,7 +87,7 @@ func TestSmoke(t *testing.T) {
 func TestPanicIsReported(t *testing.T) {
 	l := New(t)
 	k := l.Kernel()
-	m := l.Boot(vm.Config{Firmware: vm.SeaBIOS, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil)}, nil)
+	m := l.Boot(vm.Config{Firmware: vm.Qboot, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil)}, nil)
 	m.Expect(`probe: ready`, time.Minute)
 	m.Type("panic")
 	start := time.Now()
@@ -92,7 +105,7 @@ func TestPanicIsReported(t *testing.T) {
 func TestMemorySearch(t *testing.T) {
 	l := New(t)
 	k := l.Kernel()
-	m := l.Boot(vm.Config{Firmware: vm.SeaBIOS, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil), MemoryMiB: 256}, nil)
+	m := l.Boot(vm.Config{Firmware: vm.Qboot, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil), MemoryMiB: 256}, nil)
 	m.Expect(`probe: ready`, time.Minute)
 	m.Type("echo fingerprint-4711")
 	m.Expect(`probe: fingerprint-4711`, 20*time.Second)
@@ -139,7 +152,7 @@ func TestSecondInitrd(t *testing.T) {
 	var w newc.Writer
 	w.Dir("landfall", 0o755)
 	w.File("landfall/slice.note", 0o444, []byte("x"))
-	m := l.Boot(vm.Config{Firmware: vm.SeaBIOS, Kernel: k.Image, Initrd: l.JoinInitrds("both", packed, w.Bytes())}, nil)
+	m := l.Boot(vm.Config{Firmware: vm.Qboot, Kernel: k.Image, Initrd: l.JoinInitrds("both", packed, w.Bytes())}, nil)
 	m.Expect(`probe: ready`, time.Minute)
 	m.Type("exists /landfall/slice.note")
 	m.Expect(`probe: exists /landfall/slice.note true`, 20*time.Second)

@@ -87,17 +87,11 @@ func (s *Station) plan(volumes ...map[string]any) {
 }
 
 // blankRoot makes the system disk as a factory gets it: a partition, nothing in
-// it. It returns a file with the filesystem that was there.
-func (l *Life) blankRoot() string {
+// it.
+func (l *Life) blankRoot() {
 	l.Helper()
-	disk, image := l.Config.Disks[1].Path, l.Path("root.img")
-	for _, args := range [][]string{
-		{"dd", "if=" + disk, "of=" + image, "bs=1M", "skip=1", fmt.Sprintf("count=%d", debian.FilesystemSize>>20), "conv=sparse", "status=none"},
-		{"fallocate", "--punch-hole", "--offset", "1MiB", "--length", fmt.Sprint(debian.FilesystemSize), disk},
-	} {
-		if out, err := exec.CommandContext(l.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			l.Fatalf("%v: %v\n%s", args, err, out)
-		}
+	args := []string{"--punch-hole", "--offset", "1MiB", "--length", fmt.Sprint(debian.FilesystemSize), l.Config.Disks[1].Path}
+	if out, err := exec.CommandContext(l.Context(), "fallocate", args...).CombinedOutput(); err != nil {
+		l.Fatalf("fallocate %v: %v\n%s", args, err, out)
 	}
-	return image
 }

@@ -28,7 +28,9 @@ func TestFactoryStation(t *testing.T) {
 	st.bootImages()
 	image := filepath.Join(st.Dir, "images", "root.qcow2")
 	l.Check(os.MkdirAll(filepath.Dir(image), 0o755))
-	if out, err := exec.CommandContext(l.Context(), "qemu-img", "convert", "-f", "raw", "-O", "qcow2", l.blankRoot(), image).CombinedOutput(); err != nil {
+	l.blankRoot()
+	system := l.probeRoot("system.raw")
+	if out, err := exec.CommandContext(l.Context(), "qemu-img", "convert", "-f", "raw", "-O", "qcow2", system, image).CombinedOutput(); err != nil {
 		l.Fatalf("qemu-img: %v\n%s", err, out)
 	}
 	sum, size := digest(l.Lab, image)
@@ -58,8 +60,11 @@ func TestFactoryStation(t *testing.T) {
 
 	m = l.StartFirmware(fromCard)
 	m.Expect(`accepted by the fleet: safe to ship`, 3*time.Minute)
-	l.production(m)
+	m.Expect(unlocked, time.Minute)
+	m.Expect(`probe: ready`, time.Minute)
 	l.Check(m.Off())
+	pass := l.secrets(m.TPM.Proxy.Capture())["passphrase of root"]
+	l.sameContent(l.Config.Disks[1].Path, pass, system, 0, probeRootSize)
 	out := l.Region.Kekctl("devices")
 	t.Logf("kekctl devices\n%s\nstation show\n%s", out, st.command("show", st.Dir))
 	if !strings.Contains(out, "accepted") {

@@ -28,7 +28,7 @@ func TestUKI(t *testing.T) {
 	file := l.BuildUKI(UKI{Version: "2.0"})
 	policies := l.Region.ApproveUKI(builder.Server, "2.0", file, measure.FormUKI)
 	m := l.StartFrom(l.BootVolume("boot.raw", file, policies...))
-	l.production(m)
+	l.systemStarts(m)
 	m.sameAsMeasured(l.Predict(file, measure.FormUKI))
 	t.Logf("boot volume\n%s", Table(Steps(m.Console(0).Output())))
 }
@@ -44,7 +44,7 @@ func TestPXE(t *testing.T) {
 	l.Region.ApproveUKI(builder.Server, "2.0", file, measure.FormUKIiPXE)
 	l.ServePXE(file)
 	m := l.StartFirmware(func(c *vm.Config) { c.NICs[0].PXE = true })
-	l.production(m)
+	l.systemStarts(m)
 	m.sameAsMeasured(l.Predict(file, measure.FormUKIiPXE))
 	t.Logf("PXE\n%s", Table(Steps(m.Console(0).Output())))
 }

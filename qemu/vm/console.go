@@ -160,6 +160,27 @@ func (c *Console) Output() string {
 	return strings.ReplaceAll(string(c.buf), "\r", "")
 }
 
+// Line is a line of a console and when it began, since the machine's start.
+type Line struct {
+	At   time.Duration
+	Text string // without line end
+}
+
+// Lines is everything printed so far.
+func (c *Console) Lines() []Line {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lines := make([]Line, len(c.marks))
+	for i, m := range c.marks {
+		end := len(c.buf)
+		if i+1 < len(c.marks) {
+			end = c.marks[i+1].offset
+		}
+		lines[i] = Line{m.at, strings.TrimRight(string(c.buf[m.offset:end]), "\r\n")}
+	}
+	return lines
+}
+
 // Tail is the last n lines, and more where they would begin behind the line in
 // which a kernel says why it panicked: registers and traces of any length
 // follow it.
