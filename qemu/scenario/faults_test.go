@@ -10,6 +10,7 @@ import (
 // TestDiskFaults shows the lab's disk faults: one that answers with errors,
 // and one that is plugged in late.
 func TestDiskFaults(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	good, late := l.GPTDisk("good.raw", "GOOD", 4<<20, nil), l.GPTDisk("late.raw", "LATE", 4<<20, nil)
 	m := l.Boot(vm.Config{
@@ -37,6 +38,7 @@ func TestDiskFaults(t *testing.T) {
 // TestPowerCut shows that a cut between two TPM commands ends the machine and
 // leaves a TPM that starts again.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	tpm := l.NewTPM("a")
 	m := l.Boot(vm.Config{Kernel: l.Kernel().Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil)}, tpm)

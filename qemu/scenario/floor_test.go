@@ -9,6 +9,7 @@ import (
 
 // TestFloor shows that the yardstick really unlocks and mounts.
 func TestFloor(t *testing.T) {
+	t.Parallel()
 	steps, at := New(t).NewFloor().Boot()
 	var names []string
 	for _, s := range steps {

@@ -13,6 +13,7 @@ import (
 // that was never in a factory: it must say so on every console that is active, and no key
 // press may bring a shell.
 func TestServerImageHoldsWithoutSlice(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	img := l.Image(builder.Server, l.Kernel(), nil, nil)
 	m := l.Boot(vm.Config{

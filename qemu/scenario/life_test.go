@@ -70,11 +70,7 @@ func freeze(l *Lab) {
 	a := life.freezeFactory(dir + "-approved")
 	life.Region.Start()
 	mark("approve")
-	life.Quick = true
-	life.Provision()
-	mark("provision")
-	life.WriteSlice(describe())
-	life.Seal()
+	life.sealOnHost()
 	mark("seal")
 	frozen.Sealed, frozen.Approved = life.Freeze(dir), a
 }
@@ -113,6 +109,7 @@ func (l *Life) systemStarts(m *Machine) {
 // factory, accepted there, shipped, received, booted to production from an
 // attested image.
 func TestHappyPath(t *testing.T) {
+	t.Parallel()
 	l := sealed(New(t))
 	l.Quick = false
 	l.ServeDHCP()

@@ -13,11 +13,10 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// sameContent ends the scenario unless the first size bytes of the volume on a
-// disk's partition, opened with a passphrase, are those of a file from an offset
-// on. It reads the disk itself, without device-mapper or any guest: every byte
-// is compared.
-func (l *Lab) sameContent(disk string, pass []byte, want string, offset, size int64) {
+// sameContent ends the scenario unless the volume on a disk's partition, opened
+// with a passphrase, begins with the content of a file. It reads the disk itself,
+// without device-mapper or any guest: every byte is compared.
+func (l *Lab) sameContent(disk string, pass []byte, want string) {
 	l.Helper()
 	d, err := os.Open(disk)
 	l.Check(err)
@@ -33,7 +32,9 @@ func (l *Lab) sameContent(disk string, pass []byte, want string, offset, size in
 	w, err := os.Open(want)
 	l.Check(err)
 	defer w.Close()
-	l.Check(compare(volume, vk, io.NewSectionReader(w, offset, size)))
+	info, err = w.Stat()
+	l.Check(err)
+	l.Check(compare(volume, vk, io.NewSectionReader(w, 0, info.Size())))
 }
 
 // compare reads plaintext as dm-crypt does: one XTS unit per sector, numbered in

@@ -1,22 +1,28 @@
 package scenario
 
 import (
+	"os"
 	"testing"
 	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
-	"github.com/landfall-project/landfall/qemu/debian"
 )
 
 // TestFactoryPowerCuts cuts the power of a machine in the factory three times:
 // while its TPM is provisioned, while the wrapped key is written into it, and
 // while its system disk is encrypted in place. Each time the machine is only
-// switched on again, and in the end every byte of the system is where it was.
+// switched on again, and in the end every byte of the system is where it was and
+// no secret was in the clear on the TPM's bus.
 // All points between are enumerated without a machine (pkg/disk, cmds/seal,
 // pkg/provision).
 func TestFactoryPowerCuts(t *testing.T) {
 	t.Parallel()
 	l := approved(New(t))
+	const size = 256 << 20 // long enough to be cut in the middle
+	system := l.probeRoot("system.raw", size)
+	content, err := os.ReadFile(system)
+	l.Check(err)
+	l.smallRoot(size, content)
 	l.ServeDHCP()
 	l.expectDevice()
 	l.cutAt(`TPM: setting authorizations`)
@@ -29,12 +35,21 @@ func TestFactoryPowerCuts(t *testing.T) {
 	m.Expect(`encryption in place goes on where it was cut off`, time.Minute)
 	m.Expect(`is sealed under KEK generation 1`, 5*time.Minute)
 	m.WaitEnd("guest-reset", time.Minute)
+	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 	m = l.Start(builder.Server)
 	m.Expect(`accepted by the fleet: safe to ship`, 3*time.Minute)
 	m.Expect(unlocked, time.Minute)
+	m.Expect(`probe: ready`, time.Minute)
 	l.Check(m.Off())
-	pass := l.secrets(m.TPM.Proxy.Capture())["passphrase of root"]
-	l.sameContent(l.Config.Disks[1].Path, pass, l.Debian().Disk, partitionStart, debian.FilesystemSize)
+	secrets := l.secrets(m.TPM.Proxy.Capture())
+	l.sameContent(l.Config.Disks[1].Path, secrets["passphrase of root"], system)
+	for i, boot := range l.bus {
+		for name, needle := range secrets {
+			if boot.Contains(needle) {
+				t.Errorf("boot %d of %d of the factory image: the %s is in the clear on the bus", i+1, len(l.bus), name)
+			}
+		}
+	}
 }
 
 // cutAt boots the factory image and cuts the power when its console says so.
@@ -43,4 +58,5 @@ func (l *Life) cutAt(re string) {
 	m := l.Start(builder.Factory)
 	m.Expect(re, 5*time.Minute)
 	l.Check(m.Off())
+	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 }

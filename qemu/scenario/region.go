@@ -160,13 +160,16 @@ func describe() Description {
 	}
 }
 
+// sliceNote ends the name of a signed slice's file.
+const sliceNote = ".slice.note"
+
 // SignSlice makes a device's slice from its description and the fleet's record,
 // signs it, tells the fleet and returns its file.
 func (r *Region) SignSlice(device string, d Description) string {
 	r.lab.Helper()
 	text, err := json.MarshalIndent(d, "", "  ")
 	r.lab.Check(err)
-	desc, record, slice, signed := r.lab.Path(device+".json"), r.lab.Path(device+".record.json"), r.lab.Path(device+".slice.json"), r.lab.Path(device+".slice.note")
+	desc, record, slice, signed := r.lab.Path(device+".json"), r.lab.Path(device+".record.json"), r.lab.Path(device+".slice.json"), r.lab.Path(device+sliceNote)
 	r.lab.Check(os.WriteFile(desc, text, 0o644))
 	r.lab.Check(os.WriteFile(record, []byte(r.Kekctl("device", "show", device, "--json")), 0o644))
 	r.command("snapshot", "slice", "--region", r.Dir, "--record", record, desc, "-o", slice)

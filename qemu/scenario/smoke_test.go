@@ -20,6 +20,7 @@ import (
 // in a machine that boots with qboot while the TPM's proxy measures (see
 // goldenBoots).
 func TestSmoke(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	nw := l.Network("10.77.0.1/24")
 	tap, err := nw.AddTap(t.Context())
@@ -85,6 +86,7 @@ func TestSmoke(t *testing.T) {
 // TestPanicIsReported shows that a dead guest ends the wait at once and that
 // the error carries its last words.
 func TestPanicIsReported(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	k := l.Kernel()
 	m := l.Boot(vm.Config{Firmware: vm.Qboot, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil)}, nil)
@@ -103,6 +105,7 @@ func TestPanicIsReported(t *testing.T) {
 // TestMemorySearch shows that a secret in the guest's memory is found, which
 // the search for leaked keys relies on.
 func TestMemorySearch(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	k := l.Kernel()
 	m := l.Boot(vm.Config{Firmware: vm.Qboot, Kernel: k.Image, Initrd: l.Initrd(l.GoBinary("./qemu/probe"), nil), MemoryMiB: 256}, nil)
@@ -120,6 +123,7 @@ func TestMemorySearch(t *testing.T) {
 
 // TestNetworkIsRemoved shows that nothing of a network outlives it.
 func TestNetworkIsRemoved(t *testing.T) {
+	t.Parallel()
 	nw, err := netlab.New(t.Context(), "10.78.0.1/24")
 	if err != nil {
 		t.Fatal(err)
@@ -142,6 +146,7 @@ func TestNetworkIsRemoved(t *testing.T) {
 // TestSecondInitrd shows what the lab's boot form stands on: files of an
 // uncompressed archive behind the compressed image reach the guest.
 func TestSecondInitrd(t *testing.T) {
+	t.Parallel()
 	l := New(t)
 	k := l.Kernel()
 	first := l.Initrd(l.GoBinary("./qemu/probe"), nil)

@@ -2,9 +2,7 @@ package scenario
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -12,7 +10,6 @@ import (
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/image/cache"
 	"github.com/landfall-project/landfall/pkg/measure"
-	"github.com/landfall-project/landfall/qemu/debian"
 	"github.com/landfall-project/landfall/qemu/netlab"
 )
 
@@ -86,12 +83,12 @@ func (s *Station) plan(volumes ...map[string]any) {
 	s.life.Check(os.WriteFile(file, text, 0o644))
 }
 
-// blankRoot makes the system disk as a factory gets it: a partition, nothing in
-// it.
-func (l *Life) blankRoot() {
+// smallRoot gives the machine a smaller system disk, of one partition that holds
+// content and room behind it; a nil content leaves it blank, as a factory gets
+// disks.
+func (l *Life) smallRoot(size int64, content []byte) {
 	l.Helper()
-	args := []string{"--punch-hole", "--offset", "1MiB", "--length", fmt.Sprint(debian.FilesystemSize), l.Config.Disks[1].Path}
-	if out, err := exec.CommandContext(l.Context(), "fallocate", args...).CombinedOutput(); err != nil {
-		l.Fatalf("fallocate %v: %v\n%s", args, err, out)
-	}
+	d := l.GPTDisk("small.raw", "system", size+rackTail, content)
+	d.Serial = rootSerial
+	l.Config.Disks[1] = d
 }

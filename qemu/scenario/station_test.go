@@ -28,8 +28,8 @@ func TestFactoryStation(t *testing.T) {
 	st.bootImages()
 	image := filepath.Join(st.Dir, "images", "root.qcow2")
 	l.Check(os.MkdirAll(filepath.Dir(image), 0o755))
-	l.blankRoot()
-	system := l.probeRoot("system.raw")
+	l.smallRoot(probeRootSize, nil)
+	system := l.probeRoot("system.raw", probeRootSize)
 	if out, err := exec.CommandContext(l.Context(), "qemu-img", "convert", "-f", "raw", "-O", "qcow2", system, image).CombinedOutput(); err != nil {
 		l.Fatalf("qemu-img: %v\n%s", err, out)
 	}
@@ -64,7 +64,7 @@ func TestFactoryStation(t *testing.T) {
 	m.Expect(`probe: ready`, time.Minute)
 	l.Check(m.Off())
 	pass := l.secrets(m.TPM.Proxy.Capture())["passphrase of root"]
-	l.sameContent(l.Config.Disks[1].Path, pass, system, 0, probeRootSize)
+	l.sameContent(l.Config.Disks[1].Path, pass, system)
 	out := l.Region.Kekctl("devices")
 	t.Logf("kekctl devices\n%s\nstation show\n%s", out, st.command("show", st.Dir))
 	if !strings.Contains(out, "accepted") {
