@@ -153,6 +153,27 @@ func (c *Console) find(re *regexp.Regexp) (*Match, <-chan struct{}, bool) {
 	return m, nil, c.ended
 }
 
+// follow calls fn for each match of re, at most n times, when it is printed. It
+// returns after the last one or when the machine ends, and leaves Expect's
+// position alone.
+func (c *Console) follow(re *regexp.Regexp, n int, fn func()) {
+	for from := 0; n > 0; {
+		c.mu.Lock()
+		loc, changed, ended := re.FindIndex(c.buf[from:]), c.changed, c.ended
+		c.mu.Unlock()
+		switch {
+		case loc != nil:
+			from += loc[1]
+			n--
+			fn()
+		case ended:
+			return
+		default:
+			<-changed
+		}
+	}
+}
+
 // Output is everything printed so far, carriage returns removed.
 func (c *Console) Output() string {
 	c.mu.Lock()
@@ -197,5 +218,6 @@ func (c *Console) Tail(n int) string {
 }
 
 func (c *Console) fail(err error) error {
-	return fmt.Errorf("%s: %w; last lines:\n%s\n(whole log: %s)", c.name, err, c.Tail(tailLines), c.file.Name())
+	err = fmt.Errorf("%s: %w; last lines:\n%s\n(whole log: %s)", c.name, err, c.Tail(tailLines), c.file.Name())
+	return starved(err, c.Output())
 }

@@ -28,6 +28,7 @@ type VM struct {
 	stderr   bytes.Buffer
 	consoles []*Console
 	readers  sync.WaitGroup
+	watching sync.WaitGroup // for soft lockups
 	qmp      *qmp
 	started  time.Time
 	done     chan struct{}
@@ -59,6 +60,7 @@ func Start(ctx context.Context, cfg Config) (*VM, error) {
 		cerr := v.Close()
 		return nil, errors.Join(fmt.Errorf("start QEMU: %w\n%s", err, v.stderr.String()), cerr)
 	}
+	v.watching.Go(func() { v.watchLockups(ctx) })
 	return v, nil
 }
 
@@ -195,6 +197,7 @@ func (v *VM) Close() error {
 	v.cancel()
 	<-v.done
 	v.readers.Wait()
+	v.watching.Wait()
 	<-v.qmp.ended
 	for _, c := range v.consoles {
 		_ = c.conn.Close() // QEMU's end is gone already
