@@ -50,11 +50,28 @@ func (r *runner) Logf(format string, args ...any) {
 }
 
 func (r *runner) Fatalf(format string, args ...any) {
+	f := &failure{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			f.causes = append(f.causes, err)
+		}
+	}
 	r.mu.Lock()
-	r.err = errors.Join(r.err, fmt.Errorf(format, args...))
+	r.err = errors.Join(r.err, f)
 	r.mu.Unlock()
 	runtime.Goexit()
 }
+
+// failure is what Fatalf was told. The errors among its arguments stay within
+// reach of errors.As: a test's Fatalf, which scenarios are written for as well,
+// knows no %w.
+type failure struct {
+	text   string
+	causes []error
+}
+
+func (f *failure) Error() string   { return f.text }
+func (f *failure) Unwrap() []error { return f.causes }
 
 func (r *runner) Failed() bool {
 	r.mu.Lock()

@@ -2,6 +2,8 @@ package scenario
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -26,6 +28,12 @@ func TestRunOutsideATest(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"last in", "first in"}, order); diff != "" {
 		t.Errorf("cleanups (-want +got):\n%s", diff)
+	}
+	cause := &os.PathError{Op: "open", Path: "/x", Err: os.ErrNotExist}
+	err = Run(t.Context(), &out, "wrapped", func(rt T) { rt.Fatalf("%v; last lines: %s", cause, "none") })
+	var got *os.PathError
+	if !errors.As(err, &got) || got != cause || err.Error() != cause.Error()+"; last lines: none" {
+		t.Errorf("an error that Fatalf was given is out of reach: %v", err)
 	}
 	if err := Run(t.Context(), &out, "fine", func(T) {}); err != nil {
 		t.Errorf("a scenario without an error returned %v", err)
