@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,26 @@ func Run(ctx context.Context, out io.Writer, name string, fn func(T)) error {
 	}()
 	<-done
 	return r.err
+}
+
+// Attempt runs a part of the scenario that may be done again: it returns what
+// Fatalf said instead of ending the scenario. What the part started has ended
+// then.
+func (l *Lab) Attempt(part func()) error {
+	whole := l.T
+	defer func() { l.T = whole }()
+	return Run(whole.Context(), logger{whole}, whole.Name(), func(t T) {
+		l.T = t
+		part()
+	})
+}
+
+// logger writes to a scenario's log.
+type logger struct{ T }
+
+func (l logger) Write(p []byte) (int, error) {
+	l.Logf("%s", bytes.TrimSuffix(p, []byte("\n")))
+	return len(p), nil
 }
 
 type runner struct {

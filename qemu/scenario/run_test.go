@@ -39,3 +39,38 @@ func TestRunOutsideATest(t *testing.T) {
 		t.Errorf("a scenario without an error returned %v", err)
 	}
 }
+
+// TestAttempt shows that a failed part ends alone, after its cleanups, and that
+// the scenario goes on, or fails later, as itself.
+func TestAttempt(t *testing.T) {
+	var out bytes.Buffer
+	var order []string
+	note := func(what string) { order = append(order, what) }
+	err := Run(t.Context(), &out, "demo", func(rt T) {
+		l := &Lab{T: rt}
+		l.Cleanup(func() { note("scenario cleaned up") })
+		err := l.Attempt(func() {
+			l.Cleanup(func() { note("part cleaned up") })
+			l.Logf("in the part")
+			l.Check(os.ErrNotExist)
+			note("not reached")
+		})
+		if !errors.Is(err, os.ErrNotExist) || l.Failed() {
+			t.Errorf("the part's error = %v, and the scenario has failed: %v", err, l.Failed())
+		}
+		note("goes on")
+		if err := l.Attempt(func() { note("again") }); err != nil {
+			t.Errorf("a part without an error returned %v", err)
+		}
+		l.Fatalf("broke later")
+	})
+	if err == nil || err.Error() != "broke later" {
+		t.Errorf("the scenario's error = %v", err)
+	}
+	if diff := cmp.Diff([]string{"part cleaned up", "goes on", "again", "scenario cleaned up"}, order); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	if got := out.String(); got != "in the part\n" {
+		t.Errorf("log = %q", got)
+	}
+}
