@@ -12,6 +12,8 @@
 //	packages that `make deps` installs, and exits 0 if everything happened as
 //	told. The slow parts are kept in .cache; the machine's disks and the region
 //	are thrown away at the end. After a failure the logs stay in out/lab/demo.
+//
+//	A boot of the sealed server that a busy machine starved is repeated once.
 package main
 
 import (
@@ -22,10 +24,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/qemu/scenario"
+	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 func main() {
@@ -55,7 +59,17 @@ func run(ctx context.Context, out io.Writer) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted; everything it started was ended, nothing is left behind")
 	}
-	return fmt.Errorf("stage %d (%s) failed:\n\n%w\n\n%s\nWhat to do: read the end of the log above. A HOLD code is explained in docs/runbook.md.\n"+
-		"A busy machine can pass a deadline: run `make demo` again. A damaged cache is rebuilt after rm -rf .cache",
-		s.number, s.title, err, notes.String())
+	return fmt.Errorf("stage %d (%s) failed:\n\n%w\n\n%s\n%s", s.number, s.title, err, notes.String(), advice(err))
+}
+
+// advice is what to do after a failure.
+func advice(err error) string {
+	var s *vm.Starved
+	if errors.As(err, &s) {
+		return fmt.Sprintf("Why: this machine is too busy (load averages %s, %d processors); Landfall is not at fault as far as was seen (docs/testing.md, \"A busy machine\").\n"+
+			"What to do: end what else runs here, then run `make demo` again.", s.Load, runtime.NumCPU())
+	}
+	return fmt.Sprintf("What to do: read the end of the log above. A HOLD code is explained in docs/runbook.md.\n"+
+		"A machine as busy as load averages above %d tell (they are %s) can pass a deadline: run `make demo` again when it is not. A damaged cache is rebuilt after rm -rf .cache",
+		runtime.NumCPU(), vm.HostLoad())
 }

@@ -22,6 +22,7 @@ type story struct {
 	*scenario.Life
 	s         *screen
 	followers sync.WaitGroup
+	last      *scenario.Machine // that was powered on
 }
 
 // tell is the whole story, in order.
@@ -66,10 +67,12 @@ func (st *story) factory() {
 		st.watch("seal:", st.Seal)
 	})
 	s.stage("Factory: acceptance boot", "The server image unlocks the disks once, before the crate is closed, and says so to the fleet.", func() {
-		m := st.power(builder.Server, "landfall: step")
-		s.line(strings.TrimSpace(m.Expect(`landfall: accepted by the fleet.*\n`, 3*time.Minute).Groups[0]))
-		m.Expect(`landfall: kexec at .*\n`, time.Minute)
-		st.off(m)
+		st.boot(func() {
+			m := st.power(builder.Server, "landfall: step")
+			s.line(strings.TrimSpace(m.Expect(`landfall: accepted by the fleet.*\n`, 3*time.Minute).Groups[0]))
+			m.Expect(`landfall: kexec at .*\n`, time.Minute)
+			st.off(m)
+		})
 	})
 }
 
@@ -78,10 +81,12 @@ func (st *story) journey() {
 	s := st.s
 	s.stage("In transit", "The region is shipped: from here no key is released, whoever holds the crate.\nA thief powers the server on.", func() {
 		st.Region.Kekctl("ship")
-		m := st.power(builder.Server, "")
-		hold := m.Expect(`(?s)\n([^\n]*HOLD [^\n]*LF-KEY-\d+.*?Next look in [^\n]*)\n`, 3*time.Minute)
-		s.block(strings.ReplaceAll(hold.Groups[1], "\r", ""))
-		st.off(m)
+		st.boot(func() {
+			m := st.power(builder.Server, "")
+			hold := m.Expect(`(?s)\n([^\n]*HOLD [^\n]*LF-KEY-\d+.*?Next look in [^\n]*)\n`, 3*time.Minute)
+			s.block(strings.ReplaceAll(hold.Groups[1], "\r", ""))
+			st.off(m)
+		})
 		s.block(st.Region.Kekctl("status"))
 	})
 	s.stage("Received", "At the destination two agents sign that they received it, each with a key of their own.", func() {
@@ -92,27 +97,33 @@ func (st *story) journey() {
 // production is the destination.
 func (st *story) production() {
 	s := st.s
-	var console string
-	var kexec, login float64
+	var seconds string
 	s.stage("Landfall", "The crate is unpacked and powered on. Nobody types anything.", func() {
-		m := st.power(builder.Server, "landfall: ")
-		kexec = m.Expect(`landfall: kexec at .*\n`, 3*time.Minute).At.Seconds()
-		s.line("")
-		s.line("Debian's own kernel starts on the unlocked disk …")
-		login = m.Login(5 * time.Minute).At.Seconds()
-		console = m.Console(0).Output()
-		s.line(fmt.Sprintf("Debian's login prompt after %.1f s; logged in on its serial console", login))
-		for _, command := range []string{"findmnt /", "lsblk -o NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS", "cat /proc/cmdline; uname -sr"} {
-			out, status := m.Run(command, time.Minute)
-			s.block("root@" + scenario.Device + ":~# " + command + "\n" + out)
-			if status != "0" {
-				st.Fatalf("%s in production exited %s", command, status)
-			}
-			if command == "findmnt /" && !strings.Contains(out, "/dev/mapper/root") {
-				st.Fatalf("production's root is not the unlocked volume:\n%s", out)
-			}
-		}
-		st.off(m)
+		st.boot(func() { seconds = st.landfall() })
 	})
-	s.write("\n%s\n\n%s", s.bold("Where the boot's seconds went"), stages(scenario.Steps(console), kexec, login))
+	s.write("\n%s\n\n%s", s.bold("Where the boot's seconds went"), seconds)
+}
+
+// landfall is the boot to production; it returns where its seconds went.
+func (st *story) landfall() string {
+	s := st.s
+	m := st.power(builder.Server, "landfall: ")
+	kexec := m.Expect(`landfall: kexec at .*\n`, 3*time.Minute).At.Seconds()
+	s.line("")
+	s.line("Debian's own kernel starts on the unlocked disk …")
+	login := m.Login(5 * time.Minute).At.Seconds()
+	console := m.Console(0).Output()
+	s.line(fmt.Sprintf("Debian's login prompt after %.1f s; logged in on its serial console", login))
+	for _, command := range []string{"findmnt /", "lsblk -o NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS", "cat /proc/cmdline; uname -sr"} {
+		out, status := m.Run(command, time.Minute)
+		s.block("root@" + scenario.Device + ":~# " + command + "\n" + out)
+		if status != "0" {
+			st.Fatalf("%s in production exited %s", command, status)
+		}
+		if command == "findmnt /" && !strings.Contains(out, "/dev/mapper/root") {
+			st.Fatalf("production's root is not the unlocked volume:\n%s", out)
+		}
+	}
+	st.off(m)
+	return stages(scenario.Steps(console), kexec, login)
 }

@@ -36,6 +36,7 @@ func (st *story) off(m *scenario.Machine) {
 // follow shows a machine's console lines that begin with a prefix, with the
 // seconds since it was powered on.
 func (st *story) follow(m *scenario.Machine, prefix string) {
+	st.last = m
 	st.s.line("power on")
 	if prefix == "" {
 		return
