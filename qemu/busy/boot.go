@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/image/cache"
+	"github.com/landfall-project/landfall/qemu/debian"
+	"github.com/landfall-project/landfall/qemu/scenario"
+	"github.com/landfall-project/landfall/qemu/vm"
+)
+
+// seal makes a folder with a sealed server, unless it is there.
+func seal(ctx context.Context, out io.Writer, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	return scenario.Run(ctx, out, "busy-seal", func(t scenario.T) {
+		l := scenario.New(t).NewLife()
+		l.ServeDHCP()
+		l.ApproveImages()
+		l.Provision()
+		l.WriteDefaultSlice()
+		l.Seal()
+		l.Freeze(dir)
+	})
+}
+
+// keepBusy starts busy loops. They end with stop, with ctx, and with this
+// program however it ends.
+func keepBusy(ctx context.Context, n int) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var loops sync.WaitGroup
+	stop = func() {
+		cancel()
+		loops.Wait()
+	}
+	for range n {
+		cmd := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			stop()
+			return nil, fmt.Errorf("busy loop: %w", err)
+		}
+		loops.Go(func() { _ = cmd.Wait() }) // it ends by being killed
+	}
+	return stop, nil
+}
+
+// bootAll boots as often as asked, some machines at a time.
+func bootAll(ctx context.Context, out io.Writer, o *options) []result {
+	results := make([]result, o.boots)
+	numbers := make(chan int)
+	var workers sync.WaitGroup
+	var printing sync.Mutex
+	for range o.parallel {
+		workers.Go(func() {
+			for n := range numbers {
+				results[n] = boot(ctx, n+1, o)
+				printing.Lock()
+				fmt.Fprintln(out, results[n].line(n+1))
+				printing.Unlock()
+			}
+		})
+	}
+	for n := range results {
+		if ctx.Err() != nil {
+			break
+		}
+		numbers <- n
+	}
+	close(numbers)
+	workers.Wait()
+	return results
+}
+
+// boot is one boot of a copy of the sealed server.
+func boot(ctx context.Context, n int, o *options) (r result) {
+	name := fmt.Sprintf("busy-%02d", n)
+	r.err = scenario.Run(ctx, io.Discard, name, func(t scenario.T) {
+		l := scenario.New(t).Thaw(scenario.Sealed{Dir: o.sealed})
+		l.ServeDHCP()
+		l.Region.Deliver()
+		m := l.Start(builder.Server, func(c *vm.Config) { c.Deadline = o.patience })
+		defer func() {
+			r.signs = vm.Starvation(m.Console(0).Output())
+			if err := keepLogs(o.logs, name, l.Dir); err != nil {
+				l.Logf("%v", err)
+			}
+		}()
+		r.kexec = m.Expect(`landfall: kexec at .*\n`, o.patience).At
+		r.login = m.Expect(debian.Hostname+` login: `, o.patience).At
+		l.Check(m.Off())
+	})
+	r.load = vm.HostLoad()
+	return r
+}
+
+// keepLogs copies a boot's logs into a folder, if one is asked for.
+func keepLogs(dir, boot, from string) error {
+	if dir == "" {
+		return nil
+	}
+	logs, err := filepath.Glob(filepath.Join(from, "*.log"))
+	if err != nil {
+		return err
+	}
+	err = os.MkdirAll(dir, 0o755)
+	for _, log := range logs {
+		err = errors.Join(err, cache.CopyFile(filepath.Join(dir, boot+"."+filepath.Base(log)), log))
+	}
+	return err
+}
