@@ -35,6 +35,7 @@ import (
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/qemu/scenario"
+	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 func main() {
@@ -121,14 +122,10 @@ func run(ctx context.Context, args []string) error {
 	return save()
 }
 
-// loadAverage is the first word of /proc/loadavg: it tells a reader how far to
-// trust the figures.
+// loadAverage is the host's over a minute: it tells a reader how far to trust
+// the figures.
 func loadAverage() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(b), " ")
+	first, _, _ := strings.Cut(vm.HostLoad(), " ")
 	return first
 }
 

@@ -66,7 +66,7 @@ func run(ctx context.Context, out io.Writer) error {
 func advice(err error) string {
 	var s *vm.Starved
 	if errors.As(err, &s) {
-		return fmt.Sprintf("Why: this machine is too busy (load averages %s, %d processors); Landfall is not at fault as far as was seen (docs/testing.md, \"A busy machine\").\n"+
+		return fmt.Sprintf("Why: this machine is too busy (load averages %s, %d processors); Landfall is not at fault as far as was seen.\n"+
 			"What to do: end what else runs here, then run `make demo` again.", s.Load, runtime.NumCPU())
 	}
 	return fmt.Sprintf("What to do: read the end of the log above. A HOLD code is explained in docs/runbook.md.\n"+

@@ -23,7 +23,7 @@ type Starved struct {
 
 func (s *Starved) Error() string {
 	return fmt.Sprintf("the guest was starved of processor time (load averages of the host: %s): %q\n"+
-		"This is the busy host, not what runs in the guest. What to do: end other work, or run fewer machines at a time, and repeat it.\n%v", s.Load, s.Sign, s.Err)
+		"This is the busy host, not what runs in the guest (docs/testing.md, \"A busy machine\"). What to do: end other work, or run fewer machines at a time, and repeat it.\n%v", s.Load, s.Sign, s.Err)
 }
 
 func (s *Starved) Unwrap() error { return s.Err }
