@@ -2,10 +2,11 @@
 SHELL := /bin/sh
 export CGO_ENABLED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full unit scenarios image bench lint fuzz repro deps clean
+.PHONY: help demo test test-full test-times unit unit-race unit-plain scenarios image bench lint fuzz repro deps clean
 
-FUZZTIME ?= 3s
+FUZZTIME ?= 30s
 UNIT_TIMEOUT ?= 20m
+GOTEST ?= go test
 UNITS = $$(go list ./... | grep -v '/qemu/scenario$$')
 
 help: ## list the targets
@@ -14,23 +15,35 @@ help: ## list the targets
 demo: deps ## take one server from the factory to production, on real parts
 	go run ./qemu/demo
 
-test: deps lint unit fuzz scenarios ## everything: lint, unit tests, seconds of fuzzing, whole-system scenarios
+# qemu/suite makes the targets below, shows what go test shows, and measures.
+# BESIDE=scenarios runs the machines beside the unit tests.
+SUITE = go run ./qemu/suite $(if $(BESIDE),-beside $(BESIDE))
+STAGES = lint unit-race unit-plain scenarios
+
+test: deps ## everything: lint, unit tests, whole-system scenarios
+	$(SUITE) $(STAGES)
+
+test-times: deps ## as test, every test anew; writes the table of docs/testing.md
+	$(SUITE) -page docs/testing.md $(STAGES)
 
 test-full: export LANDFALL_ALL_CUTS = 1
-test-full: UNIT_TIMEOUT = 180m
-test-full: deps lint unit ## as test, with every power cut and 30 s for each fuzz target
-	$(MAKE) fuzz FUZZTIME=30s
-	$(MAKE) scenarios
+test-full: export UNIT_TIMEOUT = 180m
+test-full: deps ## as test, with every power cut, and minutes of fuzzing
+	$(SUITE) $(STAGES) fuzz
+
+unit: unit-race unit-plain ## unit tests, and each fuzz target's corpus
+
+unit-race: ## unit tests with the race detector
+	$(GOTEST) -race -timeout $(UNIT_TIMEOUT) $(UNITS)
 
 # What the race detector makes too slow is built without it only: whole disks
 # encrypted in place, often, and compared byte by byte.
-unit: ## unit tests with the race detector
-	go test -race -timeout $(UNIT_TIMEOUT) $(UNITS)
-	go test -timeout $(UNIT_TIMEOUT) -run '^Test(Cuts|InPlace)' ./pkg/disk
+unit-plain: ## what the race detector makes too slow, without it
+	$(GOTEST) -timeout $(UNIT_TIMEOUT) -run '^Test(Cuts|InPlace)' ./pkg/disk
 
 scenarios: ## whole-system scenarios in virtual machines (root)
 	@test "$$(id -u)" = 0 || { echo "scenarios make network namespaces and a Debian root: run as root" >&2; exit 1; }
-	go test -count=1 -timeout 60m -v ./qemu/scenario
+	$(GOTEST) -count=1 -timeout 60m -v ./qemu/scenario
 
 IMAGE_FLAGS ?=
 
@@ -47,7 +60,7 @@ lint: ## gofmt, vet, staticcheck, and a build without cgo
 	go vet ./...
 	go tool staticcheck ./...
 
-fuzz: ## run every fuzz target for FUZZTIME (3s)
+fuzz: ## run every fuzz target for FUZZTIME (30s)
 	image/fuzz.sh $(FUZZTIME)
 
 repro: ## build image, UKI and boot volume twice, elsewhere and later; compare bytes and predicted PCRs
