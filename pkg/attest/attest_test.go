@@ -356,7 +356,7 @@ func TestCredential(t *testing.T) {
 
 func TestCheckEKCert(t *testing.T) {
 	t.Parallel()
-	d, other := newDevice(t), newDevice(t)
+	d, other, elsewhere := newDevice(t), newDevice(t), tpmtest.StartOther(t)
 	cert, err := d.TPM().EKCertificate()
 	if err != nil {
 		t.Fatal(err)
@@ -377,8 +377,8 @@ func TestCheckEKCert(t *testing.T) {
 		roots *x509.CertPool
 		want  error
 	}{
-		{"another TPM's certificate", foreign, d.ekPublic, other.Roots, attest.ErrEKCert},
-		{"roots of another maker", cert, d.ekPublic, other.Roots, attest.ErrEKCert},
+		{"another TPM's certificate", foreign, d.ekPublic, d.Roots, attest.ErrEKCert},
+		{"roots of another maker", cert, d.ekPublic, elsewhere.Roots, attest.ErrEKCert},
 		{"no roots", cert, d.ekPublic, x509.NewCertPool(), attest.ErrEKCert},
 		{"signature altered", bad, d.ekPublic, d.Roots, attest.ErrEKCert},
 		{"no certificate", nil, d.ekPublic, d.Roots, attest.ErrEKCert},

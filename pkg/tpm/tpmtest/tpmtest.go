@@ -43,8 +43,19 @@ func Start(t testing.TB) *Sim {
 // StartBanks does so with PCR banks of these hash algorithms only.
 func StartBanks(t testing.TB, banks string) *Sim {
 	t.Helper()
+	return start(t, banks, &theMaker)
+}
+
+// StartOther does so by another maker: another CA than that of all others.
+func StartOther(t testing.TB) *Sim {
+	t.Helper()
+	return start(t, "sha1,sha256", new(maker))
+}
+
+func start(t testing.TB, banks string, by *maker) *Sim {
+	t.Helper()
 	s := newSim(t)
-	s.manufacture(banks)
+	by.prepare(s, banks)
 	s.certificates()
 	s.PowerOn()
 	return s
@@ -80,7 +91,8 @@ func newSim(t testing.TB) *Sim {
 	return s
 }
 
-// manufacture runs swtpm_setup with a CA below the simulator's own folder.
+// manufacture runs swtpm_setup with a CA below the simulator's own folder. It
+// makes what the CA lacks.
 func (s *Sim) manufacture(banks string) {
 	s.t.Helper()
 	path := func(name string) string { return filepath.Join(s.dir, name) }
@@ -100,7 +112,7 @@ func (s *Sim) manufacture(banks string) {
 		}
 	}
 	for _, name := range []string{"state", "ca"} {
-		if err := os.Mkdir(path(name), 0o700); err != nil {
+		if err := os.MkdirAll(path(name), 0o700); err != nil {
 			s.t.Fatal(err)
 		}
 	}
