@@ -43,28 +43,37 @@ const (
 	tpmLook = 10 * time.Millisecond
 )
 
-// openTPM opens the TPM and asks what needs no slice: the AK's name and the
-// PCRs. A driver may take a moment.
+// openTPM opens the TPM and asks for the AK's name and the PCRs. A driver may
+// take a moment.
 func (m *machine) openTPM() (*trust, error) {
 	for end := time.Now().Add(tpmWait); ; time.Sleep(tpmLook) {
 		t, err := tpm.Open(tpm.Device)
 		switch {
 		case err == nil:
-			// A missing AK is told later, when the slice can say whose TPM
-			// this is; here its name is only fetched early.
-			_, _ = t.AKName()
-			pcrs, err := t.ReadPCRs()
+			x, err := m.ask(t)
 			if err != nil {
-				return nil, errors.Join(tpmProblem(err), t.Close())
+				return nil, errors.Join(err, t.Close())
 			}
-			m.showMeasured(pcrs)
-			return &trust{TPM: t, pcrs: pcrs}, nil
+			return x, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, tpmProblem(err)
 		case time.Now().After(end):
 			return nil, report.Errorf(report.TPMMissing, "%w", err)
 		}
 	}
+}
+
+// ask asks a TPM what needs no slice.
+func (m *machine) ask(t *tpm.TPM) (*trust, error) {
+	// A missing AK is told later, when the slice can say whose TPM this is; here
+	// its name is only fetched early.
+	_, _ = t.AKName()
+	pcrs, err := t.ReadPCRs()
+	if err != nil {
+		return nil, tpmProblem(err)
+	}
+	m.showMeasured(pcrs)
+	return &trust{TPM: t, pcrs: pcrs}, nil
 }
 
 // identify compares the TPM with the slice, measures the slice, and starts all
