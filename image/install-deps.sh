@@ -28,6 +28,8 @@ wanted() {
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod
 	/usr/bin/zstd zstd
+	/usr/bin/strace strace
+	/usr/bin/git git
 	/usr/bin/cpio cpio
 	/usr/sbin/ip iproute2
 	/usr/sbin/sfdisk fdisk

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/landfall-project/landfall/image/cache"
+	"github.com/landfall-project/landfall/qemu/perfpage"
 	"github.com/landfall-project/landfall/qemu/scenario"
 )
 
@@ -55,34 +60,42 @@ func TestMedians(t *testing.T) {
 	}
 }
 
-// TestPage shows that a missed target is called missed and carries its reason.
+// TestPage shows that a missed target is called missed and carries its reason,
+// and that what was not measured is called so.
 func TestPage(t *testing.T) {
 	loads, err := parseLoads(benchOutput)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &figures{
-		ours:  boots{root: 2 * time.Second, steps: []scenario.Step{step("disks", 2.5)}},
-		floor: boots{root: time.Second},
-		tpm:   []string{"Quote", "NV_Read"},
-		sizes: []size{{name: "server", with: 3e6, without: 2e6}},
-		forms: []form{{"UKI", 5 * time.Second, 7 * time.Second, 9 * time.Second}},
-		fleet: loads, memory: tooMuch,
-		links: []load{{"Region", 40, map[string]float64{"s-to-ready": 9.2, "datagrams/device": 17.9}}},
-		dhcp:  []load{{"Discover", 4000, map[string]float64{"served": 4000, "s-to-served": 1.1}}},
+		stamps: map[string]perfpage.Stamp{},
+		counts: perfpage.Counts{perfpage.Unlock: {Names: []string{"Quote", "NV_Read"}}, perfpage.ServerBare: {Numbers: []int64{3e6, 8e6}}},
+		ours:   boots{root: 2 * time.Second, steps: []scenario.Step{step("disks", 2.5)}},
+		floor:  boots{root: time.Second},
+		forms:  []form{{"UKI", 5 * time.Second, 7 * time.Second, 9 * time.Second}},
+		fleet:  loads, memory: tooMuch,
+		sealing: &sealing{MiB: 100, Runs: 1, Seal: 2, Bare: 1},
+		links:   []load{{"Region", 40, map[string]float64{"s-to-ready": 9.2, "datagrams/device": 17.9}}},
+		dhcp:    []load{{"Discover", 4000, map[string]float64{"served": 4000, "s-to-served": 1.1}}},
+	}
+	titles := []string{shortTitle, bootTitle, formsTitle, fleetTitle, memoryTitle, sealingTitle, networkTitle}
+	if got := strings.Count(f.page(5), notMeasured); got != len(titles) {
+		t.Errorf("%d sections are called not measured, want %d:\n%s", got, len(titles), f.page(5))
+	}
+	for _, title := range titles {
+		f.stamps[title] = perfpage.Stamp{Commit: "1234abc", Load: "0.10"}
 	}
 	page := f.page(5)
-	early := (&figures{ours: f.ours, floor: f.floor, tpm: f.tpm, sizes: f.sizes, loadLater: notMeasured}).page(5)
-	if n := strings.Count(early, notMeasured); n != 6 || strings.Contains(early, "| smallest memory") {
-		t.Errorf("the page of a run that ended early says %d times that something is missing, want 6:\n%s", n, early)
-	}
 	for _, want := range []string{
 		"| 2.00 × (2.00 s against 1.00 s) | ≤ 1.25 × | **missed**: " + whyUnlock,
-		"| TPM commands, PID 1 → unlocked | 2 | ≤ 12 | met |",
+		"| TPM commands: PID 1 → root unlocked | 2 | ≤ 12 | met |",
+		"| Images: server, without modules | 3.00 MB | ≤ 2.60 MB | **missed** |",
+		"| PID 1 → root unlocked | 2 | Quote, NV_Read |",
 		"| 8.0 × | ≥ 8 × | met |",
 		"| UKI | 5.00 s | 7.00 s (2.00 s) | 9.00 s |",
 		"| smallest memory | more than 256 MiB | ≤ 160 MiB | **missed**",
 		"| 40 | 9.2 s | 17.9 |", "| 4000 | 4000 | 1.10 s |",
+		"## Sealing\n\nMeasured at 1234abc; load average of the machine before: 0.10.\n\n",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
@@ -90,18 +103,40 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestReplaceSection shows that one section is made anew and the others stay.
-func TestReplaceSection(t *testing.T) {
-	const page = "# P\n\n## A\n\nold\n\n## B\n\nkept\n"
-	for heading, want := range map[string]string{
-		"## A\n": "# P\n\n## A\n\nnew\n\n## B\n\nkept\n",
-		"## B\n": "# P\n\n## A\n\nold\n\n## B\n\nnew\n",
-	} {
-		if got, err := replaceSection(page, heading, heading+"\nnew\n\n"); err != nil || got != want {
-			t.Errorf("%q: %q, %v, want %q", heading, got, err, want)
+// TestPageIsThisProgram shows that docs/performance.md has the head and the
+// sections that this program writes, and its explanations: what was changed by
+// hand is noticed.
+func TestPageIsThisProgram(t *testing.T) {
+	root, err := cache.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, perfpage.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(text)
+	if !strings.HasPrefix(page, head) {
+		t.Errorf("%s does not begin with\n%s", perfpage.File, head)
+	}
+	ours := (&figures{}).page(1)
+	if diff := cmp.Diff(headings(ours), headings(page)); diff != "" {
+		t.Errorf("sections of %s (-bench's +the page's):\n%s", perfpage.File, diff)
+	}
+	for line := range strings.Lines(page) {
+		_, why, missed := strings.Cut(line, "**missed**: ")
+		why = strings.TrimSuffix(strings.TrimSpace(why), " |")
+		if missed && !slices.Contains([]string{whyUnlock, whyFleet, whyMem}, why) {
+			t.Errorf("a reason that bench does not give: %q", why)
 		}
 	}
-	if _, err := replaceSection(page, "## C\n", "x"); err == nil {
-		t.Error("a section that is not there was replaced")
+}
+
+func headings(page string) (all []string) {
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "## ") {
+			all = append(all, line)
+		}
 	}
+	return all
 }

@@ -15,6 +15,11 @@ import (
 // fleetCommand measures the key server and Debian's tangd in one run.
 var fleetCommand = []string{"go", "test", "-run", "^$", "-bench", "Release|Tang", "-benchtime", "2000x", "./pkg/kekserver"}
 
+func (f *figures) measureFleet(ctx context.Context) (err error) {
+	f.fleet, err = measureLoads(ctx, fleetCommand)
+	return err
+}
+
 // load is what a benchmark measured at one size.
 type load struct {
 	server  string             // such as "Release" or "Tang"

@@ -26,7 +26,7 @@ func measureForms(l *scenario.Life) []form {
 	file := l.BuildUKI(scenario.UKI{Version: "9.0"})
 	policies := l.Region.ApproveUKI(builder.Server, "9.0", file, measure.FormUKI, measure.FormUKIiPXE)
 	volume := l.BootVolume("bench-uki.raw", file, policies...)
-	hardware, drivers := generic(l)
+	hardware := generic(l)
 	realVolume := l.BootVolume("bench-generic.raw", hardware, l.Region.ApproveUKI(builder.Server, "9.1", hardware, measure.FormUKI)...)
 	l.ServePXE(file)
 	all := []form{
@@ -35,20 +35,19 @@ func measureForms(l *scenario.Life) []form {
 		bootForm(l, "UKI by iPXE over HTTP (`uki-ipxe`)", func() *scenario.Machine {
 			return l.StartFirmware(func(c *vm.Config) { c.NICs[0].PXE = true })
 		}),
-		bootForm(l, fmt.Sprintf("UKI on a boot volume, generic kernel, e1000e and NVMe (image %s)", megabytes(drivers)), func() *scenario.Machine {
+		bootForm(l, "UKI on a boot volume, generic kernel, e1000e and NVMe", func() *scenario.Machine {
 			return l.StartFrom(realVolume, scenario.RealHardware)
 		}),
 	}
 	return all
 }
 
-// generic makes a UKI with the kernel and drivers for real hardware, and
-// returns the size of its initramfs.
-func generic(l *scenario.Life) (file string, size int64) {
+// generic makes a UKI with the kernel and drivers for real hardware.
+func generic(l *scenario.Life) string {
 	k, err := kernel.Fetch(l.Context(), l.Cache, kernel.Generic)
 	l.Check(err)
 	img := l.ImageFor(builder.Server, k)
-	return l.BuildUKI(scenario.UKI{Version: "9.1", Kernel: k, Initrd: img.Path}), img.Size
+	return l.BuildUKI(scenario.UKI{Version: "9.1", Kernel: k, Initrd: img.Path})
 }
 
 func bootForm(l *scenario.Life, name string, start func() *scenario.Machine) form {
@@ -69,14 +68,9 @@ func bootForm(l *scenario.Life, name string, start func() *scenario.Machine) for
 }
 
 func (f *figures) formTable(b *strings.Builder) {
-	if len(f.forms) == 0 {
-		fmt.Fprintf(b, "## Boot forms\n\n%s.\n\n", notMeasured)
-		return
-	}
-	fmt.Fprintf(b, "## Boot forms\n\n`make bench`: seconds since QEMU's start, OVMF and swtpm, medians of %d. Firmware and loader are most of it; in brackets, the time from uinit's first line.\n\n", formRuns)
+	fmt.Fprintf(b, "`make bench`: seconds since QEMU's start, OVMF and swtpm, medians of %d. Firmware and loader are most of it; in brackets, the time from uinit's first line.\n\n", formRuns)
 	b.WriteString("| form | uinit starts | root unlocked | kexec |\n|---|---|---|---|\n")
 	for _, x := range f.forms {
 		fmt.Fprintf(b, "| %s | %s | %s (%s) | %s |\n", x.name, sec(x.first), sec(x.root), sec(x.root-x.first), sec(x.jump))
 	}
-	b.WriteString("\n")
 }

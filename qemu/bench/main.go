@@ -3,14 +3,17 @@
 // Synopsis:
 //
 //	bench [-o FILE] [-runs N] [-sealed DIR]
-//	bench [-o FILE] -network | -sealing
+//	bench [-o FILE] -network | -sealing | -counted
 //
 // Description:
 //
-//	It seals a server as the demo does, boots it and the yardstick of qemu/floor
-//	in turns, counts TPM commands on the bus, looks for the smallest memory, and
-//	runs the key server's benchmarks beside Debian's tangd. It needs root and a
+//	It has tests count what needs no clock, seals a server as the demo does, boots
+//	it and the yardstick of qemu/floor in turns, looks for the smallest memory,
+//	and runs the key server's benchmarks beside Debian's tangd. It needs root and a
 //	machine that does nothing else, and takes about ten minutes.
+//
+//	Counted figures are compared with the page in every `make test`. After a change
+//	that moves one on purpose, -counted writes them anew, on any machine.
 //
 // Options:
 //
@@ -20,6 +23,7 @@
 //	             if the folder does not exist
 //	-network     measure links and DHCP only, and put them onto the page
 //	-sealing     measure encryption in place only, and put it onto the page
+//	-counted     count only, and put that onto the page; needs no root
 package main
 
 import (
@@ -29,13 +33,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/landfall-project/landfall/image/builder"
+	"github.com/landfall-project/landfall/qemu/perfpage"
 	"github.com/landfall-project/landfall/qemu/scenario"
-	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 func main() {
@@ -47,86 +49,85 @@ func main() {
 	}
 }
 
-// figures is all that was measured.
+// figures is all that was counted and measured.
 type figures struct {
+	counts perfpage.Counts
+	stamps map[string]perfpage.Stamp // of the sections that were measured, by title
+
 	ours, floor boots
-	tpm         []string // commands from PID 1 to the unlocked root, in order
 	forms       []form
-	sizes       []size
 	memory      int // smallest, MiB; 0 before it was looked for, tooMuch if none was enough
 	fleet       []load
 	links, dhcp []load
-	sealing     *sealing // nil before it was measured
-
-	loadBegan, loadLater string // load averages over a minute
+	sealing     *sealing
 }
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	out := flags.String("o", "docs/performance.md", "where the page goes")
+	out := flags.String("o", perfpage.File, "where the page goes")
 	runs := flags.Int("runs", 5, "boots of each kind")
 	sealed := flags.String("sealed", "", "a sealed server of an earlier run")
 	network := flags.Bool("network", false, "measure links and DHCP only, and put them onto the page that is there")
 	sealing := flags.Bool("sealing", false, "measure encryption in place only, and put it onto the page that is there")
+	counted := flags.Bool("counted", false, "count only, and put that onto the page that is there")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	alone := 0
+	for _, one := range []bool{*network, *sealing, *counted} {
+		if one {
+			alone++
+		}
+	}
+	if flags.NArg() > 0 || *runs < 1 || alone > 1 {
+		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR] | bench [-o FILE] -network | -sealing | -counted")
+	}
+	if *counted {
+		return recount(ctx, *out)
 	}
 	if os.Getuid() != 0 {
 		return errors.New("it makes network namespaces, disks and a Debian root, and so must be root: sudo make bench")
 	}
-	if flags.NArg() > 0 || *runs < 1 || *network && *sealing {
-		return errors.New("usage: bench [-o FILE] [-runs N] [-sealed DIR] | bench [-o FILE] -network | bench [-o FILE] -sealing")
-	}
-	f := &figures{loadBegan: loadAverage(), loadLater: notMeasured}
+	f := &figures{stamps: map[string]perfpage.Stamp{}}
 	switch {
 	case *network:
-		return only(ctx, *out, section{networkHeading, f.measureNetwork, f.networkTable})
+		return f.only(ctx, *out, part{networkTitle, f.measureNetwork, f.networkTable})
 	case *sealing:
-		return only(ctx, *out, section{sealingHeading, f.measureInPlace, f.sealingTable})
+		return f.only(ctx, *out, part{sealingTitle, f.measureInPlace, f.sealingTable})
 	}
-	// The page is written after each part: a run that ends early leaves what it
-	// measured, and says what it did not.
-	save := func() error { return os.WriteFile(*out, []byte(f.page(*runs)), 0o644) }
-	err := scenario.Run(ctx, os.Stdout, "bench", func(t scenario.T) {
-		l := server(scenario.New(t), *sealed)
-		f.measureBoots(l, *runs)
-		f.sizes = measureSizes(l)
-		l.Check(save())
-		f.forms = measureForms(l)
-		l.Check(save())
-		f.memory = measureMemory(l)
+	return f.all(ctx, *out, *runs, *sealed)
+}
+
+// all makes the whole page. It is written after each part: a run that ends early
+// leaves what it measured, and says what it did not.
+func (f *figures) all(ctx context.Context, out string, runs int, sealed string) (err error) {
+	if f.counts, err = count(ctx); err != nil {
+		return err
+	}
+	save := func() error { return os.WriteFile(out, []byte(f.page(runs)), 0o644) }
+	err = scenario.Run(ctx, os.Stdout, "bench", func(t scenario.T) {
+		l := server(scenario.New(t), sealed)
+		step := func(measure func(), titles ...string) {
+			l.Check(f.measured(ctx, func(context.Context) error { measure(); return nil }, titles...))
+			l.Check(save())
+		}
+		step(func() { f.measureBoots(l, runs) }, shortTitle, bootTitle)
+		step(func() { f.forms = measureForms(l) }, formsTitle)
+		step(func() { f.memory = measureMemory(l) }, memoryTitle)
 	})
 	if err != nil {
 		return err
 	}
-	f.loadLater = loadAverage()
-	if err := save(); err != nil {
-		return err
-	}
 	// The key server shares the machine with nothing.
-	if f.fleet, err = measureLoads(ctx, fleetCommand); err != nil {
-		return err
+	for _, p := range []part{{title: fleetTitle, measure: f.measureFleet}, {title: sealingTitle, measure: f.measureInPlace}, {title: networkTitle, measure: f.measureNetwork}} {
+		if err := f.measured(ctx, p.measure, p.title); err != nil {
+			return err
+		}
+		if err := save(); err != nil {
+			return err
+		}
 	}
-	if err := save(); err != nil {
-		return err
-	}
-	if err := f.measureInPlace(ctx); err != nil {
-		return err
-	}
-	if err := save(); err != nil {
-		return err
-	}
-	if err := f.measureNetwork(ctx); err != nil {
-		return err
-	}
-	return save()
-}
-
-// loadAverage is the host's over a minute: it tells a reader how far to trust
-// the figures.
-func loadAverage() string {
-	first, _, _ := strings.Cut(vm.HostLoad(), " ")
-	return first
+	return nil
 }
 
 // server is a sealed server in a live region.
@@ -152,26 +153,4 @@ func server(l *scenario.Lab, dir string) *scenario.Life {
 	}
 	life.Region.Deliver()
 	return life
-}
-
-// size is an image's, in bytes.
-type size struct {
-	name              string
-	with, without     int64 // compressed, with and without kernel modules
-	unpacked, modules int64 // of the image with modules
-}
-
-// measureSizes builds the images once more without modules.
-func measureSizes(l *scenario.Life) []size {
-	var sizes []size
-	for _, f := range []builder.Flavour{builder.Server, builder.Factory} {
-		o := builder.Options{Repo: l.Repo, Cache: l.Cache, Flavour: f, Kernel: l.Kernel()}
-		with, err := builder.Build(l.Context(), o)
-		l.Check(err)
-		o.Kernel = nil
-		without, err := builder.Build(l.Context(), o)
-		l.Check(err)
-		sizes = append(sizes, size{string(f), with.Size, without.Size, with.Raw, with.Raw - without.Raw})
-	}
-	return sizes
 }

@@ -13,10 +13,6 @@ var (
 	dhcpCommand  = []string{"go", "test", "-run", "^$", "-bench", "Discover", "-benchtime", "1x", "./pkg/dhcpserve"}
 )
 
-// networkHeading begins the section of links and addresses, which is measured
-// without virtual machines and can be made anew by itself.
-const networkHeading = "## Links and addresses\n"
-
 // measureNetwork measures links and the DHCP server.
 func (f *figures) measureNetwork(ctx context.Context) (err error) {
 	if f.links, err = measureLoads(ctx, linksCommand); err != nil {
@@ -27,13 +23,7 @@ func (f *figures) measureNetwork(ctx context.Context) (err error) {
 }
 
 func (f *figures) networkTable(b *strings.Builder) {
-	b.WriteString(networkHeading + "\n")
-	if len(f.links) == 0 || len(f.dhcp) == 0 {
-		fmt.Fprintf(b, "%s.\n", notMeasured)
-		return
-	}
-	fmt.Fprintf(b, "`%s`, in virtual time: racks of 40, each with a DHCP device, all powered on within one second, 1 %% of the datagrams lost. "+
-		"A server has three links, a DHCP device one to each server of its rack. Ready: it and all its neighbors have proved their links. The figures of one device do not grow with its region.\n\n", strings.Join(linksCommand, " "))
+	fmt.Fprintf(b, "`%s`: as [above](#links), in a region of a hundred racks. The figures of one device do not grow with its region.\n\n", strings.Join(linksCommand, " "))
 	b.WriteString("| devices | all ready after | datagrams sent by a device | most within 100 ms, server | most within 100 ms, DHCP device |\n|---|---|---|---|---|\n")
 	for _, l := range f.links {
 		fmt.Fprintf(b, "| %d | %.1f s | %.1f | %.0f | %.0f |\n", l.clients, l.metrics["s-to-ready"], l.metrics["datagrams/device"],

@@ -33,9 +33,6 @@ type sealing struct {
 // rate returns MiB per second.
 func (s *sealing) rate(seconds float64) float64 { return float64(s.MiB) / seconds }
 
-// sealingHeading begins the section of encryption in place.
-const sealingHeading = "## Sealing\n"
-
 // The disks that are encrypted: large enough that what happens once does not
 // decide.
 const (
@@ -49,12 +46,7 @@ func (f *figures) measureInPlace(ctx context.Context) (err error) {
 }
 
 func (f *figures) sealingTable(b *strings.Builder) {
-	b.WriteString(sealingHeading + "\n")
 	s := f.sealing
-	if s == nil {
-		fmt.Fprintf(b, "%s.\n", notMeasured)
-		return
-	}
 	fmt.Fprintf(b, "`go run ./qemu/bench -sealing`: a filesystem of %d MiB, half full, is encrypted in place, in a file on the host, in turns by `seal`'s own code and by `cryptsetup reencrypt` alone; medians of %d. "+
 		"Beside the data, `seal` saves the head, flushes, makes the recovery keyslot (argon2id), writes the token, and opens the volume as a boot will.\n\n", s.MiB, s.Runs)
 	b.WriteString("| | seconds | MiB/s | ratio |\n|---|---|---|---|\n")
