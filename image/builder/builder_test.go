@@ -25,14 +25,16 @@ import (
 	"github.com/landfall-project/landfall/image/kernel"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/uki"
+	"github.com/landfall-project/landfall/qemu/perfpage"
 )
 
-// Size targets of the server image, compressed, in bytes.
-const (
-	maxBare    = 2_600_000 // without modules
-	maxModules = 3_200_000 // with the cloud VM's
-	maxGeneric = 7_500_000 // with the drivers for physical servers
-)
+// sized compares an image's sizes with docs/performance.md.
+func sized(t *testing.T, figure string, img *Image) {
+	t.Helper()
+	if err := perfpage.Check(figure, perfpage.Count{Numbers: []int64{img.Size, img.Raw}}); err != nil {
+		t.Error(err)
+	}
+}
 
 func options(t *testing.T, f Flavour) Options {
 	t.Helper()
@@ -105,16 +107,10 @@ func TestServerFiles(t *testing.T) {
 			t.Errorf("server image lacks %s", name)
 		}
 	}
-	t.Logf("server image with modules: %d bytes, %d unpacked", img.Size, img.Raw)
-	if img.Size > maxModules {
-		t.Errorf("server image is %d bytes, at most %d are allowed", img.Size, maxModules)
-	}
+	sized(t, perfpage.ServerCloud, img)
 	o.Kernel = nil
 	bare, _ := build(t, o)
-	t.Logf("server image without modules: %d bytes", bare.Size)
-	if bare.Size > maxBare {
-		t.Errorf("server image without modules is %d bytes, at most %d are allowed", bare.Size, maxBare)
-	}
+	sized(t, perfpage.ServerBare, bare)
 }
 
 // TestKeyserverFiles shows that the key server's image is the server's, another
@@ -134,7 +130,7 @@ func TestKeyserverFiles(t *testing.T) {
 	if !slices.Contains(listing(t, packed), role) {
 		t.Error("its role is not keyserver")
 	}
-	t.Logf("keyserver image with modules: %d bytes, %d unpacked", img.Size, img.Raw)
+	sized(t, perfpage.Keyserver, img)
 }
 
 // TestFactoryFiles shows that the factory image has what sealing needs and no
@@ -142,11 +138,12 @@ func TestKeyserverFiles(t *testing.T) {
 func TestFactoryFiles(t *testing.T) {
 	shell := regexp.MustCompile(`(^|/)(sh|bash|dash|gosh|defaultsh|busybox)$`)
 	for f, wantShell := range map[Flavour]bool{Factory: false, Debug: true} {
-		_, names := build(t, options(t, f))
+		img, names := build(t, options(t, f))
 		if got := slices.ContainsFunc(names, shell.MatchString); got != wantShell {
 			t.Errorf("%s image has a shell: %v, want %v", f, got, wantShell)
 		}
 		if f == Factory {
+			sized(t, perfpage.Factory, img)
 			for _, want := range []string{"bbin/seal", "sbin/cryptsetup", "sbin/resize2fs", "sbin/e2fsck"} {
 				if !slices.Contains(names, want) {
 					t.Errorf("factory image lacks %s", want)
@@ -162,10 +159,7 @@ func TestFactoryFiles(t *testing.T) {
 func TestGenericImage(t *testing.T) {
 	o := optionsFor(t, Server, kernel.Generic)
 	img, names := build(t, o)
-	t.Logf("server image for the generic kernel: %d bytes, %d unpacked", img.Size, img.Raw)
-	if img.Size > maxGeneric {
-		t.Errorf("server image for the generic kernel is %d bytes, at most %d are allowed", img.Size, maxGeneric)
-	}
+	sized(t, perfpage.ServerGeneric, img)
 	have := map[string]bool{}
 	for _, name := range names {
 		have[filepath.Base(name)] = true
