@@ -34,6 +34,8 @@ type load struct {
 	ca      []byte
 	aks     map[string]*softAK
 	pid     int
+	stop    func()       // ends it; may be called again
+	said    bytes.Buffer // by it and by what watches it; complete once it was stopped
 }
 
 // BenchmarkRelease measures attested releases on new connections, each durable
@@ -110,41 +112,51 @@ func provedLinks(b *testing.B, device string, links int) []byte {
 	return text
 }
 
-func startLoad(b *testing.B) *load {
-	b.Helper()
-	dir := filepath.Join(b.TempDir(), "region")
-	port := benchPort(b)
-	l := &load{aks: map[string]*softAK{}, members: []snapshot.Member{{ID: testMember, URL: fmt.Sprintf("https://127.0.0.1:%d", port)}}}
-	o := fleetdir.Options{Region: testRegion, Members: l.members, Agents: []fleetdir.AgentOption{{Name: "alice", Role: "operator"}}, Threshold: 1, EKPolicy: "record"}
-	if err := fleetdir.Init(context.Background(), dir, o); err != nil {
-		b.Fatal(err)
+// startLoad runs the member as `kekd`, after the words of a command that watches
+// it, if there are any.
+func startLoad(t testing.TB, watch ...string) *load {
+	t.Helper()
+	port := benchPort(t)
+	l, dir := newLoad(t, fmt.Sprintf("https://127.0.0.1:%d", port))
+	kekd := filepath.Join(t.TempDir(), "kekd")
+	if out, err := exec.Command("go", "build", "-o", kekd, "../../cmds/kekd").CombinedOutput(); err != nil {
+		t.Fatalf("build kekd: %v\n%s", err, out)
 	}
-	f := &fleet{t: b, dir: dir}
-	l.ca = f.ca()
-	l.seed(b, f)
-	kekd := filepath.Join(b.TempDir(), "kekd")
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", kekd, "../../cmds/kekd").CombinedOutput(); err != nil {
-		b.Fatalf("build kekd: %v\n%s", err, out)
-	}
-	var log bytes.Buffer
-	cmd := exec.Command(kekd, "-config", filepath.Join(dir, "members", testMember, "kekd.json"))
-	cmd.Stderr = &log
+	words := append(watch, kekd, "-config", filepath.Join(dir, "members", testMember, "kekd.json"))
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stderr = &l.said
 	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	b.Cleanup(func() {
+	l.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(os.Interrupt) // it may have ended by itself
 		if err := cmd.Wait(); err != nil {
-			b.Errorf("kekd: %v\n%s", err, log.String())
+			t.Errorf("kekd: %v\n%s", err, l.said.String())
 		}
 	})
+	t.Cleanup(l.stop)
 	l.pid = cmd.Process.Pid
-	awaitPort(b, port)
+	awaitPort(t, port)
 	return l
 }
 
-func (l *load) seed(b *testing.B, f *fleet) {
-	b.Helper()
+// newLoad seeds a region whose member has that address.
+func newLoad(t testing.TB, url string) (l *load, dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "region")
+	l = &load{aks: map[string]*softAK{}, members: []snapshot.Member{{ID: testMember, URL: url}}}
+	o := fleetdir.Options{Region: testRegion, Members: l.members, Agents: []fleetdir.AgentOption{{Name: "alice", Role: "operator"}}, Threshold: 1, EKPolicy: "record"}
+	if err := fleetdir.Init(context.Background(), dir, o); err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{t: t, dir: dir}
+	l.ca = f.ca()
+	l.seed(t, f)
+	return l, dir
+}
+
+func (l *load) seed(t testing.TB, f *fleet) {
+	t.Helper()
 	slice := bytes.Repeat([]byte{5}, 32)
 	pcrs := map[int][]byte{}
 	for _, n := range attest.Selection() {
@@ -157,35 +169,35 @@ func (l *load) seed(b *testing.B, f *fleet) {
 	}
 	manifest, err := measure.SignManifest(m, f.signer("offline/manifest.key"))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	aks := map[string][]byte{}
 	for i := range benchDevices {
 		id := fmt.Sprintf("d%d", i)
-		l.aks[id] = newSoftAK(b, pcrs)
-		aks[id] = l.aks[id].public(b)
+		l.aks[id] = newSoftAK(t, pcrs)
+		aks[id] = l.aks[id].public(t)
 	}
 	member := filepath.Join(f.dir, "members", testMember)
 	key, err := kekstore.FileUnsealer{Path: filepath.Join(member, "barrier.key")}.BarrierKey(context.Background())
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	defer key.Wipe()
 	store, err := kekstore.OpenBolt(filepath.Join(member, "store.db"), key)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := kekserver.Seed(context.Background(), store, testRegion, manifest, slice, aks); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := store.Close(); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
 // benchPort returns the first of three ports that nobody uses just now.
-func benchPort(b *testing.B) int {
-	b.Helper()
+func benchPort(t testing.TB) int {
+	t.Helper()
 	for port := 20000 + os.Getpid()%20000; port < 60000; port += 3 {
 		free := true
 		for i := range 3 {
@@ -195,19 +207,19 @@ func benchPort(b *testing.B) int {
 				continue
 			}
 			if err := l.Close(); err != nil {
-				b.Fatal(err)
+				t.Fatal(err)
 			}
 		}
 		if free {
 			return port
 		}
 	}
-	b.Fatal("no free ports")
+	t.Fatal("no free ports")
 	return 0
 }
 
-func awaitPort(b *testing.B, port int) {
-	b.Helper()
+func awaitPort(t testing.TB, port int) {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
@@ -215,7 +227,7 @@ func awaitPort(b *testing.B, port int) {
 			return
 		}
 	}
-	b.Fatal("kekd does not listen")
+	t.Fatal("kekd does not listen")
 }
 
 // cpuTime is user and system time of a process: fields 14 and 15 of
