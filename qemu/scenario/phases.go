@@ -50,7 +50,9 @@ func phasesOf(lines []vm.Line) phases {
 			uptime = parseSeconds(m[1])
 		}
 		if m := firstStep.FindStringSubmatch(line.Text); m != nil && start == 0 && uptime > 0 {
-			start = line.At - parseSeconds(m[1])
+			if start = line.At - parseSeconds(m[1]); start <= 0 {
+				return nil // a starved guest measures its own clock wrongly
+			}
 			all = phases{{"firmware", start}, {"kernel", uptime}}
 		}
 		if start > 0 && jump == 0 && jumpLine.MatchString(line.Text) {

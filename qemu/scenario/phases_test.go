@@ -24,6 +24,7 @@ func TestPhases(t *testing.T) {
 		"stopped before it":   {boot[:6], "firmware 8.0 s, kernel 2.0 s, uinit 5.0 s, kexec 2.5 s, Debian 0.0 s"},
 		"stopped at the jump": {boot[:5], "firmware 8.0 s, kernel 2.0 s, uinit 5.0 s"},
 		"held":                {boot[:4], "firmware 8.0 s, kernel 2.0 s"},
+		"a wrong clock":       {[]vm.Line{boot[1], at(9, "landfall: step hardware (1/12): done, 0.35s at 52.5s")}, "nothing of ours"},
 		"no step":             {boot[:2], "nothing of ours"},
 		"nothing":             {nil, "nothing of ours"},
 	} {
