@@ -15,7 +15,7 @@
 // Options:
 //
 //	-beside STAGE  start STAGE when the first stage has passed, and do not hold up the others for it; its output is kept in out/suite and shown after theirs
-//	-page FILE     run every test anew, and put the table of seconds between its two marks in FILE
+//	-page FILE     run every test anew, and put the table of seconds between two marks in FILE: those of runs with caches, or those of runs that began without a .cache
 package main
 
 import (
@@ -51,7 +51,7 @@ type options struct {
 func newFlags(o *options) *flag.FlagSet {
 	flags := flag.NewFlagSet("suite", flag.ContinueOnError)
 	flags.StringVar(&o.beside, "beside", "", "start STAGE when the first stage has passed, and do not hold up the others for it; its output is kept in out/suite and shown after theirs")
-	flags.StringVar(&o.page, "page", "", "run every test anew, and put the table of seconds between its two marks in FILE")
+	flags.StringVar(&o.page, "page", "", "run every test anew, and put the table of seconds between two marks in FILE: those of runs with caches, or those of runs that began without a .cache")
 	return flags
 }
 
@@ -69,12 +69,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.beside != "" && slices.Index(o.stages, o.beside) < 1 {
 		return fmt.Errorf("-beside %s is none of the stages after the first", o.beside)
 	}
+	s := &suite{out: stdout, errs: stderr, gotest: "go test -json", before: look(ctx)}
 	if o.page != "" { // an hour later is too late to learn it
-		if _, err := replaceTable(o.page, ""); err != nil {
+		if _, err := replaceTable(o.page, s.before.kind(), ""); err != nil {
 			return err
 		}
 	}
-	s := &suite{out: stdout, errs: stderr, gotest: "go test -json", before: look(ctx)}
 	if o.page != "" {
 		s.gotest += " -count=1"
 	}
@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.page == "" || err != nil {
 		return err
 	}
-	page, err := replaceTable(o.page, s.table())
+	page, err := replaceTable(o.page, s.before.kind(), s.table())
 	if err != nil {
 		return err
 	}

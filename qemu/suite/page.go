@@ -14,25 +14,33 @@ import (
 	"time"
 )
 
-// What stands between the marks is written by this program, the rest of the
-// page by people.
+// kind is which of the page's two tables a run is for.
+type kind string
+
 const (
-	tableBegin = "<!-- written by make test-times from here -->\n"
-	tableEnd   = "<!-- to here -->\n"
+	withCaches kind = "with caches"
+	fromEmpty  kind = "from empty caches"
 )
 
-// replaceTable is the page in file with another table.
-func replaceTable(file, table string) (string, error) {
+// marks enclose what is written by this program; the rest of the page is written
+// by people.
+func (k kind) marks() (begin, end string) {
+	return fmt.Sprintf("<!-- make test-times, %s: from here -->\n", k), fmt.Sprintf("<!-- make test-times, %s: to here -->\n", k)
+}
+
+// replaceTable is the page in file with another table of a kind.
+func replaceTable(file string, k kind, table string) (string, error) {
 	page, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
-	before, rest, began := strings.Cut(string(page), tableBegin)
-	_, after, ended := strings.Cut(rest, tableEnd)
+	begin, end := k.marks()
+	before, rest, began := strings.Cut(string(page), begin)
+	_, after, ended := strings.Cut(rest, end)
 	if !began || !ended {
-		return "", fmt.Errorf("%s lacks the marks %q and %q", file, strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
+		return "", fmt.Errorf("%s lacks the marks %q and %q", file, strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
-	return before + tableBegin + table + tableEnd + after, nil
+	return before + begin + table + end + after, nil
 }
 
 // surroundings tell a reader how far to trust the figures.
@@ -42,6 +50,14 @@ type surroundings struct {
 	load   string // the average over a minute
 	built  int64  // bytes in Go's build cache
 	cached int64  // bytes in .cache: kernel, Debian, images
+}
+
+// kind is empty only where .cache is: Go's cache is never quite.
+func (s surroundings) kind() kind {
+	if s.cached == 0 {
+		return fromEmpty
+	}
+	return withCaches
 }
 
 // look looks around before the first stage.

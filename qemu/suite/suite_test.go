@@ -108,12 +108,14 @@ func TestVerbose(t *testing.T) {
 	}
 }
 
-// TestPage shows that only what stands between the marks is written, after a
-// run in which every test was run anew.
+// TestPage shows that only what stands between the marks of this kind of run is
+// written, after a run in which every test was run anew.
 func TestPage(t *testing.T) {
 	inTestdata(t)
 	page := filepath.Join(t.TempDir(), "testing.md")
-	if err := os.WriteFile(page, []byte("# By people\n\n"+tableBegin+"old\n"+tableEnd+"\nalso by people\n"), 0o644); err != nil {
+	tableBegin, tableEnd := fromEmpty.marks()
+	otherBegin, otherEnd := withCaches.marks()
+	if err := os.WriteFile(page, []byte("# By people\n\n"+tableBegin+"old\n"+tableEnd+"\nalso by people\n"+otherBegin+"kept\n"+otherEnd), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
@@ -126,7 +128,7 @@ func TestPage(t *testing.T) {
 	}
 	before, rest, _ := strings.Cut(string(b), tableBegin)
 	_, after, _ := strings.Cut(rest, tableEnd)
-	if before != "# By people\n\n" || after != "\nalso by people\n" {
+	if before != "# By people\n\n" || after != "\nalso by people\n"+otherBegin+"kept\n"+otherEnd {
 		t.Errorf("the words of people became %q and %q", before, after)
 	}
 	gotest, err := os.ReadFile("gotest")
@@ -171,6 +173,7 @@ func TestPage(t *testing.T) {
 // that a failed run leaves the page as it was.
 func TestRefused(t *testing.T) {
 	inTestdata(t)
+	tableBegin, tableEnd := fromEmpty.marks()
 	for name, text := range map[string]string{"unmarked.md": "# A page\n", "marked.md": tableBegin + "old\n" + tableEnd} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
