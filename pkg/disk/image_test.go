@@ -121,6 +121,7 @@ func TestImage(t *testing.T) {
 
 // TestImageNoPlaintext looks at every write that reached the disk.
 func TestImageNoPlaintext(t *testing.T) {
+	plainOnly(t)
 	f := newTree(t)
 	d := onDisk(t, f, "vdb", "DISK-B", make([]byte, 64<<20))
 	content := noise(6 << 20)
@@ -165,6 +166,7 @@ func onDisk(t *testing.T, f *fakeTree, name, serial string, content []byte) *dis
 // TestImageUnfinished: a volume whose image was cut off, or is not the plan's,
 // does not count, and the next run starts over.
 func TestImageUnfinished(t *testing.T) {
+	plainOnly(t)
 	content := noise(9 << 20)
 	wrong := report.Errorf(report.FactoryImage, "SHA-256 is not the plan's")
 	for _, tc := range []struct {

@@ -32,6 +32,7 @@ func typed(t *testing.T, path string, key *secret.Bytes) (slot string, ok bool) 
 }
 
 func TestRecoveryKeyslot(t *testing.T) {
+	plainOnly(t)
 	ctx := context.Background()
 	for _, way := range []string{"in-place", "format"} {
 		t.Run(way, func(t *testing.T) {
@@ -85,6 +86,7 @@ func headerOf(t *testing.T, path string) *luks2.Header {
 
 // TestRecoveryRepaired: whatever was wrong with keyslot 1, a rerun makes it right.
 func TestRecoveryRepaired(t *testing.T) {
+	plainOnly(t)
 	ctx := context.Background()
 	dek := testDEK("dek")
 	for name, damage := range map[string]func(path string, m *Maker){
@@ -142,6 +144,7 @@ func dropTokenAnd(t *testing.T, path string, args ...string) {
 // TestRecoveryNone: a plan that wants no recovery key gets none, also where there
 // was one; and under a DEK that does not open the volume, nothing is removed.
 func TestRecoveryNone(t *testing.T) {
+	plainOnly(t)
 	ctx := context.Background()
 	f := newTree(t)
 	f.disk("vdb", "DISK-B", 64<<20)

@@ -32,6 +32,7 @@ func withSector(v snapshot.Volume, size int) snapshot.Volume {
 // TestImageMounts: a filesystem whose blocks are smaller than what dm-crypt would
 // have is encrypted in sectors that it mounts from, or refused.
 func TestImageMounts(t *testing.T) {
+	plainOnly(t)
 	small := filesystem(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024")
 	large := filesystem(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096")
 	for _, tc := range []struct {
@@ -99,6 +100,7 @@ func TestLeastBlock(t *testing.T) {
 // TestDiskOf4096 encrypts in place on a block device that takes whole blocks of
 // 4096 bytes only.
 func TestDiskOf4096(t *testing.T) {
+	plainOnly(t)
 	f, content := newTree(t), filesystem(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096")
 	f.disk("vdb", "DISK-B", 160<<20)
 	f.write(f.path("vdb"), string(content))

@@ -23,6 +23,7 @@ import (
 // refused, and a superblock that e2fsck was cut off in goes on. What a shrink
 // leaves is the subject of TestCutsShrink.
 func TestShrinkRepairs(t *testing.T) {
+	plainOnly(t)
 	before, want := fullExtDisk(t, 128)
 	v := volume("root", "in-place", "DISK-A", 0)
 	for _, tc := range []struct {
