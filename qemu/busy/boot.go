@@ -27,9 +27,7 @@ func seal(ctx context.Context, out io.Writer, dir string) error {
 		l := scenario.New(t).NewLife()
 		l.ServeDHCP()
 		l.ApproveImages()
-		l.Provision()
-		l.WriteDefaultSlice()
-		l.Seal()
+		l.SealOnHost()
 		l.Freeze(dir)
 	})
 }
@@ -87,6 +85,7 @@ func boot(ctx context.Context, n int, o *options) (r result) {
 	name := fmt.Sprintf("busy-%02d", n)
 	r.err = scenario.Run(ctx, io.Discard, name, func(t scenario.T) {
 		l := scenario.New(t).Thaw(scenario.Sealed{Dir: o.sealed})
+		l.Quick = true // what a busy machine does to OVMF is a matter of seconds
 		l.ServeDHCP()
 		l.Region.Deliver()
 		m := l.Start(builder.Server, func(c *vm.Config) { c.Deadline = o.patience })

@@ -7,8 +7,8 @@
 //
 // Description:
 //
-//	It seals a server as the demo does. Then it boots it from power-on to
-//	Debian's login prompt, each time from copies of its disks, its TPM and its
+//	It seals a server. Then it boots it, without firmware that measures, from
+//	power-on to Debian's login prompt, each time from copies of its disks, its TPM and its
 //	region, beside processes that do nothing but keep a processor busy. It
 //	prints each boot as it ends, then the table that docs/testing.md holds. It
 //	needs root and takes, with the defaults and two cores, the better part of

@@ -56,8 +56,8 @@ type Root struct {
 
 // Build returns the cached root, or builds it: about a minute and 1.2 GB.
 func Build(ctx context.Context, c *cache.Cache) (*Root, error) {
-	recipe := append(Packages(), Suite, RootPassword, Hostname, FilesystemUUID, grubConfig("R"), fstab(),
-		fmt.Sprint(FilesystemSize, tail), "recipe 3")
+	recipe := append(Packages(), Suite, RootPassword, Hostname, FilesystemUUID, grubConfig("R"), fstab(), patience,
+		fmt.Sprint(FilesystemSize, tail), "recipe 4")
 	dir, err := c.Make(ctx, "debian-"+Suite, cache.Key(recipe...), build)
 	if err != nil {
 		return nil, err
@@ -101,8 +101,8 @@ func build(ctx context.Context, dir string) error {
 	return os.RemoveAll(root)
 }
 
-// configure does what an installer does after the packages: host name,
-// password, fstab, boot loader entry. It returns the kernel's release.
+// configure does what an installer and an administrator do after the packages:
+// host name, password, fstab, boot loader entry, systemd's time limits. It returns the kernel's release.
 func configure(ctx context.Context, root string) (string, error) {
 	kernels, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
 	if err != nil || len(kernels) != 1 {
@@ -114,6 +114,7 @@ func configure(ctx context.Context, root string) (string, error) {
 		"etc/hosts":          "127.0.0.1 localhost\n127.0.1.1 " + Hostname + "\n",
 		"etc/fstab":          fstab(),
 		"boot/grub/grub.cfg": grubConfig(release),
+		"etc/systemd/system.conf.d/patience.conf": patience,
 	}
 	for name, text := range files {
 		path := filepath.Join(root, name)
@@ -128,6 +129,11 @@ func configure(ctx context.Context, root string) (string, error) {
 	lists := filepath.Join(root, "var/lib/apt/lists")
 	return release, errors.Join(os.RemoveAll(lists), os.MkdirAll(filepath.Join(lists, "partial"), 0o755))
 }
+
+// patience keeps systemd from giving up on the serial console, and so on the
+// login prompt, of a guest that a busy host starves: it waits for the device for
+// 90 s by default (systemd-system.conf(5)).
+const patience = "[Manager]\nDefaultDeviceTimeoutSec=15min\nDefaultTimeoutStartSec=15min\n"
 
 func fstab() string {
 	return "UUID=" + FilesystemUUID + " / ext4 errors=remount-ro 0 1\n"

@@ -40,8 +40,8 @@ type hostFactory struct {
 	bus []swtpm.Capture
 }
 
-// sealOnHost provisions and seals the machine as its default slice says.
-func (l *Life) sealOnHost() {
+// SealOnHost provisions and seals the machine as its default slice says.
+func (l *Life) SealOnHost() {
 	l.Helper()
 	f := &hostFactory{Lab: l.Lab, region: l.Region, golden: l.golden, policies: l.policies}
 	f.provision(Device, l.TPM)

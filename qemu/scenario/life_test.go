@@ -70,7 +70,7 @@ func freeze(l *Lab) {
 	a := life.freezeFactory(dir + "-approved")
 	life.Region.Start()
 	mark("approve")
-	life.sealOnHost()
+	life.SealOnHost()
 	mark("seal")
 	frozen.Sealed, frozen.Approved = life.Freeze(dir), a
 }
