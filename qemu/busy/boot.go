@@ -28,7 +28,10 @@ func seal(ctx context.Context, out io.Writer, dir string) error {
 		l.ServeDHCP()
 		l.ApproveImages()
 		l.SealOnHost()
-		l.Freeze(dir)
+		// An incomplete folder must not look like a sealed server to a later run.
+		part := dir + ".part"
+		l.Freeze(part)
+		l.Check(os.Rename(part, dir))
 	})
 }
 
@@ -53,26 +56,28 @@ func keepBusy(ctx context.Context, n int) (stop func(), err error) {
 	return stop, nil
 }
 
-// bootAll boots as often as asked, some machines at a time.
+// bootAll boots as often as asked, some machines at a time, and returns what
+// came of it; after an interruption, of the boots that had ended.
 func bootAll(ctx context.Context, out io.Writer, o *options) []result {
-	results := make([]result, o.boots)
 	numbers := make(chan int)
 	var workers sync.WaitGroup
-	var printing sync.Mutex
+	var mu sync.Mutex // of results and out
+	var results []result
 	for range o.parallel {
 		workers.Go(func() {
 			for n := range numbers {
-				results[n] = boot(ctx, n+1, o)
-				printing.Lock()
-				fmt.Fprintln(out, results[n].line(n+1))
-				printing.Unlock()
+				r := boot(ctx, n, o)
+				if ctx.Err() != nil {
+					continue
+				}
+				mu.Lock()
+				results = append(results, r)
+				fmt.Fprintln(out, r.line())
+				mu.Unlock()
 			}
 		})
 	}
-	for n := range results {
-		if ctx.Err() != nil {
-			break
-		}
+	for n := 1; n <= o.boots && ctx.Err() == nil; n++ {
 		numbers <- n
 	}
 	close(numbers)
@@ -82,6 +87,7 @@ func bootAll(ctx context.Context, out io.Writer, o *options) []result {
 
 // boot is one boot of a copy of the sealed server.
 func boot(ctx context.Context, n int, o *options) (r result) {
+	r.number = n
 	name := fmt.Sprintf("busy-%02d", n)
 	r.err = scenario.Run(ctx, io.Discard, name, func(t scenario.T) {
 		l := scenario.New(t).Thaw(scenario.Sealed{Dir: o.sealed})

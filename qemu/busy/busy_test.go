@@ -26,11 +26,11 @@ var (
 func results() []result {
 	at := func(n int) time.Duration { return time.Duration(n) * time.Second }
 	return []result{
-		{kexec: at(30), login: at(90), load: "8.00 4.00 2.00"},
-		{kexec: at(10), login: at(70), load: "9.50 4.00 2.00", signs: []string{sign}},
-		{kexec: at(20), login: at(80), load: "9.00 4.00 2.00"},
-		{kexec: at(99), load: "9.00 4.00 2.00", signs: []string{sign}, err: fmt.Errorf("scenario: %w", &vm.Starved{Sign: sign, Err: errLate})},
-		{load: "9.00 4.00 2.00", err: errLate},
+		{number: 1, kexec: at(30), login: at(90), load: "8.00 4.00 2.00"},
+		{number: 2, kexec: at(10), login: at(70), load: "9.50 4.00 2.00", signs: []string{sign}},
+		{number: 3, kexec: at(20), login: at(80), load: "9.00 4.00 2.00"},
+		{number: 4, kexec: at(99), load: "9.00 4.00 2.00", signs: []string{sign}, err: fmt.Errorf("scenario: %w", &vm.Starved{Sign: sign, Err: errLate})},
+		{number: 5, load: "9.00 4.00 2.00", err: errLate},
 	}
 }
 
@@ -63,7 +63,7 @@ func TestFailure(t *testing.T) {
 	if err := failure(all[:4]); err != nil {
 		t.Errorf("a starved boot was reported as a failure: %v", err)
 	}
-	if line := all[3].line(4); !strings.HasPrefix(line, "boot  4: starved, ") || !strings.Contains(line, sign) {
+	if line := all[3].line(); !strings.HasPrefix(line, "boot  4: starved, ") || !strings.Contains(line, sign) {
 		t.Errorf("line of a starved boot: %s", line)
 	}
 }

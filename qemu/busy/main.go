@@ -16,7 +16,8 @@
 //
 //	A boot has passed, or was starved (the prompt did not come, and the console
 //	shows that the guest got too little time), or has failed otherwise. busy
-//	exits 0 if none has failed otherwise.
+//	exits 0 if none has failed otherwise. After an interruption the table has
+//	the boots that had ended.
 //
 // Options:
 //
@@ -107,9 +108,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer stop()
 	results := bootAll(ctx, out, &o)
+	fmt.Fprint(out, "\n", table(&o, results))
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	fmt.Fprint(out, "\n", table(&o, results))
 	return failure(results)
 }

@@ -14,6 +14,7 @@ import (
 
 // result is what came of one boot.
 type result struct {
+	number       int
 	kexec, login time.Duration // since power-on
 	signs        []string      // lines of the console that show a starved guest
 	load         string        // the host's load averages at the end
@@ -39,8 +40,8 @@ const (
 )
 
 // line is a boot's line of the log.
-func (r *result) line(n int) string {
-	text := fmt.Sprintf("boot %2d: %s, kexec after %.1f s, login prompt after %.1f s, load averages %s", n, r.verdict(), r.kexec.Seconds(), r.login.Seconds(), r.load)
+func (r *result) line() string {
+	text := fmt.Sprintf("boot %2d: %s, kexec after %.1f s, login prompt after %.1f s, load averages %s", r.number, r.verdict(), r.kexec.Seconds(), r.login.Seconds(), r.load)
 	for _, s := range r.signs {
 		text += "\n         " + s
 	}
@@ -52,9 +53,9 @@ func (r *result) line(n int) string {
 
 // failure is the first one that is not starvation.
 func failure(results []result) error {
-	for n, r := range results {
+	for _, r := range results {
 		if r.verdict() == failed {
-			return fmt.Errorf("boot %d failed, and the console shows no starvation: %w", n+1, r.err)
+			return fmt.Errorf("boot %d failed, and the console shows no starvation: %w", r.number, r.err)
 		}
 	}
 	return nil
