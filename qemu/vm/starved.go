@@ -43,8 +43,9 @@ var (
 		`|Timed out waiting for device .*\bttyS0\b` +
 		`|Dependency failed for .*\bttyS0\b`)
 	panicked = regexp.MustCompile(`Kernel panic - `)
-	// escapes are a terminal's colours, which systemd puts around names.
-	escapes = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+	// escapes are a terminal's colours and movements, which systemd puts around
+	// names and shortens as if they were text.
+	escapes = regexp.MustCompile(`\x1b(?:M|\[[0-9;]*[A-Za-z]?)`)
 )
 
 // Starvation returns the lines of a console's output that a starved guest

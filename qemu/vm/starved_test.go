@@ -17,7 +17,9 @@ import (
 // TestStarvation has the texts of Debian 12's kernel (6.1) and systemd (252),
 // with the carriage returns and colours of a serial console.
 func TestStarvation(t *testing.T) {
-	const healthy = "landfall: kexec at 20.55s\r\n[    4.106735] systemd[1]: Failed to find module 'autofs4'\r\n\r\nDebian GNU/Linux 12 debian ttyS0\r\n\r\ndebian login: "
+	const healthy = "landfall: kexec at 20.55s\r\n[\x1b[0;32m  OK  \x1b[0m] Found device \x1b[0;1;39mdev-ttyS0.device\x1b[0m - /dev/ttyS0.\r\r\n" +
+		"M\x1b[K[ \x1b[0;31m*\x1b[0m] (3 of 3) Job dev-ttyS0.device/start running (1min 12s / 1min 30s)\r\n" +
+		"[  465.315] clocksource: Long readout interval, skipping watchdog check: cs_nsec: 7579\r\n\r\nDebian GNU/Linux 12 debian ttyS0\r\n\r\ndebian login: "
 	for name, x := range map[string]struct {
 		output string
 		want   []string
@@ -40,12 +42,12 @@ func TestStarvation(t *testing.T) {
 			"[  242.1] INFO: task kworker/u2:1:25 blocked for more than 120 seconds.\r\n",
 			[]string{"[  242.1] INFO: task kworker/u2:1:25 blocked for more than 120 seconds."},
 		},
-		"no console for systemd": {
-			"[\x1b[0;1;31m TIME \x1b[0m] Timed out waiting for device \x1b[0;1;39mdev-ttyS0.device\x1b[0m - /dev/ttyS0.\r\n" +
-				"[\x1b[0;1;38;5;185mDEPEND\x1b[0m] Dependency failed for \x1b[0;1;39mserial-getty@ttyS0.service\x1b[0m - Serial Getty on ttyS0.\r\n",
+		"no console for systemd, as it counted seconds": {
+			"\r\x1bM\r\x1b[K[\x1b[0;1;31m TIME \x1b[0m] Timed out waiting for device \x1b[0;1;…dev-ttyS0.device\x1b[0m - /dev/ttyS0.\r\r\n" +
+				"\x1b[K[\x1b[0;1;38;5;185mDEPEND\x1b[0m] Dependency failed for \x1b[0;1;39mseri…rvice\x1b[0m - Serial Getty on ttyS0.\r\r\n",
 			[]string{
-				"[ TIME ] Timed out waiting for device dev-ttyS0.device - /dev/ttyS0.",
-				"[DEPEND] Dependency failed for serial-getty@ttyS0.service - Serial Getty on ttyS0.",
+				"[ TIME ] Timed out waiting for device …dev-ttyS0.device - /dev/ttyS0.",
+				"[DEPEND] Dependency failed for seri…rvice - Serial Getty on ttyS0.",
 			},
 		},
 		"a disk is missing": {
