@@ -13,7 +13,6 @@ import (
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/image/cache"
-	"github.com/landfall-project/landfall/qemu/debian"
 	"github.com/landfall-project/landfall/qemu/scenario"
 	"github.com/landfall-project/landfall/qemu/vm"
 )
@@ -102,7 +101,7 @@ func boot(ctx context.Context, n int, o *options) (r result) {
 			}
 		}()
 		r.kexec = m.Expect(`landfall: kexec at .*\n`, o.patience).At
-		r.login = m.Expect(debian.Hostname+` login: `, o.patience).At
+		r.login = m.Prompt(o.patience).At
 		l.Check(m.Off())
 	})
 	r.load = vm.HostLoad()

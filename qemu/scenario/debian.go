@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,10 +21,32 @@ func (l *Lab) Debian() *debian.Root {
 // 30 s before there is a login prompt: systemd's first line, behind ext4's.
 const systemRuns = `(?s)EXT4-fs \(dm-\d+\): mounted filesystem .*systemd\[1\]: systemd \d+`
 
+// promptOrNone is Debian's login prompt, or what says that none will come.
+const promptOrNone = debian.Hostname + ` login: |` + vm.NoConsole
+
+// Prompt waits for Debian's login prompt on the serial console, but not for one
+// that cannot come.
+func (m *Machine) Prompt(timeout time.Duration) *vm.Match {
+	m.lab.Helper()
+	at := m.Expect(promptOrNone, timeout)
+	m.lab.Check(givenUp(at.Groups[0], m.Console(0).Tail(40)))
+	return at
+}
+
+// givenUp is an error if systemd has given the console up, so that no login is
+// started on it.
+func givenUp(printed, tail string) error {
+	signs := vm.Starvation(printed)
+	if len(signs) == 0 {
+		return nil
+	}
+	return &vm.Starved{Sign: signs[0], Load: vm.HostLoad(), Err: fmt.Errorf("no login prompt will come; last lines:\n%s", tail)}
+}
+
 // Login logs in as root at Debian's serial console.
 func (m *Machine) Login(timeout time.Duration) *vm.Match {
 	m.lab.Helper()
-	at := m.Expect(debian.Hostname+` login: `, timeout)
+	at := m.Prompt(timeout)
 	m.Type("root")
 	m.Expect(`Password: `, time.Minute)
 	m.Type(debian.RootPassword)

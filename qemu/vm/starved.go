@@ -28,6 +28,10 @@ func (s *Starved) Error() string {
 
 func (s *Starved) Unwrap() error { return s.Err }
 
+// NoConsole is a pattern of what systemd prints when it gives the serial port
+// up: no login prompt comes any more.
+const NoConsole = `Dependency failed for .*\bttyS0\b`
+
 // What a starved guest prints, in the words of Debian 12's programs. Linux 6.1
 // prints the first four at levels that pass "quiet": kernel/watchdog.c,
 // kernel/rcu/tree_stall.h, tree_exp.h, kernel/hung_task.c. systemd 252 prints
@@ -41,7 +45,7 @@ var (
 		`|INFO: rcu_\w+ detected (?:expedited )?stalls on CPUs/tasks` +
 		`|INFO: task .+ blocked for more than \d+ seconds\.` +
 		`|Timed out waiting for device .*\bttyS0\b` +
-		`|Dependency failed for .*\bttyS0\b`)
+		`|` + NoConsole)
 	panicked = regexp.MustCompile(`Kernel panic - `)
 	// escapes are a terminal's colours and movements, which systemd puts around
 	// names and shortens as if they were text.
