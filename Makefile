@@ -43,9 +43,10 @@ unit-plain: ## what the race detector makes too slow, or changes, without it
 	$(GOTEST) -timeout $(UNIT_TIMEOUT) ./pkg/disk
 	$(GOTEST) -timeout $(UNIT_TIMEOUT) -run '^TestCounted' ./pkg/snapshot ./pkg/luks2 ./pkg/kekserver
 
+# A scenario waits, now and then, for a lease or a retry: three fill two cores.
 scenarios: ## whole-system scenarios in virtual machines (root)
 	@test "$$(id -u)" = 0 || { echo "scenarios make network namespaces and a Debian root: run as root" >&2; exit 1; }
-	$(GOTEST) -count=1 -timeout 60m -v ./qemu/scenario
+	$(GOTEST) -count=1 -timeout 60m -parallel 3 -v ./qemu/scenario
 
 IMAGE_FLAGS ?=
 
