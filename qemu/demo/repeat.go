@@ -37,14 +37,27 @@ func repeat(s *screen, boot func() (console string, err error)) error {
 	return err
 }
 
-// held is how a boot says that something is wrong that it knows of.
-var held = regexp.MustCompile(`HOLD [^\n]*LF-[A-Z]+-\d+`)
+// What a boot says when something is wrong that it knows of, and when that is
+// over: a starved server holds for what comes late, and goes on.
+var (
+	hold      = regexp.MustCompile(`HOLD [^\n]*LF-[A-Z]+-\d+`)
+	holdEnded = regexp.MustCompile(`landfall: hold ended after`)
+)
+
+// holds reports whether a console ends in a hold.
+func holds(console string) bool {
+	begun := hold.FindAllStringIndex(console, -1)
+	if len(begun) == 0 {
+		return false
+	}
+	return !holdEnded.MatchString(console[begun[len(begun)-1][1]:])
+}
 
 // starvedOnly returns how a boot was starved; nil if it was not, or said itself
 // what is wrong. A boot that only came late is not told from a fault.
 func starvedOnly(err error, console string) *vm.Starved {
 	var s *vm.Starved
-	if !errors.As(err, &s) || held.MatchString(console) {
+	if !errors.As(err, &s) || holds(console) {
 		return nil
 	}
 	return s

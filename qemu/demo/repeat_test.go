@@ -16,7 +16,7 @@ func TestRepeat(t *testing.T) {
 	late := errors.New(`no "login: " within 5m0s`)
 	starved := fmt.Errorf("scenario: %w", &vm.Starved{Sign: sign, Load: "9.12 8.20 6.01", Err: late})
 	fault := errors.New("findmnt in production exited 1")
-	const hold = "r07-u12   HOLD 3s   LF-NET-01 no lease\n"
+	const hold, ended = "r07-u12   HOLD 3s   LF-DISK-01 disk missing\n", "landfall: hold ended after 7.36s\n"
 	type boot struct {
 		console string
 		err     error
@@ -32,6 +32,8 @@ func TestRepeat(t *testing.T) {
 		"starved, then good":        {boots: []boot{{sign, starved}, {"", nil}}, say: sign},
 		"starved, then a fault":     {boots: []boot{{sign, starved}, {"", fault}}, want: fault, say: sign},
 		"starved twice":             {boots: []boot{{sign, starved}, {sign, starved}}, want: starved, say: sign},
+		"held for what came late":   {boots: []boot{{hold + hold + ended + sign, starved}, {"", nil}}, say: sign},
+		"held again":                {boots: []boot{{hold + ended + hold + sign, starved}}, want: starved},
 		"held while starved":        {boots: []boot{{hold + sign, starved}}, want: starved},
 		"starved, then held":        {boots: []boot{{sign, starved}, {hold + sign, starved}}, want: starved, say: sign},
 	} {
