@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/kcmdline"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
@@ -33,14 +34,14 @@ type Content struct {
 	Type    string        `json:"type"`              // ContentType
 	Kernel  measure.Hex   `json:"kernel"`            // SHA-256 of the file
 	Initrds []measure.Hex `json:"initrds,omitempty"` // SHA-256 of each file, in the entry's order
-	// Cmdline is the entry's own command line, its words separated by single
-	// spaces: without what the slice and the handover add.
+	// Cmdline is the entry's own command line, its words (kcmdline.Split)
+	// separated by single spaces: without what the slice and the handover add.
 	Cmdline string `json:"cmdline"`
 }
 
 // NewContent describes an entry whose files have these digests.
 func NewContent(kernel [32]byte, initrds [][32]byte, cmdline string) *Content {
-	c := &Content{Type: ContentType, Kernel: kernel[:], Cmdline: strings.Join(strings.Fields(cmdline), " ")}
+	c := &Content{Type: ContentType, Kernel: kernel[:], Cmdline: kcmdline.Normalize(cmdline)}
 	for _, d := range initrds {
 		c.Initrds = append(c.Initrds, d[:])
 	}
@@ -57,7 +58,7 @@ func (c *Content) validate() error {
 		return fmt.Errorf("%w: command line of %d bytes, at most %d", ErrContent, len(c.Cmdline), maxCmdline)
 	case strings.IndexFunc(c.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) >= 0:
 		return fmt.Errorf("%w: command line is not printable ASCII", ErrContent)
-	case strings.Join(strings.Fields(c.Cmdline), " ") != c.Cmdline:
+	case kcmdline.Normalize(c.Cmdline) != c.Cmdline:
 		return fmt.Errorf("%w: command line's words are not separated by single spaces", ErrContent)
 	}
 	for i, d := range c.Initrds {
@@ -130,7 +131,7 @@ func short(d measure.Hex) string { return d.String()[:8] + "…" }
 
 // differingWord names the first word in which two command lines differ.
 func differingWord(got, want string) string {
-	a, b := strings.Fields(got), strings.Fields(want)
+	a, b := kcmdline.Split(got), kcmdline.Split(want)
 	word := func(words []string, i int) string {
 		if i >= len(words) {
 			return "its end"

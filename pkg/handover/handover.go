@@ -13,8 +13,10 @@ package handover
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/kcmdline"
 	"github.com/landfall-project/landfall/pkg/newc"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
@@ -151,19 +153,16 @@ var noShell = []string{"panic=10", "rd.shell=0", "rd.emergency=reboot"}
 // Cmdline puts the next kernel's command line together: the boot entry's, less
 // what names another root or other LUKS volumes; what forbids a rescue shell;
 // the slice's, which is signed and may decide otherwise; and what
-// initramfs-tools, systemd and dracut need to find the volumes.
+// initramfs-tools, systemd and dracut need to find the volumes. The arguments
+// that entry and slice have for init come last, behind "--".
 func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 	if err := check(volumes); err != nil {
 		return "", err
 	}
-	var words []string
-	for _, w := range strings.Fields(entry) {
-		if !replaced(w) {
-			words = append(words, w)
-		}
-	}
-	words = append(words, noShell...)
-	words = append(words, strings.Fields(slice)...)
+	words, init := kcmdline.Cut(entry)
+	more, moreInit := kcmdline.Cut(slice)
+	words = append(slices.DeleteFunc(words, replaced), noShell...)
+	words = append(words, more...)
 	for _, v := range volumes {
 		words = append(words, fmt.Sprintf("rd.luks.name=%s=%s", v.UUID, v.Name),
 			fmt.Sprintf("rd.luks.options=%s=keyfile-erase,header=/%s%s", v.UUID, header(v), discard(v)))
@@ -171,7 +170,11 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 			words = append(words, "root=/dev/mapper/"+v.Name)
 		}
 	}
-	line := strings.Join(words, " ")
+	// dracut looks for root= behind "--" too.
+	if init = append(slices.DeleteFunc(init, replaced), moreInit...); len(init) > 0 {
+		words = append(append(words, "--"), init...)
+	}
+	line := kcmdline.Join(words)
 	if len(line) > MaxCmdline {
 		return "", fmt.Errorf("%w: %d bytes, the kernel takes %d", ErrCmdline, len(line), MaxCmdline)
 	}
@@ -186,7 +189,7 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 // replaced says whether an entry's parameter contradicts the handover, or
 // belongs to the boot loader that is not there.
 func replaced(word string) bool {
-	key, _, _ := strings.Cut(word, "=")
+	key, _, _ := kcmdline.Param(word)
 	switch key {
 	case "root", "BOOT_IMAGE", "initrd", "cryptopts", "cryptdevice", "cryptkey":
 		return true

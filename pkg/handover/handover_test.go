@@ -127,6 +127,14 @@ func TestCmdline(t *testing.T) {
 		{"both", "ro quiet", "console=ttyS0", "ro quiet " + safe + "console=ttyS0 " + own},
 		{"the entry's own root goes", "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro rd.luks.uuid=x luks.name=y=z initrd=a cryptopts=b", "", "ro " + safe + own},
 		{"names that only look alike stay", "rootflags=subvol=x rootdelay=3", "", "rootflags=subvol=x rootdelay=3 " + safe + own},
+		{"ours before the entry's end of parameters", "ro -- console", "", "ro " + safe + own + " -- console"},
+		{"the slice's parameters too", "ro -- console", "console=ttyS0 -- verbose", "ro " + safe + "console=ttyS0 " + own + " -- console verbose"},
+		{"an end with nothing behind it goes", "ro --", "", "ro " + safe + own},
+		{"nothing names a root behind the end", "ro -- root=/dev/sda1 single", "", "ro " + safe + own + " -- single"},
+		{"another root in quotes goes", `"root=UUID=abc" ro`, "", "ro " + safe + own},
+		{"another root with a blank goes whole", `root=LABEL="my disk" ro`, "", "ro " + safe + own},
+		{"quoted words stay whole", `dyndbg="file a.c  +p" ro`, "", `dyndbg="file a.c  +p" ro ` + safe + own},
+		{"an open quote takes nothing of ours", `ro x="a b`, `y="c`, `ro x="a b" ` + safe + `y="c" ` + own},
 		{"a signed slice may want a shell", "rd.shell", "panic=0", "rd.shell " + safe + "panic=0 " + own},
 	}
 	for _, tt := range tests {
