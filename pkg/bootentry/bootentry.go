@@ -2,28 +2,27 @@
 // initrds and a command line.
 //
 // Boot Loader Specification type 1 entries come first (below /boot/loader or
-// /boot/efi/loader), then Debian's /vmlinuz and /initrd.img links. All paths
-// are resolved inside the root, as chroot would (openat2 with
-// RESOLVE_IN_ROOT): no link leads out of it. What is not protected: whoever
-// may write to the root chooses what is booted.
+// /boot/efi/loader), in GRUB's dialect too, then the pairs of kernel and initrd
+// that Debian and others keep. The first whose files are all there and whole is
+// taken; what was passed over for it is told. All paths are resolved inside the
+// root, as chroot would (openat2 with RESOLVE_IN_ROOT): no link leads out of it.
+// What is not protected: whoever may write to the root chooses what is booted.
 package bootentry
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrNone says that the root holds nothing to boot, or not the entry asked
-// for. The repair: install a kernel package, or correct the slice's entry name.
+// ErrNone says that the root holds nothing complete to boot, or not the entry
+// asked for. The repair: install a kernel package, or correct the slice's entry
+// name.
 var ErrNone = errors.New("no boot entry")
 
 // Bounds; files beyond them are damaged or hostile.
@@ -40,8 +39,12 @@ type Entry struct {
 	Kernel  string
 	Initrds []string
 	Cmdline string
+	// Notes say what was passed over for this entry, and what was left out of
+	// it.
+	Notes []string
 
 	sortKey, version, machine string
+	boot                      string // $BOOT of a loader entry
 }
 
 // Root is an open directory in which all paths are resolved.
@@ -90,16 +93,6 @@ func (r *Root) Open(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func (r *Root) exists(name string) bool {
-	f, err := r.Open(name)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	return err == nil && info.Mode().IsRegular()
-}
-
 func (r *Root) read(name string, limit int64) (string, error) {
 	f, err := r.Open(name)
 	if err != nil {
@@ -127,130 +120,4 @@ func (r *Root) list(dir string) []string {
 	names, _ := f.Readdirnames(maxEntries)
 	slices.Sort(names)
 	return names
-}
-
-// Find returns the entry of that name (with or without .conf), or the default
-// one for "". The error wraps ErrNone when there is none.
-func Find(root *Root, name string) (*Entry, error) {
-	entries, faults := blsEntries(root)
-	if e := debianEntry(root); e != nil {
-		entries = append(entries, *e)
-	}
-	name = strings.TrimSuffix(name, ".conf")
-	for i := range entries {
-		if name == "" || entries[i].Name == name {
-			return &entries[i], nil
-		}
-	}
-	if name != "" {
-		return nil, errors.Join(fmt.Errorf("%w named %q among %d", ErrNone, name, len(entries)), errors.Join(faults...))
-	}
-	return nil, errors.Join(fmt.Errorf("%w: no loader entry, no /vmlinuz and no /boot/vmlinuz-*", ErrNone), errors.Join(faults...))
-}
-
-// blsEntries reads type 1 entries, best first. $BOOT is /boot, /boot/efi or
-// /efi as far as they are on the root's own file system.
-func blsEntries(root *Root) ([]Entry, []error) {
-	var entries []Entry
-	var faults []error
-	for _, boot := range []string{"/boot", "/efi", "/boot/efi"} {
-		dir := path.Join(boot, "loader/entries")
-		for _, file := range root.list(dir) {
-			if !strings.HasSuffix(file, ".conf") {
-				continue
-			}
-			text, err := root.read(path.Join(dir, file), maxEntrySize)
-			if err != nil {
-				faults = append(faults, err)
-				continue
-			}
-			e, err := parseBLS(strings.TrimSuffix(file, ".conf"), boot, text)
-			if err != nil {
-				faults = append(faults, err)
-				continue
-			}
-			entries = append(entries, *e)
-		}
-	}
-	slices.SortStableFunc(entries, compare)
-	return entries, faults
-}
-
-// parseBLS reads one entry (UAPI.1 Boot Loader Specification, "Type #1").
-// Later lines of `initrd` and `options` add to earlier ones.
-func parseBLS(name, boot, text string) (*Entry, error) {
-	e := &Entry{Name: name, Title: name}
-	var options []string
-	sc := bufio.NewScanner(strings.NewReader(text))
-	sc.Buffer(nil, maxEntrySize+1)
-	for sc.Scan() {
-		key, value, _ := strings.Cut(strings.ReplaceAll(strings.TrimSpace(sc.Text()), "\t", " "), " ")
-		value = strings.TrimSpace(value)
-		switch key {
-		case "title":
-			e.Title = value
-		case "version":
-			e.version = value
-		case "sort-key":
-			e.sortKey = value
-		case "machine-id":
-			e.machine = value
-		case "linux":
-			e.Kernel = path.Join(boot, value)
-		case "initrd":
-			e.Initrds = append(e.Initrds, path.Join(boot, value))
-		case "options":
-			options = append(options, value)
-		case "efi", "uki", "uki-url":
-			return nil, fmt.Errorf("entry %s: starts an EFI program, which kexec cannot", name)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("entry %s: %w", name, err)
-	}
-	if e.Kernel == "" {
-		return nil, fmt.Errorf("entry %s: names no kernel", name)
-	}
-	e.Cmdline = strings.Join(options, " ")
-	if len(e.Cmdline) > maxCmdline {
-		return nil, fmt.Errorf("entry %s: command line longer than %d bytes", name, maxCmdline)
-	}
-	return e, nil
-}
-
-// debianEntry is what Debian's kernel packages maintain without a boot loader.
-func debianEntry(root *Root) *Entry {
-	e := &Entry{Name: "debian", Title: "Debian (/vmlinuz)"}
-	for _, pair := range debianPairs(root) {
-		if root.exists(pair[0]) {
-			e.Kernel = pair[0]
-			e.Initrds = []string{pair[1]}
-			break
-		}
-	}
-	if e.Kernel == "" {
-		return nil
-	}
-	// systemd's kernel-install keeps the command line here; else the kernel's
-	// defaults have to do, with root= from the handover.
-	if text, err := root.read("/etc/kernel/cmdline", maxCmdline); err == nil {
-		e.Cmdline = strings.Join(strings.Fields(text), " ")
-	}
-	return e
-}
-
-// debianPairs lists kernel and initrd, the preferred ones first.
-func debianPairs(root *Root) [][2]string {
-	pairs := [][2]string{{"/vmlinuz", "/initrd.img"}, {"/boot/vmlinuz", "/boot/initrd.img"}}
-	var versions []string
-	for _, name := range root.list("/boot") {
-		if v, ok := strings.CutPrefix(name, "vmlinuz-"); ok {
-			versions = append(versions, v)
-		}
-	}
-	slices.SortFunc(versions, func(a, b string) int { return compareVersions(b, a) })
-	for _, v := range versions {
-		pairs = append(pairs, [2]string{"/boot/vmlinuz-" + v, "/boot/initrd.img-" + v})
-	}
-	return pairs
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,10 +15,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/kcmdline"
 )
 
 // tree writes files below a new root; a value that begins with "->" is a
-// symbolic link.
+// symbolic link. What begins with "k" becomes a kernel, with "i" or "micr" an
+// initrd, each of its own content.
 func tree(t *testing.T, files map[string]string) *Root {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,6 +34,12 @@ func tree(t *testing.T, files map[string]string) *Root {
 		if target, ok := strings.CutPrefix(content, "->"); ok {
 			err = os.Symlink(target, p)
 		} else {
+			switch {
+			case strings.HasPrefix(content, "k"):
+				content = string(bzImage(1)) + content
+			case strings.HasPrefix(content, "i"), strings.HasPrefix(content, "micr"):
+				content = "070701 " + content
+			}
 			err = os.WriteFile(p, []byte(content), 0o644)
 		}
 		if err != nil {
@@ -57,26 +68,26 @@ func TestFind(t *testing.T) {
 			"boot/vmlinuz-6.1.0-1-cloud-amd64": "k", "boot/initrd.img-6.1.0-1-cloud-amd64": "i"},
 			want: Entry{Name: "debian", Title: "Debian (/vmlinuz)", Kernel: "/vmlinuz", Initrds: []string{"/initrd.img"}}},
 		{name: "without links the newest kernel", files: map[string]string{
-			"boot/vmlinuz-6.1.0-9-amd64": "k", "boot/vmlinuz-6.1.0-10-amd64": "k", "etc/kernel/cmdline": "a\n b\n"},
+			"boot/vmlinuz-6.1.0-9-amd64": "k", "boot/vmlinuz-6.1.0-10-amd64": "k", "boot/initrd.img-6.1.0-10-amd64": "i", "etc/kernel/cmdline": "a\n b\n"},
 			want: Entry{Name: "debian", Title: "Debian (/vmlinuz)", Kernel: "/boot/vmlinuz-6.1.0-10-amd64", Initrds: []string{"/boot/initrd.img-6.1.0-10-amd64"}, Cmdline: "a b"}},
 		{name: "loader entry before links", files: map[string]string{
-			"boot/loader/entries/f.conf": bls, "vmlinuz": "k"},
-			want: Entry{Name: "f", Title: "Fedora", Kernel: "/boot/vm-6.5", Initrds: []string{"/boot/ucode.img", "/boot/initrd-6.5"}, Cmdline: "quiet ro  x=1"}},
+			"boot/loader/entries/f.conf": bls, "boot/vm-6.5": "k", "boot/ucode.img": "i", "boot/initrd-6.5": "i", "vmlinuz": "k", "initrd.img": "i"},
+			want: Entry{Name: "f", Title: "Fedora", Kernel: "/boot/vm-6.5", Initrds: []string{"/boot/ucode.img", "/boot/initrd-6.5"}, Cmdline: "quiet ro x=1"}},
 		{name: "the newest loader entry", files: map[string]string{
-			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10.conf": "linux /b\n"},
+			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10.conf": "linux /b\n", "boot/a": "k", "boot/b": "k"},
 			want: Entry{Name: "m-6.10", Title: "m-6.10", Kernel: "/boot/b"}},
 		{name: "an exhausted entry last", files: map[string]string{
-			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10+0-3.conf": "linux /b\n"},
+			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10+0-3.conf": "linux /b\n", "boot/a": "k", "boot/b": "k"},
 			want: Entry{Name: "m-6.9", Title: "m-6.9", Kernel: "/boot/a"}},
 		{name: "the one asked for", files: map[string]string{
-			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10.conf": "linux /b\n"}, ask: "m-6.9.conf",
+			"boot/loader/entries/m-6.9.conf": "linux /a\n", "boot/loader/entries/m-6.10.conf": "linux /b\n", "boot/a": "k", "boot/b": "k"}, ask: "m-6.9.conf",
 			want: Entry{Name: "m-6.9", Title: "m-6.9", Kernel: "/boot/a"}},
 		{name: "a name that is not there", files: map[string]string{"vmlinuz": "k"}, ask: "other", err: `named "other"`},
 		{name: "a name with a path", files: map[string]string{"vmlinuz": "k"}, ask: "../vmlinuz", err: "no boot entry"},
 		{name: "nothing", files: map[string]string{"etc/hostname": "x"}, err: "no boot entry"},
 		{name: "a dangling link", files: map[string]string{"vmlinuz": "->boot/gone"}, err: "no boot entry"},
 		{name: "a link out of the root", files: map[string]string{"vmlinuz": "->../../../../../../../../proc/version"}, err: "no boot entry"},
-		{name: "an absolute link stays inside", files: map[string]string{"vmlinuz": "->/boot/k", "boot/k": "k"},
+		{name: "an absolute link stays inside", files: map[string]string{"vmlinuz": "->/boot/k", "boot/k": "k", "initrd.img": "i"},
 			want: Entry{Name: "debian", Title: "Debian (/vmlinuz)", Kernel: "/vmlinuz", Initrds: []string{"/initrd.img"}}},
 		{name: "an entry without kernel", files: map[string]string{"boot/loader/entries/x.conf": "title x\n"}, err: "names no kernel"},
 		{name: "an EFI program", files: map[string]string{"boot/loader/entries/x.conf": "efi /shell.efi\n"}, err: "kexec cannot"},
@@ -178,10 +189,18 @@ func TestCheckInitrd(t *testing.T) {
 
 func FuzzEntry(f *testing.F) {
 	f.Add("title x\nlinux /a\ninitrd /b\noptions c\n")
+	f.Add("linux /root/boot/a\ninitrd /b $c\noptions $k ${l}$m x=\"$n \nk=$l $\nl=\\\\$k\n#=\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		e, err := parseBLS("x", "/boot", text)
-		if err == nil && (e.Kernel == "" || !strings.HasPrefix(e.Kernel, "/boot") && !strings.HasPrefix(e.Kernel, "/")) {
-			t.Errorf("kernel %q", e.Kernel)
+		e, err := parseBLS("x", "/boot", text, parseGrubenv(text))
+		if err == nil {
+			for _, name := range append(e.Initrds, e.Kernel) {
+				if places := e.places(name); name == "" || len(places) < 2 || slices.ContainsFunc(places, func(p string) bool { return !path.IsAbs(p) || path.Clean(p) != p }) {
+					t.Errorf("%q is looked for in %q", name, places)
+				}
+			}
+			if grubWord(e.Cmdline) != "" || kcmdline.Normalize(e.Cmdline) != e.Cmdline {
+				t.Errorf("command line %q", e.Cmdline)
+			}
 		}
 		_ = compareVersions(text, "1.2")
 	})

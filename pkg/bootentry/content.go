@@ -58,6 +58,8 @@ func (c *Content) validate() error {
 		return fmt.Errorf("%w: command line of %d bytes, at most %d", ErrContent, len(c.Cmdline), maxCmdline)
 	case strings.IndexFunc(c.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) >= 0:
 		return fmt.Errorf("%w: command line is not printable ASCII", ErrContent)
+	case grubWord(c.Cmdline) != "":
+		return fmt.Errorf("%w: command line has $%s, a variable of GRUB's that no kernel knows", ErrContent, grubWord(c.Cmdline))
 	case kcmdline.Normalize(c.Cmdline) != c.Cmdline:
 		return fmt.Errorf("%w: command line's words are not separated by single spaces", ErrContent)
 	}

@@ -185,6 +185,9 @@ func TestSignContentRefuses(t *testing.T) {
 	for name, edit := range map[string]func(*Content){
 		"no kernel":        func(c *Content) { c.Kernel = nil },
 		"too many initrds": func(c *Content) { c.Initrds = append(c.Initrds, make([]measure.Hex, MaxInitrds)...) },
+		"GRUB's word":      func(c *Content) { c.Cmdline = "ro $kernelopts" },
+		"two blanks":       func(c *Content) { c.Cmdline = `ro  x="a  b"` },
+		"an open quote":    func(c *Content) { c.Cmdline = `ro x="a` },
 		"a line break":     func(c *Content) { c.Cmdline = "a\nb" },
 	} {
 		c := testContent()
@@ -192,6 +195,18 @@ func TestSignContentRefuses(t *testing.T) {
 		if _, err := SignContent(c, signer); !errors.Is(err, ErrContent) {
 			t.Errorf("%s: got %v, want ErrContent", name, err)
 		}
+	}
+}
+
+// TestCmdlineOfContent: blanks inside quotes are content, those outside are not.
+func TestCmdlineOfContent(t *testing.T) {
+	signer, _ := testKeys(t, "boot")
+	c := NewContent([32]byte{}, nil, ` ro  x="a  b" memmap=64K$0x1000 "c`)
+	if want := `ro x="a  b" memmap=64K$0x1000 "c"`; c.Cmdline != want {
+		t.Errorf("got %s, want %s", c.Cmdline, want)
+	}
+	if _, err := SignContent(c, signer); err != nil {
+		t.Error(err)
 	}
 }
 

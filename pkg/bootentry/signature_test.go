@@ -69,7 +69,7 @@ func TestCheck(t *testing.T) {
 			"not what /boot/landfall/f.note says, signed by test-region/boot: kernel differs (it is ", nil},
 		{"first initrd", map[string]string{other("f"): good, "boot/ucode": "micrOcode"}, ": initrd 1 differs (it is ", nil},
 		{"second initrd", map[string]string{other("f"): good, "boot/initrd": "initrd 2\n"}, ": initrd 2 differs (it is ", nil},
-		{"a further initrd", map[string]string{other("f"): good, "boot/loader/entries/f.conf": entry("quiet ro") + "initrd /vm\n"}, ": initrd 3 is not signed (it is ", nil},
+		{"a further initrd", map[string]string{other("f"): good, "boot/loader/entries/f.conf": entry("quiet ro") + "initrd /ucode\n"}, ": initrd 3 is not signed (it is ", nil},
 		{"an initrd less", map[string]string{other("f"): good, "boot/loader/entries/f.conf": "linux /vm\ninitrd /ucode\noptions quiet ro\n"}, ": initrd 2 is missing (signed ", nil},
 		{"initrds in another order", map[string]string{other("f"): good, "boot/loader/entries/f.conf": "linux /vm\ninitrd /initrd\ninitrd /ucode\noptions quiet ro\n"},
 			": initrd 1 differs", nil},

@@ -1,0 +1,107 @@
+package bootentry
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/kcmdline"
+)
+
+// pairs are kernels with their initrds as packages leave them without a boot
+// loader, the preferred ones first: Debian's links (kernel-img.conf(5)), then
+// the newest of /boot. Which of them are complete is not looked at yet.
+func pairs(root *Root, env variables) []Entry {
+	var found []Entry
+	add := func(kernel, initrd string) {
+		found = append(found, Entry{Name: "debian", Title: "Debian (/vmlinuz)", Kernel: kernel, Initrds: []string{initrd}})
+	}
+	for _, dir := range []string{"/", "/boot/"} {
+		if root.present(dir + "vmlinuz") {
+			add(dir+"vmlinuz", dir+"initrd.img")
+		}
+	}
+	names := root.list("/boot")
+	var versions []string
+	for _, name := range names {
+		if v, ok := strings.CutPrefix(name, "vmlinuz-"); ok && !leftover(name) {
+			versions = append(versions, v)
+		}
+	}
+	slices.SortFunc(versions, func(a, b string) int { return compareVersions(b, a) })
+	for _, v := range versions {
+		initrd := "initrd.img-" + v // update-initramfs(8)
+		if other := "initramfs-" + v + ".img"; !slices.Contains(names, initrd) && slices.Contains(names, other) {
+			initrd = other // dracut(8)
+		}
+		add("/boot/vmlinuz-"+v, "/boot/"+initrd)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	common := kernelCmdline(root, env)
+	for i := range found {
+		found[i].Cmdline, found[i].Notes = common.Cmdline, slices.Clone(common.Notes)
+	}
+	return found
+}
+
+// leftover says whether a file is what an installation set aside: the kernel's
+// own installkernel, package managers, editors (compare grub_file_is_not_garbage
+// in GRUB's grub-mkconfig_lib).
+func leftover(name string) bool {
+	for _, suffix := range []string{
+		".old", ".new", ".bak", ".orig", ".save", ".tmp", ".swp", "~",
+		".rpmsave", ".rpmnew", ".rpmorig", ".pacsave", ".pacnew", ".pacorig",
+	} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return strings.Contains(name, ".dpkg-") || strings.Contains(name, ".ucf-")
+}
+
+// kernelCmdline reads the command line that systemd's kernel-install keeps
+// (kernel-install(8)); without it the kernel's defaults have to do, with root=
+// from the handover. Lines that begin with "#" are comments (systemd 257; older
+// ones made parameters of them). Only Cmdline and Notes of the result count.
+func kernelCmdline(root *Root, env variables) Entry {
+	const name = "/etc/kernel/cmdline"
+	e := Entry{Name: name}
+	text, err := root.read(name, maxEntrySize)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			e.Notes = append(e.Notes, fmt.Sprintf("command line left out: %v", err))
+		}
+		return e
+	}
+	var lines, unknown []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			lines = append(lines, env.expand(line, &unknown))
+		}
+	}
+	e.note(unknown)
+	if e.Cmdline = kcmdline.Normalize(strings.Join(lines, "")); len(e.Cmdline) > maxCmdline {
+		e.Cmdline = ""
+		e.Notes = append(e.Notes, fmt.Sprintf("command line left out: %s: longer than %d bytes", name, maxCmdline))
+	}
+	return e
+}
+
+// present says whether there is anything of that name, be it a dangling link.
+func (r *Root) present(name string) bool {
+	fd, err := unix.Openat2(int(r.dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
