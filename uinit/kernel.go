@@ -23,14 +23,23 @@ func (m *machine) openRoot(device string, c *carried) (*bootentry.Entry, error) 
 	if err := mountRoot(device); err != nil {
 		return nil, err
 	}
-	root, err := bootentry.OpenRoot(rootDir)
+	return m.findEntry(rootDir, c.Boot.Entry)
+}
+
+// findEntry looks for the entry of that name, or the default one for "". What
+// was passed over or left out is a warning.
+func (m *machine) findEntry(dir, name string) (*bootentry.Entry, error) {
+	root, err := bootentry.OpenRoot(dir)
 	if err != nil {
 		return nil, report.Errorf(report.BootNoEntry, "%w", err)
 	}
 	defer root.Close()
-	entry, err := bootentry.Find(root, c.Boot.Entry)
+	entry, err := bootentry.Find(root, name)
 	if err != nil {
 		return nil, report.Errorf(report.BootNoEntry, "%w", err)
+	}
+	for _, n := range entry.Notes {
+		m.warn(report.Errorf(report.BootPassed, "%s", n))
 	}
 	m.logf("boot entry %s: %s", entry.Title, entry.Kernel)
 	return entry, nil

@@ -60,6 +60,34 @@ func take(t *testing.T, dir string) *took {
 	return &took{root, kernel, initrd, bootentry.NewContent(digest, digests, entry.Cmdline)}
 }
 
+// TestFindEntry: an entry with a fault is a warning where another is complete,
+// and a hold where it is the only one or was asked for.
+func TestFindEntry(t *testing.T) {
+	dir := t.TempDir()
+	production(t, dir)
+	write(t, dir, "boot/loader/entries/new.conf", "linux /vmlinuz-7\ninitrd /initrd-7 $tuned_initrd\noptions $kernelopts\n")
+	m, printed := testMachine(t, "/")
+	entry, err := m.findEntry(dir, "")
+	if err != nil || entry.Kernel != "/vmlinuz" || len(m.warnings) != 1 || m.warnings[0].Code != report.BootPassed {
+		t.Errorf("got %+v, %v, warnings %v", entry, err, m.warnings)
+	}
+	if want := "LF-BOOT-10 boot entry with a fault: passed over: entry new: /boot/vmlinuz-7, /vmlinuz-7"; !strings.Contains(printed(), want) {
+		t.Errorf("printed %q, want %q", printed(), want)
+	}
+	if _, err := m.findEntry(dir, "new"); code(err) != report.BootNoEntry {
+		t.Errorf("asked for: %v", err)
+	}
+	write(t, dir, "vmlinuz-7", kernelFile("7"))
+	write(t, dir, "initrd-7", "070701 7")
+	m, _ = testMachine(t, "/")
+	if entry, err = m.findEntry(dir, ""); err != nil || entry.Kernel != "/vmlinuz-7" || entry.Cmdline != "" || len(m.warnings) != 2 {
+		t.Errorf("got %+v, %v, warnings %v", entry, err, m.warnings)
+	}
+	if _, err := m.findEntry(t.TempDir(), ""); code(err) != report.BootNoEntry {
+		t.Errorf("an empty root: %v", err)
+	}
+}
+
 func signEntry(t *testing.T, s note.Signer, c *bootentry.Content) string {
 	t.Helper()
 	msg, err := bootentry.SignContent(c, s)

@@ -35,8 +35,10 @@ func entryCommand() *cobra.Command {
 if its slice has policy.kernel_signature and names the key in boot.keys.
 
 With --root the entry is found in a mounted root as a server finds it, else its
-files are named. The command line is the boot entry's own, without what a slice
-adds. Sign again whenever one of the files changes.`,
+files are named. What a server would pass over or leave out is a warning. The
+command line is the boot entry's own, without what a slice adds; words that only
+GRUB could replace ($kernelopts) are never signed. Sign again whenever one of the
+files changes.`,
 		Example: `  imagectl entry --key offline/boot.key --root /mnt -o /mnt/boot/landfall/debian.note
   imagectl entry --key offline/boot.key --kernel vmlinuz --initrd initrd.img --cmdline "quiet ro" -o debian.note`,
 		Args: cobra.NoArgs,
@@ -74,7 +76,7 @@ func (in *entryInput) sign(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", in.key, err)
 	}
-	content, title, err := in.content()
+	content, title, err := in.content(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -179,7 +181,7 @@ func (in *entryInput) check(cmd *cobra.Command) error {
 		}
 		keys = append(keys, key)
 	}
-	content, title, err := in.content()
+	content, title, err := in.content(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -196,8 +198,9 @@ func (in *entryInput) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// content hashes the files; its second result is for people.
-func (in *entryInput) content() (*bootentry.Content, string, error) {
+// content hashes the files; its second result is for people, as are the
+// warnings.
+func (in *entryInput) content(warnings io.Writer) (*bootentry.Content, string, error) {
 	open := func(name string) (*os.File, error) { return os.Open(name) }
 	e := &bootentry.Entry{Title: in.kernel, Kernel: in.kernel, Initrds: in.initrds, Cmdline: in.cmdline}
 	if in.root != "" {
@@ -208,6 +211,9 @@ func (in *entryInput) content() (*bootentry.Content, string, error) {
 		defer root.Close()
 		if e, err = bootentry.Find(root, in.entry); err != nil {
 			return nil, "", err
+		}
+		for _, n := range e.Notes {
+			fmt.Fprintf(warnings, "imagectl: warning: %s\n", n)
 		}
 		open = root.Open
 	}

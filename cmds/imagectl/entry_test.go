@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,7 +40,7 @@ func TestEntryScripts(t *testing.T) {
 // initrd and the given command line.
 func check(ts *testscript.TestScript, neg bool, args []string) {
 	in := entryInput{kernel: ts.MkAbs("kernel"), initrds: []string{ts.MkAbs("initrd")}, cmdline: args[1]}
-	content, _, err := in.content()
+	content, _, err := in.content(io.Discard)
 	ts.Check(err)
 	key, err := signed.ParseVerifier([]byte(ts.ReadFile("north/public/manifest.pub")))
 	ts.Check(err)

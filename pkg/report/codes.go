@@ -145,6 +145,7 @@ const (
 	BootWipe     Code = "LF-BOOT-07"
 	BootUnsigned Code = "LF-BOOT-08"
 	BootChanged  Code = "LF-BOOT-09"
+	BootPassed   Code = "LF-BOOT-10"
 )
 
 // Lookup returns what is known about a code.

@@ -79,13 +79,13 @@ func disks() []Info {
 func boots() []Info {
 	return []Info{
 		{BootNoEntry, "BootNoEntry", "nothing to boot",
-			"The root holds no boot entry, or not the one that the slice names.",
-			"repair the installation: a kernel package, or the slice's entry name", Fixed},
+			"The root holds no boot entry whose kernel and initrds are all there and whole, or not the one that the slice names; the text says what was tried. Files set aside as .old, .bak, ~ or by a package manager count for nothing. Or the command line cannot be handed over.",
+			"repair the installation: reinstall the kernel package and run update-initramfs, or correct the entry or the slice's entry name", Fixed},
 		{BootKernel, "BootKernel", "kernel missing or damaged",
-			"The boot entry's kernel does not exist, is cut short, or is not an x86 bzImage.",
+			"The boot entry's kernel was there a moment ago and now cannot be read, is cut short, or is not an x86 bzImage.",
 			"reinstall the kernel package on the root", Fixed},
 		{BootInitrd, "BootInitrd", "initrd missing or damaged",
-			"The boot entry's initrd does not exist or is no archive.",
+			"The boot entry's initrd was there a moment ago and now cannot be read or is no archive.",
 			"run update-initramfs on the root", Fixed},
 		{BootKexec, "BootKexec", "kernel refused by kexec",
 			"Under Secure Boot the signature of production's kernel is by no key in the firmware's db; or (\"invalid argument\") too little memory: Linux lets kernel and initrd take half of it at most.",
@@ -105,5 +105,8 @@ func boots() []Info {
 		{BootChanged, "BootChanged", "boot entry is not the signed one",
 			"Kernel, initrd or command line on the root is not what was signed: updated without a new signature (update-initramfs makes another initrd), damaged, or edited.",
 			"find out who changed what is named here, and treat it as an attack until explained; then put back what was signed, or sign the new one with `imagectl entry`", Fixed},
+		{BootPassed, "BootPassed", "boot entry with a fault",
+			"An entry that comes before the one that was started names a file that is missing or damaged, or is for another architecture; or the one that was started, or /etc/kernel/cmdline, has a word that only GRUB could replace (`$kernelopts`, `$tuned_params`) and grubenv does not hold, or cannot be read: that was left out.",
+			"repair what is named here when convenient, most likely by reinstalling the kernel package and running update-initramfs; write the options of a `$` word into the entry. The server started without it", Warned},
 	}
 }
