@@ -13,6 +13,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/kcmdline"
 )
 
+// maxTried is how many entries a console is told that were tried in vain.
+const maxTried = 8
+
 // Find returns the entry of that name (with or without .conf), or the default
 // one for "": the first whose kernel and initrds are all there and whole. The
 // error wraps ErrNone when there is none, and says what was tried.
@@ -45,13 +48,13 @@ func Find(root *Root, name string) (*Entry, error) {
 			passed = append(slices.DeleteFunc(faults, func(err error) bool { return errors.Is(err, errOtherLoader) }), passed...)
 		}
 		var notes []string
-		for _, err := range passed {
+		for _, err := range few(passed, maxTried) {
 			notes = append(notes, "passed over: "+err.Error())
 		}
 		e.Notes = append(notes, e.Notes...)
 		return e, nil
 	}
-	faults = append(passed, faults...)
+	faults = few(append(passed, faults...), maxTried)
 	switch {
 	case name != "" && named == 0:
 		return nil, errors.Join(fmt.Errorf("%w named %q among %d", ErrNone, name, len(entries)), errors.Join(faults...))

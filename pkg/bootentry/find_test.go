@@ -2,6 +2,7 @@ package bootentry
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -165,6 +166,25 @@ func TestNothingComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, got, started{"/boot/vmlinuz-1", []string{"/boot/initrd.img-1"}, ""}, []string{"/vmlinuz", "/boot/vmlinuz-2"})
+}
+
+// TestManyFaults: a root full of broken entries does not flood the consoles.
+func TestManyFaults(t *testing.T) {
+	files := map[string]string{}
+	for i := range 20 {
+		files[fmt.Sprintf("boot/loader/entries/m%d.conf", i)] = "linux /vm\ninitrd /in\n"
+	}
+	_, err := Find(tree(t, files), "")
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 1+maxTried+1 || lines[maxTried+1] != "and 12 more" {
+		t.Errorf("got %q", lines)
+	}
+	got, err := Find(tree(t, with(files, "vmlinuz", "k", "initrd.img", "i")), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Notes) != maxTried+1 {
+		t.Errorf("notes %q", got.Notes)
+	}
 }
 
 // TestPairs takes the newest complete pair, and never a leftover.

@@ -106,10 +106,15 @@ func unsigned(faults []error) error {
 	if len(faults) == 0 {
 		return fmt.Errorf("%w: there is none in %s", ErrUnsigned, SignatureDir)
 	}
-	if more := len(faults) - maxFaults; more > 0 {
-		faults = append(faults[:maxFaults:maxFaults], fmt.Errorf("and %d more", more))
+	return fmt.Errorf("%w: %w", ErrUnsigned, errors.Join(few(faults, maxFaults)...))
+}
+
+// few returns the first n faults, and how many there are beside.
+func few(faults []error, n int) []error {
+	if more := len(faults) - n; more > 0 {
+		return append(faults[:n:n], fmt.Errorf("and %d more", more))
 	}
-	return fmt.Errorf("%w: %w", ErrUnsigned, errors.Join(faults...))
+	return faults
 }
 
 // Check looks for the signature of what is about to be started among those of
