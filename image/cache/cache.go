@@ -28,7 +28,8 @@ import (
 
 const (
 	stampName = ".ok"
-	keepOld   = 3 // older entries of one name that are kept beside the newest
+	keepOld   = 3             // older entries of one name that are kept beside the newest
+	inUse     = 3 * time.Hour // an entry that was used since then may be another process's
 	module    = "module github.com/landfall-project/landfall"
 )
 
@@ -192,7 +193,8 @@ func listing(dir string) (string, error) {
 	return b.String(), err
 }
 
-// prune removes the entries of name that were used least recently.
+// prune removes the entries of name that were used least recently, but none
+// that somebody may be reading.
 func (c *Cache) prune(name, current string) error {
 	dirs, err := filepath.Glob(filepath.Join(c.root, name+"-????????????????"))
 	if err != nil {
@@ -210,7 +212,7 @@ func (c *Cache) prune(name, current string) error {
 	}
 	slices.SortFunc(old, func(a, b string) int { return used[b].Compare(used[a]) })
 	for i, d := range old {
-		if i >= keepOld {
+		if i >= keepOld && time.Since(used[d]) > inUse {
 			err = errors.Join(err, os.RemoveAll(d))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func TestMakeBuildsOnceAndRepairs(t *testing.T) {
@@ -81,18 +82,34 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	build := func(_ context.Context, dir string) error {
+		return os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644)
+	}
 	var last string
 	for i := range keepOld + 4 {
-		last, err = c.Make(t.Context(), "thing", Key(string(rune('a'+i))), func(_ context.Context, dir string) error {
-			return os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644)
-		})
-		if err != nil {
+		if last, err = c.Make(t.Context(), "thing", Key(string(rune('a'+i))), build); err != nil {
 			t.Fatal(err)
 		}
 	}
-	dirs, _ := filepath.Glob(filepath.Join(root, "thing-????????????????"))
-	if len(dirs) != keepOld+1 {
-		t.Errorf("entries = %d, want %d", len(dirs), keepOld+1)
+	entries := func() []string {
+		dirs, _ := filepath.Glob(filepath.Join(root, "thing-????????????????"))
+		return dirs
+	}
+	if n := len(entries()); n != keepOld+4 {
+		t.Errorf("%d entries that were used just now are left, want all %d", n, keepOld+4)
+	}
+	for _, dir := range entries() {
+		old := time.Now().Add(-inUse - time.Hour)
+		if err := os.Chtimes(dir, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, err = c.Make(t.Context(), "thing", Key("newest"), build)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(entries()); n != keepOld+1 {
+		t.Errorf("entries = %d, want %d", n, keepOld+1)
 	}
 	if !Valid(last) {
 		t.Error("the newest entry was pruned")
