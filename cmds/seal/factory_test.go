@@ -40,7 +40,9 @@ type floorShop struct {
 func (s *station) shop() *floorShop {
 	s.t.Helper()
 	f := &floorShop{s: s, bin: filepath.Join(s.dir, "bin-station"), dir: filepath.Join(s.dir, "floor")}
-	if out, err := exec.Command("go", "build", "-o", f.bin, "../station").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", f.bin, "../station")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as all but the race detector's programs
+	if out, err := build.CombinedOutput(); err != nil {
 		s.t.Fatalf("%v\n%s", err, out)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

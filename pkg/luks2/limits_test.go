@@ -70,6 +70,7 @@ func refusal(t *testing.T, how string, err error) Code {
 // TestBombs: headers of 4 MiB that are made to exhaust memory or time cost a
 // bounded number of bytes and pieces.
 func TestBombs(t *testing.T) {
+	plainOnly(t)
 	im := bombCase()
 	room := 4*mib - binSize - 1
 	fill := func(before, unit, after string) string {

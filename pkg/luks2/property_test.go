@@ -195,6 +195,7 @@ func realHeaders(t *testing.T) []*volume {
 // two readers with two opinions are how headers smuggle things past one of them.
 // What Read spends on any of them is counted.
 func TestWhatWeAcceptCryptsetupAccepts(t *testing.T) {
+	plainOnly(t)
 	edits, seed := 500, uint64(1)
 	if os.Getenv("LANDFALL_ALL_CUTS") != "" {
 		edits = 5000

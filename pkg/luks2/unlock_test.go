@@ -14,6 +14,7 @@ import (
 // TestCryptsetupVolumes opens volumes that cryptsetup encrypted in place and
 // compares every byte with what was encrypted.
 func TestCryptsetupVolumes(t *testing.T) {
+	plainOnly(t)
 	kdfs := map[string][]string{
 		"pbkdf2":        cheap,
 		"pbkdf2-sha512": append([]string{"--hash", "sha512"}, cheap...),

@@ -76,6 +76,7 @@ func TestDOTSwitchesByName(t *testing.T) {
 // TestDOTBounds shows that nothing that a file can hold costs more than the
 // bounds.
 func TestDOTBounds(t *testing.T) {
+	plainOnly(t)
 	var many, chain strings.Builder
 	for i := range 2*MaxDevices + 1 {
 		fmt.Fprintf(&many, "n%d;", i)

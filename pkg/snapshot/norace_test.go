@@ -2,4 +2,9 @@
 
 package snapshot
 
+import "testing"
+
 const raceEnabled = false
+
+// plainOnly is for the race detector's build.
+func plainOnly(testing.TB) {}

@@ -78,6 +78,7 @@ func mustRead(t *testing.T, d *sectorDisk) *Part {
 // The partition then holds the old content or the new one, and the new one once
 // WritePart has returned.
 func TestWritePartCuts(t *testing.T) {
+	plainOnly(t)
 	old := &Part{Station: bytes.Repeat([]byte("s"), 3000), Token: []byte("token")}
 	for _, next := range []*Part{
 		{Slice: bytes.Repeat([]byte("n"), 3000), Policies: [][]byte{[]byte("policy")}, Station: old.Station},

@@ -2,4 +2,14 @@
 
 package snapshot
 
+import "testing"
+
 const raceEnabled = true
+
+// plainOnly skips a test under the race detector, where it takes some ten times
+// as long: it is one goroutine, with the programs that it starts. make
+// unit-plain runs all tests of the package without it.
+func plainOnly(t testing.TB) {
+	t.Helper()
+	t.Skip("tested without the race detector: make unit-plain")
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// sectorStep: see compare.
+const sectorStep = 1
