@@ -258,7 +258,8 @@ func TestSlowSlice(t *testing.T) {
 	}
 	start := time.Now()
 	f.must("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "x"}, nil)
-	if took := time.Since(start); took > time.Second {
+	// Who waits for the reader waits for the server's write timeout: a minute.
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("a suspension took %v", took)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -74,7 +73,7 @@ func TestDOTSwitchesByName(t *testing.T) {
 }
 
 // TestDOTBounds shows that nothing that a file can hold costs more than the
-// bounds.
+// bounds: what grows with the square of it would not end before the run does.
 func TestDOTBounds(t *testing.T) {
 	plainOnly(t)
 	var many, chain strings.Builder
@@ -96,13 +95,9 @@ func TestDOTBounds(t *testing.T) {
 		"comment": {"graph { /* " + strings.Repeat("*", 1<<20), "no end"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			start := time.Now()
 			_, err := ParseDOT([]byte(tt.text), nil)
 			if !errors.Is(err, ErrDOT) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %.200v, want %q", err, tt.want)
-			}
-			if d := time.Since(start); d > 20*time.Second {
-				t.Errorf("took %v", d)
 			}
 		})
 	}
