@@ -85,9 +85,8 @@ func TestPrune(t *testing.T) {
 	build := func(_ context.Context, dir string) error {
 		return os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644)
 	}
-	var last string
 	for i := range keepOld + 4 {
-		if last, err = c.Make(t.Context(), "thing", Key(string(rune('a'+i))), build); err != nil {
+		if _, err := c.Make(t.Context(), "thing", Key(string(rune('a'+i))), build); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -104,7 +103,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	last, err = c.Make(t.Context(), "thing", Key("newest"), build)
+	last, err := c.Make(t.Context(), "thing", Key("newest"), build)
 	if err != nil {
 		t.Fatal(err)
 	}
