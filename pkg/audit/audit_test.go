@@ -119,35 +119,61 @@ func TestRemovedTailLowersTheHead(t *testing.T) {
 	}
 }
 
+// again opens a log as a member's start does, appends a line and closes it.
+func again(t *testing.T, path string) {
+	t.Helper()
+	l, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Append(context.Background(), Record{Event: "start"}), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Every possible cut of the last batch is survived, named, and verifies later.
 func TestPowerCutAtEveryByte(t *testing.T) {
 	data := read(t, newFile(t, 4))
 	keep := bytes.LastIndexByte(data[:len(data)-1], '\n') + 1
-	for cut := keep + 1; cut < len(data); cut += 3 {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	for cut := keep + 1; cut < len(data); cut++ {
 		for _, zeros := range []int{0, 7} {
-			path := filepath.Join(t.TempDir(), "audit.jsonl")
 			torn := append(bytes.Clone(data[:cut]), make([]byte, zeros)...)
 			if err := os.WriteFile(path, torn, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // the second start finds a clean log
-				l, err := Open(path, nil)
-				if err != nil {
-					t.Fatalf("cut at %d: %v", cut, err)
-				}
-				if err := l.Append(context.Background(), Record{Event: "start"}); err != nil {
-					t.Fatal(err)
-				}
-				if err := l.Close(); err != nil {
-					t.Fatal(err)
-				}
-			}
+			again(t, path)
+			again(t, path) // finds a clean log
 			head, rest, err := Verify(read(t, path), nil)
 			if err != nil || rest != 0 || head.Torn != 1 || head.Number != 3+1+2 {
-				t.Fatalf("cut at %d, %d zeros: head %v, torn %d, rest %d, %v", cut, zeros, head, head.Torn, rest, err)
+				t.Fatalf("cut at %d of %d, %d zeros: head %v, torn %d, rest %d, %v", cut, len(data), zeros, head, head.Torn, rest, err)
 			}
 			if !bytes.HasPrefix(read(t, path), torn) {
 				t.Fatal("recovery rewrote the log")
+			}
+		}
+	}
+}
+
+// The start that accounts for a torn batch is cut off as well, at every byte.
+func TestPowerCutWhileRecovering(t *testing.T) {
+	data := read(t, newFile(t, 4))
+	keep := bytes.LastIndexByte(data[:len(data)-1], '\n') + 1
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	for _, first := range []int{keep + 1, len(data) - 20, len(data) - 1} {
+		if err := os.WriteFile(path, data[:first], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again(t, path)
+		recovered := read(t, path)
+		for second := first; second < len(recovered); second++ {
+			if err := os.WriteFile(path, recovered[:second], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			again(t, path)
+			head, rest, err := Verify(read(t, path), nil)
+			if err != nil || rest != 0 || head.Torn < 1 || !bytes.HasPrefix(read(t, path), recovered[:second]) {
+				t.Fatalf("cuts at %d of %d, then at %d of %d: head %v, torn %d, rest %d, %v", first, len(data), second, len(recovered), head, head.Torn, rest, err)
 			}
 		}
 	}

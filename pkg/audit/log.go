@@ -106,8 +106,12 @@ func (l *Log) recover() error {
 	torn := l.torn
 	l.torn = nil
 	if torn[len(torn)-1] != '\n' {
-		torn = append(torn, '\n')
-		l.buf = append(l.buf, '\n')
+		// With a zero byte in front of the newline: a line that lacked nothing but
+		// its end does not become a record, and a cut right behind the newline
+		// leaves what is still known as torn.
+		const end = "\x00\n"
+		torn = append(torn, end...)
+		l.buf = append(l.buf, end...)
 	}
 	l.head.Torn++
 	sum := sha256.Sum256(torn)
