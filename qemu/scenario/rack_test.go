@@ -104,9 +104,18 @@ func (r *Rack) once(devices ...string) {
 	}
 }
 
-// TestRack powers a rack on, all at once, with nothing on its network but
-// itself: it finds itself.
+// TestRack runs the scenarios of a rack, one at a time: each has five machines.
 func TestRack(t *testing.T) {
+	t.Parallel()
+	t.Run("FindsItself", findsItself)
+	t.Run("DHCPDeviceCut", dhcpDeviceCut)
+	t.Run("CablesSwapped", cablesSwapped)
+	t.Run("ReplacedNIC", replacedNIC)
+}
+
+// findsItself powers a rack on, all at once, with nothing on its network but
+// itself.
+func findsItself(t *testing.T) {
 	r := unpacked(t)
 	r.PowerOnAll(append(rackServers(), rackKeeper)...)
 	r.boots(rackServers()...)
@@ -130,9 +139,9 @@ func TestRack(t *testing.T) {
 	t.Logf("kekctl status\n%s", r.Kekctl("status"))
 }
 
-// TestRackDHCPDeviceCut: the DHCP device's own link is broken, so it serves
+// dhcpDeviceCut: the DHCP device's own link is broken, so it serves
 // nothing; both ends say so. When the cable is mended all go on by themselves.
-func TestRackDHCPDeviceCut(t *testing.T) {
+func dhcpDeviceCut(t *testing.T) {
 	r := unpacked(t)
 	r.Wiring.Cut(rackPort{rackKeeper, "eth1"})
 	r.PowerOnAll(rackDevices()...)
@@ -157,13 +166,13 @@ func TestRackDHCPDeviceCut(t *testing.T) {
 	r.once(rackDevices()...)
 }
 
-// TestRackCablesSwapped: two plugs are exchanged. All four ends say where their
+// cablesSwapped: two plugs are exchanged. All four ends say where their
 // cable leads and where it belongs; two more say what the switch sees. When the
 // plugs are put back all go on by themselves.
 //
 // All the while somebody else's DHCP server in the segment answers every device
 // at once, and wrongly. It is named, and wins nothing.
-func TestRackCablesSwapped(t *testing.T) {
+func cablesSwapped(t *testing.T) {
 	r := unpacked(t)
 	rogue := r.Rogue("10.66.0.1/24")
 	a, b := rackPort{"r07-u12", "eth1"}, rackPort{"r07-u14", "eth1"}
@@ -203,11 +212,11 @@ func TestRackCablesSwapped(t *testing.T) {
 	}
 }
 
-// TestRackReplacedNIC: a server's card was replaced on the way. It holds, and
+// replacedNIC: a server's card was replaced on the way. It holds, and
 // reaches the fleet, from quarantine, for its amendment only. Once that is
 // signed, the DHCP device, which wants all its links proved, lends the server's
 // address to the new card, and the rack goes on without a reboot.
-func TestRackReplacedNIC(t *testing.T) {
+func replacedNIC(t *testing.T) {
 	r := unpacked(t)
 	const device, card = "r07-u14", "52:54:00:99:00:0e"
 	r.PowerOnAll(rackKeeper, "r07-u11", "r07-u12", "r07-u13")
