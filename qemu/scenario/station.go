@@ -56,9 +56,11 @@ func (s *Station) bootImages() {
 	for _, role := range []builder.Flavour{builder.Factory, builder.Server} {
 		file := l.BuildUKI(UKI{Version: "3.0", Role: role})
 		l.Check(cache.CopyFile(filepath.Join(s.Dir, "boot", string(role)+".efi"), file))
-		for _, p := range l.Region.ApproveUKI(role, "3.0", file, measure.FormUKIiPXE) {
+		policies := l.Region.ApproveUKI(role, "3.0", file, measure.FormUKIiPXE)
+		for _, p := range policies {
 			l.Check(cache.CopyFile(filepath.Join(s.Dir, "policies", filepath.Base(p)), p))
 		}
+		l.policies = append(policies, l.policies...) // of what the machine boots
 	}
 	l.serveDHCP(deviceIP, netlab.DHCP{Bootfile: "http://" + httpAddr + "/" + bootScript})
 }
