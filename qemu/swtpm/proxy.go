@@ -110,8 +110,9 @@ func (p *Proxy) serve() {
 	if err != nil || !p.track(vm) {
 		return
 	}
-	tpm, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.target, Net: "unix"})
+	tpm, err := p.dial()
 	if err != nil {
+		p.fail(err)
 		p.closeConns()
 		return
 	}
@@ -121,6 +122,17 @@ func (p *Proxy) serve() {
 	p.wg.Go(func() { p.relayControl(vm, tpm); p.closeConns() })
 	p.relayControl(tpm, vm)
 	p.closeConns()
+}
+
+// dial connects to swtpm. Its socket's file is there a moment before it listens
+// on it.
+func (p *Proxy) dial() (*net.UnixConn, error) {
+	for end := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.target, Net: "unix"})
+		if err == nil || !errors.Is(err, unix.ECONNREFUSED) || time.Now().After(end) {
+			return c, err
+		}
+	}
 }
 
 // relayControl passes control messages from one connection to the other and

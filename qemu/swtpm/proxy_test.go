@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-tpm/tpm2"
@@ -160,4 +163,28 @@ func TestProxyMeasures(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestProxyWaitsForTheTPM shows that a TPM whose socket is there, but does not
+// listen yet, is waited for.
+func TestProxyWaitsForTheTPM(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ctrl")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := net.Dial("unix", path); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("a socket that does not listen yet: %v, want %v", err, unix.ECONNREFUSED)
+	}
+	listens := time.AfterFunc(50*time.Millisecond, func() { _ = unix.Listen(fd, 1) }) // its failure is the dial's
+	defer listens.Stop()
+	c, err := (&Proxy{target: path}).dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
