@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/landfall-project/landfall/qemu/vm"
 )
 
 // kind is which of the page's two tables a run is for.
@@ -62,10 +64,8 @@ func (s surroundings) kind() kind {
 
 // look looks around before the first stage.
 func look(ctx context.Context) surroundings {
-	s := surroundings{date: time.Now().UTC(), commit: said(ctx, "git", "describe", "--always", "--dirty", "--exclude=*"), load: "unknown"}
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		s.load, _, _ = strings.Cut(string(b), " ")
-	}
+	s := surroundings{date: time.Now().UTC(), commit: said(ctx, "git", "describe", "--always", "--dirty", "--exclude=*")}
+	s.load, _, _ = strings.Cut(vm.HostLoad(), " ")
 	if dir := said(ctx, "go", "env", "GOCACHE"); dir != "unknown" {
 		s.built = size(dir)
 	}
