@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -125,37 +124,6 @@ func (l *lines) Write(p []byte) (int, error) {
 }
 
 var _ io.Writer = (*lines)(nil)
-
-// metadata is the part of a LUKS2 header that tells how far making it went.
-type metadata struct {
-	Keyslots map[string]json.RawMessage `json:"keyslots"`
-	Segments map[string]struct {
-		Type  string   `json:"type"`
-		Flags []string `json:"flags"`
-	} `json:"segments"`
-	Config struct {
-		Requirements struct {
-			Mandatory []string `json:"mandatory"`
-		} `json:"requirements"`
-	} `json:"config"`
-}
-
-// inProgress says whether a reencryption was begun and not ended.
-func (m *metadata) inProgress() bool {
-	return slices.ContainsFunc(m.Config.Requirements.Mandatory, func(r string) bool {
-		return strings.HasPrefix(r, "online-reencrypt")
-	})
-}
-
-// begun says whether any data was encrypted already.
-func (m *metadata) begun() bool {
-	for _, s := range m.Segments {
-		if s.Type == "crypt" && len(s.Flags) == 0 {
-			return true
-		}
-	}
-	return false
-}
 
 // dump reads a device's header with cryptsetup, which repairs a damaged copy
 // from the other. ok is false when there is none.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -34,6 +35,9 @@ type cutCase struct {
 	until func(disktest.Event) bool
 	// maker, if set, changes how the volume is made.
 	maker func(*Maker)
+	// met, if set, is a state of the header: the cuts that are tried are those of
+	// the run that goes on after a cut in the middle of what follows that state.
+	met func(*metadata) bool
 }
 
 // cutTree is a tree whose only disk vda is a given file.
@@ -61,7 +65,14 @@ func (c *cutCase) run(t *testing.T) {
 		f := cutTree(t, "", int64(len(c.before)))
 		w := &cutWorker{c: c, f: f, m: c.newMaker(t, f), v: c.volume(fmt.Sprintf("cut%d", i)), dek: testDEK("dek")}
 		// In a test of its own, so that nothing is mounted during the long part.
-		t.Run("record "+w.v.Name, func(t *testing.T) { w.log = w.record(t, c.before) })
+		t.Run("record "+w.v.Name, func(t *testing.T) {
+			w.before = c.before
+			w.log = w.record(t)
+			if c.met != nil {
+				w.before = middleOf(t, c.met, w.before, w.log)
+				w.log = w.record(t)
+			}
+		})
 		all := disktest.Cuts(w.log, 7)
 		if c.until != nil {
 			end := slices.IndexFunc(w.log, c.until)
@@ -116,15 +127,17 @@ type cutWorker struct {
 	m   *Maker
 	v   snapshot.Volume
 	dek *secret.Bytes
-	log []disktest.Event
-	buf []byte
+	// The disk when the log began, and the log.
+	before []byte
+	log    []disktest.Event
+	buf    []byte
 }
 
-// record seals a disk that holds before and returns what was written.
-func (w *cutWorker) record(t testing.TB, before []byte) []disktest.Event {
+// record seals a disk that holds w.before and returns what was written.
+func (w *cutWorker) record(t testing.TB) []disktest.Event {
 	t.Helper()
-	d := disktest.New(t, bytes.Clone(before))
-	f := cutTree(t, d.Path(), int64(len(before)))
+	d := disktest.New(t, bytes.Clone(w.before))
+	f := cutTree(t, d.Path(), int64(len(w.before)))
 	if err := seal(context.Background(), w.c.newMaker(t, f), w.dek, w.v); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +146,7 @@ func (w *cutWorker) record(t testing.TB, before []byte) []disktest.Event {
 
 // try seals a disk as it is after a cut, and compares its content.
 func (w *cutWorker) try(cut disktest.Cut) error {
-	w.buf = append(w.buf[:0], w.c.before...)
+	w.buf = append(w.buf[:0], w.before...)
 	if err := os.WriteFile(w.f.path("vda"), cut.Image(w.buf, w.log), 0o644); err != nil {
 		return err
 	}
@@ -255,4 +268,63 @@ func TestCutsInPlace(t *testing.T) {
 	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
 	c := &cutCase{volume: inPlace, before: before, sample: 6, check: sameAs(before[:96<<20]), maker: withRecovery}
 	c.run(t)
+}
+
+// middleOf returns a disk whose power was cut when half of the data was written
+// that follows the first header that is as wanted; with none, at that header.
+func middleOf(t testing.TB, wanted func(*metadata) bool, before []byte, log []disktest.Event) []byte {
+	t.Helper()
+	image := bytes.Clone(before)
+	for i, e := range log {
+		cut := disktest.Cut{N: i + 1, Kind: disktest.Whole}
+		copy(image[e.Offset:], e.Data)
+		if e.Flush || e.Offset >= 2*headerCopySize {
+			continue
+		}
+		b, err := newestCopy(bytes.NewReader(image))
+		if err != nil {
+			continue
+		}
+		var meta metadata
+		if err := json.Unmarshal(bytes.TrimRight(b[binHeaderSize:], "\x00"), &meta); err != nil {
+			t.Fatal(err)
+		}
+		if !wanted(&meta) {
+			continue
+		}
+		data := slices.IndexFunc(log[i+1:], func(e disktest.Event) bool { return e.Offset >= shiftSize })
+		if rest := slices.IndexFunc(log[i+1+data:], func(e disktest.Event) bool { return e.Flush }); data >= 0 && rest > 0 {
+			cut = disktest.Cut{N: i + 1 + data + (rest+1)/2, Kind: disktest.Torn}
+		}
+		return cut.Image(bytes.Clone(before), log)
+	}
+	t.Fatal("no such moment")
+	return nil
+}
+
+// TestCutsInRecovery tries the power cuts of runs that go on after a power cut
+// (decision 0024).
+func TestCutsInRecovery(t *testing.T) {
+	before := extDisk(t, 64, 128)
+	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
+	hot := func(m *metadata) bool { _, hot := m.flagged(flagHot); return hot }
+	tests := []struct {
+		name   string
+		met    func(*metadata) bool
+		sample int
+	}{
+		{"first shift", func(m *metadata) bool { return hot(m) && !m.begun() }, 0},
+		{"another shift", func(m *metadata) bool { return hot(m) && m.begun() && !m.all() }, 0},
+		{"last shift", (*metadata).lastShift, 6},
+		{"behind the last shift", func(m *metadata) bool { return m.inProgress() && m.all() && !hot(m) }, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.sample == 0 && os.Getenv("LANDFALL_ALL_CUTS") == "" {
+				t.Skip("in make test-full")
+			}
+			c := &cutCase{volume: inPlace, before: before, sample: tt.sample, check: sameAs(before[:96<<20]), maker: withRecovery, met: tt.met}
+			c.run(t)
+		})
+	}
 }

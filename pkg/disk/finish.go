@@ -1,174 +1,126 @@
 package disk
 
 import (
-	"bytes"
+	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/landfall-project/landfall/pkg/luks2"
+	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// cryptsetup 2.6 cannot resume an encryption that was cut off after its last
-// shift and before its header was tidied: it fails with "Failed to set device
-// segments for next reencryption hotzone", each time. finish does what is left:
-// the copy of the head that lies at the end of the device, still in plaintext,
-// is overwritten, and the traces of the reencryption leave the header.
+// The last shift encrypts the head, which lies in plaintext at the end of the
+// device, to its place. What cryptsetup 2.6 does when it was cut off there loses
+// data, so both cases are ours:
+//
+//   - Within it: `cryptsetup repair` encrypts the head to its place, overwrites the
+//     head's copy with random bytes, and only then says so in the header. If that is
+//     cut off as well, the next repair encrypts what is left of the copy. lastShift
+//     says in the header that the copy is needed no more before it is overwritten.
+//   - Behind it, before the header is tidied: cryptsetup cannot resume, it fails
+//     with "Failed to set device segments for next reencryption hotzone", each time.
+//     finish does what is left.
 
-// all says whether every byte is encrypted, whatever the header still asks for.
-func (m *metadata) all() bool {
-	current := 0
-	for _, s := range m.Segments {
-		switch {
-		case len(s.Flags) > 0: // backup-previous and the like
-		case s.Type != "crypt":
-			return false
-		default:
-			current++
-		}
+// lastShift repeats the last shift of a device whose metadata is lastShift().
+func (m *Maker) lastShift(ctx context.Context, job *Job, meta *metadata, pass *secret.Bytes) (err error) {
+	hot, _ := meta.flagged(flagHot)
+	final, _ := meta.flagged(flagFinal)
+	moved, _ := meta.flagged(flagMoved)
+	if hot.Type != "crypt" || hot.Offset != shiftSize || hot.bytes() != shiftSize || final.Offset != hot.Offset ||
+		!movedHead(moved, job.Device) {
+		return fmt.Errorf("the header says that %s bytes at %d are encrypted from %s bytes at %d, which no encryption of ours does",
+			hot.Size, hot.Offset, moved.Size, moved.Offset)
 	}
-	return current == 1
+	f, err := os.OpenFile(job.Device.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	key, err := finalKey(ctx, f, job.Device.Size, pass)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	sectors, err := newSectorCipher(key)
+	if err != nil {
+		return err
+	}
+	defer sectors.wipe()
+	head := make([]byte, shiftSize)
+	if err := readFull(f, head, moved.Offset); err != nil {
+		return err
+	}
+	sectors.encrypt(head, 0)
+	if _, err := f.WriteAt(head, hot.Offset); err != nil {
+		return place("write", hot.Offset, err)
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return rewriteHeader(f, settleJSON)
 }
 
-// finish ends the encryption of a device whose metadata is all().
-func finish(dev Device) (err error) {
+// movedHead says whether a segment is the copy of the head. It lies at the end of
+// the device on which encryption began; a failing one may have been copied to a
+// larger one since.
+func movedHead(s segment, dev Device) bool {
+	return s.bytes() == shiftSize && s.Offset >= 2*shiftSize && s.Offset <= dev.Size-shiftSize
+}
+
+// finalKey opens the volume as its header will be in the end.
+func finalKey(ctx context.Context, f io.ReaderAt, size int64, pass *secret.Bytes) (*luks2.VolumeKey, error) {
+	b, err := editedHeader(f, settleJSON, tidyJSON)
+	if err != nil {
+		return nil, err
+	}
+	dev := headReplaced{head: b, ReaderAt: f}
+	h, err := luks2.Read(dev, size)
+	if err != nil {
+		return nil, err
+	}
+	return h.Unlock(ctx, dev, pass, luks2.UnlockOptions{MaxMemory: keyslotMaxMemory, MaxWork: keyslotMaxWork})
+}
+
+// headReplaced is a device with another beginning.
+type headReplaced struct {
+	head []byte
+	io.ReaderAt
+}
+
+// ReadAt implements io.ReaderAt.
+func (r headReplaced) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(b, off)
+	if off < int64(len(r.head)) {
+		copy(b[:n], r.head[off:])
+	}
+	return n, err
+}
+
+// finish ends the encryption of a device all of whose data is encrypted: the copy
+// of the head, still in plaintext, is overwritten, and the traces of the
+// reencryption leave the header.
+func finish(dev Device, meta *metadata) (err error) {
+	moved, _ := meta.flagged(flagMoved)
+	if !movedHead(moved, dev) {
+		return fmt.Errorf("the header says that the head was moved to %s bytes at %d, where no encryption of ours moves it", moved.Size, moved.Offset)
+	}
 	f, err := os.OpenFile(dev.Path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := io.CopyN(io.NewOffsetWriter(f, dev.Size-shiftSize), rand.Reader, shiftSize); err != nil {
-		return fmt.Errorf("overwrite the copy of the head: %w", err)
+	noise := make([]byte, 1<<20)
+	for n := int64(0); n < shiftSize; n += int64(len(noise)) {
+		_, _ = rand.Read(noise)
+		if _, err := f.WriteAt(noise, moved.Offset+n); err != nil {
+			return fmt.Errorf("overwrite the copy of the head: %w", place("write", moved.Offset+n, err))
+		}
 	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	head := make([]byte, binHeaderSize)
-	if err := readFull(f, head, 0); err != nil {
-		return err
-	}
-	size := binary.BigEndian.Uint64(head[8:])
-	if size <= binHeaderSize || size > 4<<20 {
-		return fmt.Errorf("LUKS2 header of %d bytes", size)
-	}
-	// The second copy first: at each moment one of them is whole.
-	for _, at := range []int64{int64(size), 0} {
-		if err := tidyCopy(f, at, int(size)); err != nil {
-			return fmt.Errorf("tidy the header at %d: %w", at, err)
-		}
-	}
-	return nil
-}
-
-// Offsets in the binary header (LUKS2 On-Disk Format Specification 1.1, 2.1);
-// numbers are big-endian.
-const (
-	binHeaderSize = 4096
-	offSeqID      = 16
-	offChecksum   = 448
-	checksumSize  = 64
-)
-
-// tidyCopy rewrites one header copy of size bytes at an offset.
-func tidyCopy(f *os.File, at int64, size int) error {
-	b := make([]byte, size)
-	if err := readFull(f, b, at); err != nil {
-		return err
-	}
-	text, err := tidyJSON(bytes.TrimRight(b[binHeaderSize:], "\x00"))
-	if err != nil {
-		return err
-	}
-	if len(text) >= size-binHeaderSize {
-		return errors.New("no room for the metadata")
-	}
-	clear(b[binHeaderSize:])
-	copy(b[binHeaderSize:], text)
-	binary.BigEndian.PutUint64(b[offSeqID:], binary.BigEndian.Uint64(b[offSeqID:])+1)
-	clear(b[offChecksum : offChecksum+checksumSize])
-	sum := sha256.Sum256(b)
-	copy(b[offChecksum:], sum[:])
-	if _, err := f.WriteAt(b, at); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-// object is one level of the metadata; what is not touched stays byte for byte.
-type object = map[string]json.RawMessage
-
-// tidyJSON takes out the reencrypt keyslot with its digest, the backup
-// segments, and the requirement.
-func tidyJSON(text []byte) ([]byte, error) {
-	var root object
-	if err := json.Unmarshal(text, &root); err != nil {
-		return nil, err
-	}
-	keep := map[string]func(v json.RawMessage) bool{
-		"keyslots": func(v json.RawMessage) bool { return !bytes.Contains(v, []byte(`"type":"reencrypt"`)) },
-		"segments": func(v json.RawMessage) bool { return !bytes.Contains(v, []byte(`"flags"`)) },
-		"digests":  func(v json.RawMessage) bool { return !hasNoSegments(v) },
-	}
-	for name, kept := range keep {
-		err := edit(root, name, func(o object) error {
-			for k, v := range o {
-				if !kept(v) {
-					delete(o, k)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := edit(root, "digests", pointAtSegmentZero); err != nil {
-		return nil, err
-	}
-	err := edit(root, "config", func(o object) error { delete(o, "requirements"); return nil })
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(root)
-}
-
-// hasNoSegments recognizes the digest of the reencrypt keyslot.
-func hasNoSegments(digest json.RawMessage) bool {
-	var d struct {
-		Segments []string `json:"segments"`
-	}
-	return json.Unmarshal(digest, &d) == nil && len(d.Segments) == 0
-}
-
-// pointAtSegmentZero drops the backup segments from the one digest that is left.
-func pointAtSegmentZero(digests object) error {
-	for k, v := range digests {
-		d := object{}
-		if err := json.Unmarshal(v, &d); err != nil {
-			return err
-		}
-		d["segments"] = json.RawMessage(`["0"]`)
-		b, err := json.Marshal(d)
-		if err != nil {
-			return err
-		}
-		digests[k] = b
-	}
-	return nil
-}
-
-func edit(root object, name string, change func(object) error) error {
-	o := object{}
-	if err := json.Unmarshal(root[name], &o); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if err := change(o); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	b, err := json.Marshal(o)
-	root[name] = b
-	return err
+	return rewriteHeader(f, tidyJSON)
 }

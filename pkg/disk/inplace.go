@@ -147,26 +147,48 @@ func (m *Maker) checkBegun(ctx context.Context, job *Job, pass *secret.Bytes) er
 // have been the last one, and nothing is left to do then.
 func (m *Maker) recover(ctx context.Context, job *Job, pass *secret.Bytes) error {
 	path := job.Device.Path
-	_, err := m.tools().run(ctx, command{name: "cryptsetup",
-		args: []string{"repair", "--batch-mode", "--disable-external-tokens", "--key-file", "-", path}, input: pass.Expose()})
+	meta, err := m.header(ctx, path)
 	if err != nil {
-		return fmt.Errorf("recover the interrupted encryption of %s: %w", path, err)
+		return err
 	}
-	meta, _, ok, err := m.tools().dump(ctx, path)
-	if err != nil || !ok {
-		return errors.Join(fmt.Errorf("%s: the header is gone after its recovery", path), err)
-	}
-	if meta.inProgress() && meta.all() {
-		m.logf("%s: all data is encrypted already: tidying the header", job.Spec.Name)
-		if err := finish(job.Device); err != nil {
-			return fmt.Errorf("finish the encryption of %s: %w", path, err)
+	if !meta.all() {
+		_, err := m.tools().run(ctx, command{name: "cryptsetup",
+			args: []string{"repair", "--batch-mode", "--disable-external-tokens", "--key-file", "-", path}, input: pass.Expose()})
+		if err != nil {
+			return fmt.Errorf("recover the interrupted encryption of %s: %w", path, err)
 		}
-		job.State = StateEncrypted
+		if meta, err = m.header(ctx, path); err != nil {
+			return err
+		}
 	}
 	if !meta.inProgress() {
 		job.State = StateEncrypted
+		return nil
 	}
+	if !meta.all() {
+		return nil
+	}
+	if meta.lastShift() {
+		m.logf("%s: the last step of its encryption was cut off: doing it again", job.Spec.Name)
+		if err := m.lastShift(ctx, job, meta, pass); err != nil {
+			return fmt.Errorf("recover the interrupted encryption of %s: %w", path, err)
+		}
+	}
+	m.logf("%s: all data is encrypted already: tidying the header", job.Spec.Name)
+	if err := finish(job.Device, meta); err != nil {
+		return fmt.Errorf("finish the encryption of %s: %w", path, err)
+	}
+	job.State = StateEncrypted
 	return nil
+}
+
+// header reads the metadata of a device that has some.
+func (m *Maker) header(ctx context.Context, path string) (*metadata, error) {
+	meta, _, ok, err := m.tools().dump(ctx, path)
+	if err == nil && !ok {
+		err = fmt.Errorf("%s: the header is gone", path)
+	}
+	return meta, err
 }
 
 // begin shrinks the filesystem if need be, saves the head and writes the header.

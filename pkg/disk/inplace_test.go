@@ -262,3 +262,39 @@ func stateOf(t *testing.T, m *Maker, v snapshot.Volume) State {
 	}
 	return jobs[0].State
 }
+
+// TestInPlaceOnALargerDisk: an encryption that was cut off goes on on a larger
+// disk that a failing one was copied to.
+func TestInPlaceOnALargerDisk(t *testing.T) {
+	tests := []struct {
+		name string
+		met  func(*metadata) bool
+	}{
+		{"half-way", func(m *metadata) bool { return m.begun() && !m.all() }},
+		{"last shift", (*metadata).lastShift},
+		{"behind the last shift", func(m *metadata) bool { return m.all() && !m.lastShift() }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newTree(t)
+			f.addExt("vda", "DISK-A", 64, 128)
+			before := readFile(t, f.path("vda"))
+			dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+			m := newMaker(t, f)
+			m.Logf = nil
+			stopWhen(t, f, m, dek, v, before, tt.met)
+			cut := readFile(t, f.path("vda"))
+			f.disk("vda", "DISK-A", 160<<20)
+			f.write(f.path("vda"), string(append(cut, make([]byte, 32<<20)...)))
+			if err := seal(context.Background(), m, dek, v); err != nil {
+				t.Fatal(err)
+			}
+			if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
+				t.Error("the decrypted volume differs from the original filesystem")
+			}
+			if n := plaintextLeft(before, readFile(t, f.path("vda"))); n > 0 {
+				t.Errorf("%d blocks of plaintext are left on the disk", n)
+			}
+		})
+	}
+}
