@@ -18,7 +18,8 @@ demo: deps ## take one server from the factory to production, on real parts
 	go run ./qemu/demo
 
 # qemu/suite makes the targets below, shows what go test shows, and measures.
-# BESIDE=scenarios runs the machines beside the unit tests.
+# The tests of whole disks use one processor, mostly, and go on beside the others.
+BESIDE ?= unit-plain
 SUITE = go run ./qemu/suite $(if $(BESIDE),-beside $(BESIDE))
 STAGES = lint unit-race unit-plain scenarios
 
@@ -28,6 +29,7 @@ test: deps ## everything: lint, unit tests, whole-system scenarios
 test-times: deps ## as test, every test anew; writes the table of docs/testing.md
 	$(SUITE) -page docs/testing.md $(STAGES)
 
+test-full: BESIDE =
 test-full: export LANDFALL_ALL_CUTS = 1
 test-full: export UNIT_TIMEOUT = 180m
 test-full: deps ## as test, with every power cut, and minutes of fuzzing

@@ -182,20 +182,24 @@ func TestGenericImage(t *testing.T) {
 }
 
 // TestReproducible builds the server image, its UKI and its boot volume, and the
-// keyserver image from two copies of the sources: in folders of different names, each with an empty
-// cache, the second one later and with another umask and time zone. Bytes and
-// predicted PCRs are compared.
+// keyserver image from two copies of the sources, in folders of different names:
+// the first one with the cache that all builds share, so that its parts are of
+// whatever time and folder they were made in, the second one later, with an empty
+// cache, another umask and another time zone. Bytes and predicted PCRs are compared.
 func TestReproducible(t *testing.T) {
 	o := options(t, Server)
 	dirs := [2]string{filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "the-second-one")}
 	copySources(t, dirs[0], o.Repo)
 	copySources(t, dirs[1], dirs[0]) // not from o.Repo, where somebody may be at work
-	first := buildCopy(t, o, dirs[0])
+	o.Repo = dirs[0]
+	first := buildAll(t, o, t.TempDir())
 	t.Setenv("TZ", "Pacific/Auckland")
 	t.Setenv("LANG", "tr_TR.UTF-8")
+	t.Setenv("TMPDIR", t.TempDir())
 	defer syscall.Umask(syscall.Umask(0o077))
 	time.Sleep(time.Until(first.done.Add(2100 * time.Millisecond))) // FAT's clock ticks every 2 s
-	second := buildCopy(t, o, dirs[1])
+	o.Repo, o.Cache = dirs[1], emptyCache(t)
+	second := buildAll(t, o, t.TempDir())
 	if !bytes.Equal(first.initrd, second.initrd) {
 		t.Errorf("two builds of the same sources differ (-first +second):\n%s", cmp.Diff(listing(t, first.initrd), listing(t, second.initrd)))
 	}
@@ -259,16 +263,19 @@ type built struct {
 	done                         time.Time
 }
 
-// buildCopy builds the sources in dir with an empty cache and a temporary folder
-// of its own.
-func buildCopy(t *testing.T, o Options, dir string) built {
+func emptyCache(t *testing.T) *cache.Cache {
 	t.Helper()
-	c, err := cache.Open(filepath.Join(dir, "cache"))
+	c, err := cache.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Repo, o.Cache = dir, c
-	t.Setenv("TMPDIR", t.TempDir())
+	return c
+}
+
+// buildAll builds what o says in all boot forms, and the image of key servers. The
+// UKI and the boot volume are made in dir.
+func buildAll(t *testing.T, o Options, dir string) built {
+	t.Helper()
 	img, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

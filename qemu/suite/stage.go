@@ -39,31 +39,67 @@ type stage struct {
 	results
 }
 
-// run makes the stages, all but beside one after another.
-func (s *suite) run(ctx context.Context, names []string, beside string) error {
-	var aside chan error
+// beside is a stage that runs while the others do.
+type beside struct {
+	stage *stage
+	done  chan struct{} // closed when it ended
+	err   error         // valid then
+}
+
+// failed says whether it ended, and failed.
+func (b *beside) failed() bool {
+	if b == nil {
+		return false
+	}
+	select {
+	case <-b.done:
+		return b.err != nil
+	default:
+		return false
+	}
+}
+
+// run makes the stages, all but aside one after another. A failure, of either,
+// begins no further stage.
+func (s *suite) run(ctx context.Context, names []string, aside string) error {
+	var b *beside
 	for i, name := range names {
-		if i == 1 && beside != "" {
-			aside = make(chan error, 1)
-			st, log, err := s.open(beside)
-			if err != nil {
+		if i == 1 && aside != "" {
+			var err error
+			if b, err = s.start(ctx, aside); err != nil {
 				return err
 			}
-			go func() { aside <- errors.Join(s.make(ctx, st, log, log), log.Close()) }()
 		}
-		if name == beside {
+		if name == aside {
 			continue
+		}
+		if b.failed() {
+			break
 		}
 		st := &stage{name: name}
 		s.stages = append(s.stages, st)
 		if err := s.make(ctx, st, s.out, s.errs); err != nil {
-			return errors.Join(err, s.wait(beside, aside))
+			return errors.Join(err, s.wait(b))
 		}
 	}
-	return s.wait(beside, aside)
+	return s.wait(b)
 }
 
-// open begins a stage whose output goes to a file.
+// start begins a stage whose output goes to a file.
+func (s *suite) start(ctx context.Context, name string) (*beside, error) {
+	st, log, err := s.open(name)
+	if err != nil {
+		return nil, err
+	}
+	b := &beside{stage: st, done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		b.err = errors.Join(s.make(ctx, st, log, log), log.Close())
+	}()
+	return b, nil
+}
+
+// open makes a stage and the file for its output.
 func (s *suite) open(name string) (*stage, *os.File, error) {
 	if err := os.MkdirAll(keptIn, 0o755); err != nil {
 		return nil, nil, err
@@ -80,23 +116,25 @@ func (s *suite) open(name string) (*stage, *os.File, error) {
 
 // wait shows what the stage beside the others said, from its beginning to its
 // end. It is not cut short by a failure elsewhere: it says what it found.
-func (s *suite) wait(name string, aside chan error) error {
-	if aside == nil {
+func (s *suite) wait(b *beside) error {
+	if b == nil {
 		return nil
 	}
-	log, err := os.Open(filepath.Join(keptIn, name+".log"))
+	log, err := os.Open(filepath.Join(keptIn, b.stage.name+".log"))
 	if err != nil {
-		return errors.Join(err, <-aside)
+		<-b.done
+		return errors.Join(err, b.err)
 	}
 	defer log.Close()
 	for {
 		select {
-		case err := <-aside:
-			_, copied := io.Copy(s.out, log)
-			return errors.Join(err, copied)
+		case <-b.done:
+			_, err := io.Copy(s.out, log)
+			return errors.Join(b.err, err)
 		case <-time.After(time.Second):
 			if _, err := io.Copy(s.out, log); err != nil {
-				return errors.Join(err, <-aside)
+				<-b.done
+				return errors.Join(err, b.err)
 			}
 		}
 	}

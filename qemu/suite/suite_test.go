@@ -64,11 +64,11 @@ func TestShown(t *testing.T) {
 				"suite: lint passed N s\nsuite: scenarios passed N s\nsuite: failing FAILED N s\nsuite: together N s\n",
 		},
 		{
-			name:   "what fails beside the others fails the run",
-			args:   []string{"-beside", "failing", "lint", "failing", "passing"},
+			name:   "what fails beside the others fails the run, and no further stage begins",
+			args:   []string{"-beside", "failing-later", "lint", "failing-later", "waiting", "passing"},
 			failed: true,
-			want: "a stage without tests\n…" + "ok  \t" + module + "good\t0.150s\n…# " + module + "broken […" +
-				"suite: failing FAILED N s\nsuite: passing passed N s\nsuite: together N s\n",
+			want: "a stage without tests\nsuite: failing-later runs beside what follows: out/suite/failing-later.log\n…# " + module + "broken […" +
+				"suite: failing-later FAILED N s\nsuite: waiting passed N s\nsuite: together N s\n",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
