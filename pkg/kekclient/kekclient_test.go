@@ -169,7 +169,7 @@ func TestRounds(t *testing.T) {
 			if err != nil && strings.ContainsAny(err.Error(), "\x1b\n") {
 				t.Errorf("a member's words reach the console: %q", err)
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > MemberTimeout {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -196,9 +196,9 @@ func TestSlowMembers(t *testing.T) {
 		first string
 		limit time.Duration
 	}{
-		"drops packets":          {"https://192.0.2.1:1", ConnectTimeout + time.Second},
-		"silent before TLS":      {serve(t, nil, silent), MemberTimeout + 2*time.Second},
-		"silent after a request": {serve(t, config, func(c net.Conn) { _ = c.(*tls.Conn).Handshake(); silent(c) }), MemberTimeout + 2*time.Second},
+		"drops packets":          {"https://192.0.2.1:1", MemberTimeout},
+		"silent before TLS":      {serve(t, nil, silent), 2 * MemberTimeout},
+		"silent after a request": {serve(t, config, func(c net.Conn) { _ = c.(*tls.Conn).Handshake(); silent(c) }), 2 * MemberTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -288,7 +288,8 @@ func TestReleasesThatNobodyReads(t *testing.T) {
 	}
 	start := time.Now()
 	f.must("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "x"}, nil)
-	if took := time.Since(start); took > 4*time.Second {
+	// As above: without a time for answers it would be a minute.
+	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("a suspension took %v", took)
 	}
 	<-asked

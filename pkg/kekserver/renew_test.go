@@ -123,18 +123,18 @@ func TestRefusedEvidenceIsNotWaitedFor(t *testing.T) {
 	if resp := post(kekproto.OpRelease.Path(), len(body), string(body)); resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
-	start := time.Now()
 	resp := post(kekproto.OpEvidence.Path(), 1000, "{")
 	if resp.StatusCode != http.StatusForbidden {
 		t.Error(resp.Status)
 	}
-	if err := conn.SetReadDeadline(start.Add(8 * time.Second)); err != nil {
+	// A request's time, which the member does not grant, is 15 s.
+	if err := conn.SetReadDeadline(time.Now().Add(12 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := r.ReadByte()
 	var slow net.Error
-	if took := time.Since(start); err == nil || (errors.As(err, &slow) && slow.Timeout()) || took > 6*time.Second {
-		t.Errorf("the connection ended after %v: %v", took, err)
+	if err == nil || (errors.As(err, &slow) && slow.Timeout()) {
+		t.Errorf("the connection did not end: %v", err)
 	}
 	if !strings.Contains(f.log.String(), "evidence") {
 		t.Error("the member logged nothing about it")

@@ -65,7 +65,4 @@ func TestFlood(t *testing.T) {
 	if sent < 1000 || count.Limited < 500 || count.Answered > uint64(took.Seconds())+10 {
 		t.Errorf("%d requests sent, %d answered, %d above the rate", sent, count.Answered, count.Limited)
 	}
-	if took > 5*time.Second {
-		t.Errorf("the other link was proved after %s", took)
-	}
 }

@@ -155,7 +155,7 @@ func describe() Description {
 			map[string]any{"name": "root", "use": "root", "need": "required", "factory": map[string]any{"way": "in-place", "disk": rootSerial, "partition": 1}},
 			map[string]any{"name": "data0", "use": "data", "need": "optional", "factory": map[string]any{"way": "format", "disk": dataSerial, "filesystem": "ext4"}},
 		},
-		"boot":   map[string]any{"cmdline": "console=ttyS0"},
+		"boot":   map[string]any{"cmdline": "console=ttyS0 no_timer_check"},
 		"policy": map[string]any{"lease": "strict", "links": "advisory"},
 	}
 }

@@ -28,9 +28,8 @@ type UKI struct {
 	Cmdline string          // behind the lab's words
 }
 
-// ukiCmdline is the command line of the UKIs made here: the console that the
-// harness reads.
-const ukiCmdline = "console=ttyS0 panic=-1 reboot=t quiet"
+// ukiCmdline is the command line of the UKIs made here.
+const ukiCmdline = vm.Words
 
 // BuildUKI makes a UKI and returns its file.
 func (l *Life) BuildUKI(u UKI) string {

@@ -32,10 +32,14 @@ func (s *Starved) Unwrap() error { return s.Err }
 // up: no login prompt comes any more.
 const NoConsole = `Dependency failed for .*\bttyS0\b`
 
+// noTimer is the one panic that a starved guest comes to: the timer that Linux
+// looks for with its first ticks (arch/x86/kernel/apic/io_apic.c) came too late.
+const noTimer = `Kernel panic - not syncing: IO-APIC \+ timer doesn't work`
+
 // What a starved guest prints, in the words of Debian 12's programs. Linux 6.1
 // prints the first four at levels that pass "quiet": kernel/watchdog.c,
 // kernel/rcu/tree_stall.h, tree_exp.h, kernel/hung_task.c. systemd 252 prints
-// the last two (src/core/device.c, src/core/job.c) when udev has not told it
+// the next two (src/core/device.c, src/core/job.c) when udev has not told it
 // of a device within 90 s. Another device than the serial port that this is
 // read from may be missing in truth.
 var (
@@ -45,8 +49,9 @@ var (
 		`|INFO: rcu_\w+ detected (?:expedited )?stalls on CPUs/tasks` +
 		`|INFO: task .+ blocked for more than \d+ seconds\.` +
 		`|Timed out waiting for device .*\bttyS0\b` +
-		`|` + NoConsole)
-	panicked = regexp.MustCompile(`Kernel panic - `)
+		`|` + NoConsole +
+		`|` + noTimer)
+	panicked = regexp.MustCompile(`Kernel panic - .*`)
 	// escapes are a terminal's colours and movements, which systemd puts around
 	// names and shortens as if they were text.
 	escapes = regexp.MustCompile(`\x1b(?:M|\[[0-9;]*[A-Za-z]?)`)
@@ -65,11 +70,16 @@ func Starvation(output string) []string {
 }
 
 // starved gives a failed wait its cause where the console shows it. A kernel
-// that panicked has a cause of its own.
+// that panicked has a cause of its own, but for noTimer.
 func starved(err error, output string) error {
 	signs := Starvation(output)
-	if len(signs) == 0 || panicked.MatchString(output) {
+	if len(signs) == 0 {
 		return err
+	}
+	for _, last := range panicked.FindAllString(output, -1) {
+		if !starvation.MatchString(last) {
+			return err
+		}
 	}
 	return &Starved{Sign: signs[len(signs)-1], Load: HostLoad(), Err: err}
 }

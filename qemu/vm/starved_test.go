@@ -64,6 +64,7 @@ func TestStarvation(t *testing.T) {
 // TestStarvedWaits shows which failed waits are blamed on the host.
 func TestStarvedWaits(t *testing.T) {
 	const lockup = "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [systemd:1]\n"
+	const timer = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.\n"
 	stop := errors.New("stopped from outside")
 	for name, x := range map[string]struct {
 		output  string
@@ -71,13 +72,14 @@ func TestStarvedWaits(t *testing.T) {
 		stopped bool
 		want    string // the sign
 	}{
-		"timeout":                     {output: lockup, want: strings.TrimSpace(lockup)},
-		"end of the machine":          {output: lockup, ended: true, want: strings.TrimSpace(lockup)},
-		"stopped":                     {output: lockup, stopped: true, want: strings.TrimSpace(lockup)},
-		"the last of several":         {output: "INFO: task a:1 blocked for more than 120 seconds.\n" + lockup, want: strings.TrimSpace(lockup)},
-		"healthy":                     {output: "debian login: "},
-		"healthy and ended":           {output: "reboot: Restarting system\n", ended: true},
-		"panic of a kernel that lags": {output: lockup + "Kernel panic - not syncing: Attempted to kill init!\n"},
+		"timeout":                      {output: lockup, want: strings.TrimSpace(lockup)},
+		"end of the machine":           {output: lockup, ended: true, want: strings.TrimSpace(lockup)},
+		"stopped":                      {output: lockup, stopped: true, want: strings.TrimSpace(lockup)},
+		"the last of several":          {output: "INFO: task a:1 blocked for more than 120 seconds.\n" + lockup, want: strings.TrimSpace(lockup)},
+		"healthy":                      {output: "debian login: "},
+		"healthy and ended":            {output: "reboot: Restarting system\n", ended: true},
+		"no tick of the timer in time": {output: "..... failed :(.\n" + timer, want: strings.TrimSpace(timer)},
+		"panic of a kernel that lags":  {output: lockup + "Kernel panic - not syncing: Attempted to kill init!\n"},
 	} {
 		ours, guest := net.Pipe()
 		c, err := newConsole("test", filepath.Join(t.TempDir(), "log"), ours, time.Now())

@@ -77,7 +77,7 @@ func TestArgs(t *testing.T) {
 	}
 	got := strings.Join(c.args([]int{3, 4, 5}), " ")
 	for _, want := range []string{
-		"-rtc base=1970-01-02T03:04:05", "-append console=ttyS0 panic=-1 reboot=t quiet x=1",
+		"-rtc base=1970-01-02T03:04:05", "-append " + Words + " x=1",
 		"-accel tcg,thread=multi", "-no-reboot", "socket,id=con1,fd=4", "socket,id=qmp,fd=5",
 	} {
 		if !strings.Contains(got, want) {
