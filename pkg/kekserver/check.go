@@ -42,6 +42,7 @@ func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, 
 	if err != nil {
 		return nil, "", &unproved{req.Device, report.Errorf(report.KeyQuote, "%w", err)}
 	}
+	connectionOf(r).prove(req.Device)
 	return out, req.Device, s.decide(ctx, v, out, evidence)
 }
 

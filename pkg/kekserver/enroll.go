@@ -100,6 +100,7 @@ func (s *Server) enrollBegin(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		var c *kekproto.EnrollChallenge
 		if c, id, err = s.beginEnrolment(r.Context(), &m); err == nil {
+			connectionOf(r).prove(id) // by its token
 			writeJSON(w, http.StatusOK, c)
 			return
 		}

@@ -90,6 +90,7 @@ type Server struct {
 	metrics *metrics
 	since   time.Time
 	logs    evidenceStore
+	gates   [3]*gate         // of devices, operators, health
 	now     func() time.Time // of recovery requests
 
 	// deciding is held for reading from the look at the records until the answer
@@ -106,6 +107,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("configuration of member %q: %w", cfg.Member, err)
 	}
 	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments(), now: time.Now}
+	s.gates = [...]*gate{newGate(deviceBounds()), newGate(operatorBounds()), newGate(healthBounds())}
 	s.state = newState(cfg.Store, cfg.ManifestKey)
 	s.logs = evidenceStore{dir: cfg.EvidenceDir, slots: make(chan struct{}, evidenceAtOnce)}
 	log, err := audit.Open(cfg.AuditPath, s.seen.replay)
@@ -228,7 +230,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	errLog := slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)
 	servers := []*http.Server{
 		{Handler: s.deviceMux(), TLSConfig: s.tlsConfig(tls.NoClientCert), ConnContext: withConnection},
-		{Handler: s.operatorMux(), TLSConfig: s.tlsConfig(tls.RequestClientCert)},
+		{Handler: s.operatorMux(), TLSConfig: s.tlsConfig(tls.RequestClientCert), ConnContext: withConnection},
 		{Handler: s.healthMux()},
 	}
 	listeners := []net.Listener{l.Devices, l.Operators, l.Health}
@@ -240,6 +242,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		}
 		limit(srv)
 		srv.ErrorLog = errLog
+		listeners[i] = &gated{listeners[i], s.gates[i]}
 		wg.Go(func() {
 			serve := func() error { return srv.Serve(listeners[i]) }
 			if srv.TLSConfig != nil {

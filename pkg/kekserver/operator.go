@@ -67,6 +67,9 @@ func (s *Server) operatorMux() *http.ServeMux {
 	for _, rt := range s.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
 			agent := s.agent(r)
+			if agent != nil {
+				connectionOf(r).prove(agent.Name)
+			}
 			switch {
 			case agent == nil:
 				fail(w, http.StatusUnauthorized, errors.New("your client certificate is not of an agent of this region; use the folder that `kekctl init` made for you"))
