@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/bits"
 	"os"
@@ -311,14 +310,6 @@ func (s *Bolt) Epoch() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.sum.epoch
-}
-
-// Snapshot implements Store.
-func (s *Bolt) Snapshot(_ context.Context, w io.Writer) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(w)
-		return err
-	})
 }
 
 // Close implements Store.
