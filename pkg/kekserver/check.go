@@ -79,7 +79,7 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 		return report.Errorf(report.KeyEnroll, "%s waits for approval: its EK certificate proves nothing; compare EK name %s at the machine, then `kekctl device approve`", r.Device, r.device.EKName)
 	}
 	if r.device.Suspended {
-		return report.Errorf(report.KeySuspended, "%s is suspended: %s", r.Device, r.device.Reason)
+		return suspended(r.Device, r.device)
 	}
 	roles := rolesFor(r.Op)
 	if err := allowed(v.region.State, r.Op, roles[0]); err != nil {
@@ -107,6 +107,10 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 		return err
 	}
 	return checkLinks(v.region.LinkReport, r)
+}
+
+func suspended(id string, d *device) error {
+	return report.Errorf(report.KeySuspended, "%s is suspended: %s", id, d.Reason)
 }
 
 // rolesFor lists the roles of images that get something for an operation. A key

@@ -37,7 +37,7 @@ type sighting struct {
 	event    string // the last step of its record, as the audit log calls it
 	changed  *time.Time
 
-	progressPace, capturePace pace
+	progressPace, capturePace, reportPace pace
 }
 
 // reason is what refusals are told apart by.
@@ -81,7 +81,7 @@ func (s *sightings) replay(r audit.Record) error {
 		}
 		s.explained(r.Device, differences, r.Time)
 	case "report":
-		s.reported(r.Device, r.Detail)
+		s.reported(r.Device, r.Detail, r.Time)
 	case "region":
 		s.forget()
 	}
@@ -197,10 +197,14 @@ func (s *sightings) impostor(id string, op kekproto.Op, r kekproto.Refusal, at t
 	d.unproved = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: count}
 }
 
-func (s *sightings) reported(id, text string) {
+// reported keeps a device's last boot report, and says whether there is room for
+// it in the audit log.
+func (s *sightings) reported(id, text string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.of(id).report = text
+	d := s.of(id)
+	d.report = text
+	return d.reportPace.take(at, reportPause, reportBurst)
 }
 
 func (s *sightings) stranger() {
@@ -228,7 +232,7 @@ func (s *sightings) renew(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	*d = sighting{seen: d.seen, drift: d.drift, progressPace: d.progressPace, capturePace: d.capturePace}
+	*d = sighting{seen: d.seen, drift: d.drift, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
 }
 
 // reset compares a TPM's resetCount with the last release. It only falls when
