@@ -42,6 +42,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/sdnotify"
 )
 
@@ -57,7 +58,7 @@ func main() {
 		return
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "kekd:", err)
+		fmt.Fprintln(os.Stderr, "kekd:", printable.Text(err.Error()))
 		os.Exit(1)
 	}
 }

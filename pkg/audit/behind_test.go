@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // A log that once ended at a known line is refused without that line.
@@ -105,5 +107,31 @@ func TestChangedWhileOpen(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// People read the file: what a device or an agent wrote drives no terminal there,
+// and is read back as it was.
+func TestLinesArePrintable(t *testing.T) {
+	path := newFile(t, 0)
+	l, err := Open(path, Head{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Record{Event: "suspend", Detail: "stolen\u009b31m \u202eelcar"}
+	if err := errors.Join(l.Append(context.Background(), want), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	data := read(t, path)
+	if got := string(data); printable.Text(got) != got {
+		t.Errorf("the line is %q", got)
+	}
+	if _, _, err := Verify(data, func(r Record) error {
+		if r.Detail != want.Detail {
+			t.Errorf("read back %q, want %q", r.Detail, want.Detail)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // What a caller branches on.
@@ -210,6 +212,7 @@ func (l *Log) add(r Record) error {
 	if err != nil {
 		return fmt.Errorf("append to audit log: %w", err)
 	}
+	line = printable.Escape(line) // people read the file too
 	if len(line) > MaxLine {
 		return fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -58,8 +59,9 @@ func (s *Server) mayReport(ctx context.Context, id string) error {
 // takeReport records a report and hears what it says. One for which there is no
 // room in the audit log is heard all the same.
 func (s *Server) takeReport(r *http.Request, req *kekproto.Request, kek uint32) (accepted bool, err error) {
-	if s.seen.reported(req.Device, string(req.Body), time.Now()) {
-		rec := audit.Record{Event: "report", Device: req.Device, Detail: string(req.Body), Peer: r.RemoteAddr}
+	text := printable.Text(string(req.Body))
+	if s.seen.reported(req.Device, text, time.Now()) {
+		rec := audit.Record{Event: "report", Device: req.Device, Detail: text, Peer: r.RemoteAddr}
 		if err := s.record(r.Context(), rec); err != nil {
 			return false, err
 		}

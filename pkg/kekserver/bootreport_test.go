@@ -29,6 +29,11 @@ func TestReportOfOneWhoMayNotBoot(t *testing.T) {
 	if _, err := r.Report(ctx, []byte(`{}`)); err != nil {
 		t.Errorf("a live region: %v", err)
 	}
+	for _, reason := range []string{"", "two\nlines", "turned\u202edenrut", "red\u009b31m", "tab\t"} {
+		if status, _ := f.as("alice", "POST", "/v1/devices/d0/suspend", &kekproto.Reason{Reason: reason}, nil); status != http.StatusBadRequest {
+			t.Errorf("suspended for %q: %d", reason, status)
+		}
+	}
 	f.must("POST", "/v1/devices/d0/suspend", &kekproto.Reason{Reason: "stolen"}, nil)
 	_, err = r.Report(ctx, []byte(`{}`))
 	wantCode(t, "suspended", err, report.KeySuspended)
@@ -89,7 +94,7 @@ func TestReportsFillNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.Report(ctx, text("the last")); err != nil {
+	if _, err := r.Report(ctx, text("\u009b31m the last")); err != nil {
 		t.Fatal(err)
 	}
 	// One more for each 30 s that the test took.
@@ -98,7 +103,7 @@ func TestReportsFillNothing(t *testing.T) {
 	}
 	var info kekproto.DeviceInfo
 	f.must("GET", "/v1/devices/d0", nil, &info)
-	if !strings.Contains(info.Report, "the last") {
-		t.Error("the last report is not shown")
+	if !strings.Contains(info.Report, "?31m the last") {
+		t.Errorf("the last report is shown as …%.40q", info.Report[max(0, len(info.Report)-40):])
 	}
 }
