@@ -3,6 +3,7 @@ package kekserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/landfall-project/landfall/pkg/attest"
@@ -67,6 +68,10 @@ func (u *unproved) Unwrap() error { return u.error }
 // decide is what the fleet knows and wants; the device is genuine by now.
 func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evidence) error {
 	r.reset = e.ResetCount
+	if err := e.Fresh(); err != nil {
+		return &report.Problem{Code: report.KeyQuote, What: fmt.Sprintf("%s: %v", r.Device, err), Err: err,
+			Do: "power the machine off and on again; if it comes back, look for who resets its TPM, and treat it as an attack until explained"}
+	}
 	var err error
 	if r.jump, err = s.seen.reset(r.Device, e.ResetCount); err != nil {
 		return err
