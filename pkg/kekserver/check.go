@@ -111,7 +111,10 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 	if err := checkSlice(r, e.PCRs[measure.SlicePCR]); err != nil {
 		return err
 	}
-	return checkLinks(v.region.LinkReport, r)
+	if err := checkLinks(v.region.LinkReport, r); err != nil {
+		return err
+	}
+	return s.checkFirmware(v.region.Firmware, r)
 }
 
 func suspended(id string, d *device) error {

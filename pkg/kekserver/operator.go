@@ -49,6 +49,8 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/manifests/minimum", write, s.setMinimum},
 		{"GET", "/v1/links", read, s.getLinks},
 		{"POST", "/v1/region/links", write, s.setLinkDemand},
+		{"POST", "/v1/region/firmware", write, s.setFirmwareDemand},
+		{"POST", "/v1/devices/{device}/firmware", write, s.acceptFirmware},
 		{"GET", "/v1/recovery", read, s.getRecovery},
 		{"POST", "/v1/devices/{device}/recovery", two, s.requestRecovery},
 		{"POST", "/v1/devices/{device}/recovery/{id}/approve", two, s.approveRecovery},

@@ -31,6 +31,7 @@ type sighting struct {
 	recorded map[reason]time.Time // when such a refusal was last put into the audit log
 	unproved *kekproto.RefusalInfo
 	drift    *kekproto.Drift
+	held     *kekproto.Drift // for which the last release was refused
 	report   string
 	links    *kekproto.LinksInfo // replaced, never changed
 	progress *heardProgress
@@ -115,7 +116,7 @@ func (s *sightings) released(id string, now *kekproto.Seen) {
 			d.drift = &kekproto.Drift{Time: now.Time, PCRs: pcrs, From: d.seen.Firmware, To: now.Firmware}
 		}
 	}
-	d.seen = now
+	d.seen, d.held = now, nil
 	d.refusal, d.recorded, d.report = nil, nil, ""
 }
 
@@ -232,7 +233,7 @@ func (s *sightings) renew(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	*d = sighting{seen: d.seen, drift: d.drift, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
+	*d = sighting{seen: d.seen, drift: d.drift, held: d.held, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
 }
 
 // reset compares a TPM's resetCount with the last release. It only falls when
@@ -267,7 +268,7 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 	if d.seen != nil && !d.seen.Time.IsZero() {
 		info.Seen = d.seen
 	}
-	info.Drift, info.Changed = d.drift, d.changed
+	info.Drift, info.Held, info.Changed = d.drift, d.held, d.changed
 	if d.progress != nil {
 		info.Progress = d.progress.ProgressInfo
 	}
