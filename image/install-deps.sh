@@ -64,10 +64,10 @@ if [ -n "$missing" ]; then
 fi
 
 if ! command -v go >/dev/null; then
-	echo "missing: Go 1.26 or newer (https://go.dev/dl/); Debian 12's own is too old" >&2
+	echo "missing: Go 1.26.8 or newer (https://go.dev/dl/); Debian 12's own is too old" >&2
 	exit 1
 fi
-want=1.26
+want=1.26.8
 have=$(go env GOVERSION | sed 's/^go//; s/[^0-9.].*//')
 if [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" != "$want" ]; then
 	echo "Go $have is too old: Go $want or newer is needed (https://go.dev/dl/)" >&2

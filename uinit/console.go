@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // consoles writes lines to every console of the kernel. Each has its own
@@ -58,7 +60,7 @@ func (c *consoles) add(path string) {
 // Print writes lines to all consoles. It never blocks: what a console does not
 // take is dropped there.
 func (c *consoles) Print(text string) {
-	text = strings.ReplaceAll(clean(text), "\n", "\r\n") + "\r\n"
+	text = strings.ReplaceAll(printable.Text(text), "\n", "\r\n") + "\r\n"
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range c.lines {
@@ -67,17 +69,6 @@ func (c *consoles) Print(text string) {
 		default:
 		}
 	}
-}
-
-// clean takes out what would steer a terminal: much of what is printed was
-// named by the network or by a disk.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r >= ' ' && r != 0x7f && (r < 0x80 || r >= 0xa0) {
-			return r
-		}
-		return '?'
-	}, text)
 }
 
 // Flush waits, but not for ever, until all is written, and closes the consoles.

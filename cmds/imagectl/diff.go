@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // errDiffer makes diff's exit status 1.
@@ -112,7 +113,7 @@ func diffUKIs(w io.Writer, nameA, nameB string) error {
 }
 
 func diffSection(w io.Writer, name string, a, b []byte, inA, inB bool) {
-	shown := printable(name)
+	shown := printable.Line(name)
 	switch {
 	case !inB:
 		fmt.Fprintf(w, "- section %s, %d bytes\n", shown, len(a))
@@ -138,7 +139,7 @@ func diffInitrds(w io.Writer, a, b []byte) {
 	filesA, errA := listInitrd(a)
 	filesB, errB := listInitrd(b)
 	if err := errors.Join(errA, errB); err != nil {
-		fmt.Fprintf(w, "  %s\n", printable(err.Error()))
+		fmt.Fprintf(w, "  %s\n", printable.Line(err.Error()))
 		return
 	}
 	byNameA, byNameB := byName(filesA), byName(filesB)
@@ -150,11 +151,11 @@ func diffInitrds(w io.Writer, a, b []byte) {
 		y, inB := byNameB[name]
 		switch {
 		case !inB:
-			fmt.Fprintf(w, "  - %s\n", printable(x.String()))
+			fmt.Fprintf(w, "  - %s\n", printable.Line(x.String()))
 		case !inA:
-			fmt.Fprintf(w, "  + %s\n", printable(y.String()))
+			fmt.Fprintf(w, "  + %s\n", printable.Line(y.String()))
 		case !x.equal(y):
-			fmt.Fprintf(w, "  ~ %s\n    %s\n", printable(x.String()), printable(y.String()))
+			fmt.Fprintf(w, "  ~ %s\n    %s\n", printable.Line(x.String()), printable.Line(y.String()))
 		default:
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -90,20 +91,20 @@ func partitions(disk io.ReaderAt) ([]partition, error) {
 func inspectPart(w io.Writer, r io.ReaderAt, size int64) error {
 	part, err := snapshot.ReadPart(r, size)
 	if err != nil {
-		fmt.Fprintf(w, "LANDFALL  %s\n", printable(err.Error()))
+		fmt.Fprintf(w, "LANDFALL  %s\n", printable.Line(err.Error()))
 		return nil
 	}
 	if part.Slice == nil {
 		fmt.Fprintln(w, "LANDFALL  no slice")
 	} else if s, err := unverified[snapshot.Slice](part.Slice, snapshot.SliceType); err != nil {
-		fmt.Fprintf(w, "LANDFALL  slice: %s\n", printable(err.Error()))
+		fmt.Fprintf(w, "LANDFALL  slice: %s\n", printable.Line(err.Error()))
 	} else {
 		fmt.Fprintf(w, "LANDFALL  slice of %q, generation %d (signature not checked)\n", s.Device.ID, s.Generation)
 	}
 	for i, b := range part.Policies {
 		p, err := pcrpolicy.Parse(b)
 		if err != nil {
-			fmt.Fprintf(w, "LANDFALL  policy %d: %s\n", i, printable(err.Error()))
+			fmt.Fprintf(w, "LANDFALL  policy %d: %s\n", i, printable.Line(err.Error()))
 			continue
 		}
 		fmt.Fprintf(w, "LANDFALL  policy %d of %q, role %s, form %s (signature not checked)\n", i, p.Image, p.Role, p.Form)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/uki"
 )
 
@@ -68,7 +69,7 @@ func inspectUKI(w io.Writer, name string, img *uki.Image, raw []byte) error {
 	}
 	fmt.Fprintf(t, "\nSECTION\tBYTES\tSHA-256\n")
 	for _, s := range img.Sections {
-		fmt.Fprintf(t, "%s\t%d\t%x\n", printable(s.Name), len(s.Data), sha256.Sum256(s.Data))
+		fmt.Fprintf(t, "%s\t%d\t%x\n", printable.Line(s.Name), len(s.Data), sha256.Sum256(s.Data))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -83,7 +84,7 @@ func inspectInitrd(w io.Writer, img *uki.Image) error {
 	}
 	files, err := listInitrd(initrd)
 	if errors.Is(err, errInitrd) { // the rest was worth showing
-		_, err = fmt.Fprintf(w, "\n%s\n", printable(err.Error()))
+		_, err = fmt.Fprintf(w, "\n%s\n", printable.Line(err.Error()))
 		return err
 	}
 	if err != nil {
@@ -92,7 +93,7 @@ func inspectInitrd(w io.Writer, img *uki.Image) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "\ninitrd, %d entries\nMODE         BYTES  SHA-256           NAME\n", len(files))
 	for _, e := range files {
-		fmt.Fprintln(&b, printable(e.String()))
+		fmt.Fprintln(&b, printable.Line(e.String()))
 	}
 	_, err = w.Write(b.Bytes())
 	return err
@@ -104,14 +105,4 @@ func osReleaseLines(img *uki.Image) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
-}
-
-// printable keeps a file from writing to the terminal what it likes.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r > 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
 }

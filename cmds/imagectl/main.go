@@ -10,13 +10,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintf(os.Stderr, "imagectl: %v\n", err)
+		fmt.Fprintf(os.Stderr, "imagectl: %s\n", printable.Text(err.Error()))
 		os.Exit(1)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -32,8 +34,8 @@ has several boot forms, each with a manifest and a policy of its own:
 	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
+	root.SetErr(printable.NewWriter(stderr))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(measureCommand(), inspectCommand(), signCommand(), verifyCommand(), diffCommand(), showCommand(), entryCommand())
 	return root.ExecuteContext(ctx)

@@ -32,7 +32,7 @@ func (a *app) device(ctx context.Context, method, id, action string, in, out any
 
 func (a *app) deviceCommand() *cobra.Command {
 	c := &cobra.Command{Use: "device", Short: "Add, list, show and approve devices"}
-	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove())
+	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove(), a.deviceFirmware())
 	return c
 }
 

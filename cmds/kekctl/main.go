@@ -23,6 +23,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func main() {
@@ -30,7 +32,7 @@ func main() {
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "kekctl:", err)
+		fmt.Fprintln(os.Stderr, "kekctl:", printable.Text(err.Error()))
 		os.Exit(1)
 	}
 }
@@ -44,12 +46,12 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: stdout, stderr: printable.NewWriter(stderr)}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetErr(a.stderr)
 	return root.ExecuteContext(ctx)
 }
 
@@ -83,10 +85,10 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.stdout, "%s\n", data)
+		_, err = fmt.Fprintf(a.stdout, "%s\n", printable.Escape(data))
 		return err
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.NewWriter(a.stdout), 0, 0, 2, ' ', 0)
 	text(w)
 	return w.Flush()
 }
@@ -94,7 +96,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 // say prints one line; with --json nothing, since success says it all.
 func (a *app) say(format string, args ...any) {
 	if !a.json {
-		_, _ = fmt.Fprintf(a.stdout, format+"\n", args...) // a closed pipe is the reader's wish
+		_, _ = fmt.Fprintf(printable.NewWriter(a.stdout), format+"\n", args...) // a closed pipe is the reader's wish
 	}
 }
 

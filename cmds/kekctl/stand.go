@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -209,15 +209,13 @@ func span(d time.Duration) string {
 
 // visible is a text as one line that drives no console.
 func visible(s string) string {
-	return strings.Join(strings.Fields(strings.Map(func(c rune) rune {
-		switch {
-		case c < ' ' || c == 0x7f:
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' {
 			return ' '
-		case c > '~' && !unicode.IsPrint(c): // C1 and what turns the direction of writing
-			return '?'
 		}
 		return c
-	}, s)), " ")
+	}, s)
+	return printable.Line(strings.Join(strings.Fields(s), " "))
 }
 
 // inRack says whether a device is of a rack. Until it has a slice only its ID

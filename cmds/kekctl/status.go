@@ -79,6 +79,9 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 		broken = are(st.LinksBroken, "device") + " not as wired in the factory; `kekctl links --wrong`"
 	}
 	line(w, "links", demandLine(st), broken)
+	if st.Firmware == kekproto.FirmwareHold {
+		line(w, "firmware", firmwareLine(st))
+	}
 	showImages(w, &st.Images)
 	if st.RefusedOthers > 0 {
 		line(w, "strangers", count(st.RefusedOthers, "request")+" named no known device")

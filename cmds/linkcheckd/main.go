@@ -41,6 +41,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/sdnotify"
 	"github.com/landfall-project/landfall/pkg/tpm"
 )
@@ -53,7 +54,7 @@ func main() {
 		return
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "linkcheckd:", err)
+		fmt.Fprintln(os.Stderr, "linkcheckd:", printable.Text(err.Error()))
 		os.Exit(1)
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/diskimage"
 	"github.com/landfall-project/landfall/pkg/dmi"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -153,19 +153,14 @@ func (f *floor) post(ctx context.Context, path string, body []byte, limit int) (
 	}
 	if json.Unmarshal(answer, &refusal) == nil {
 		if _, known := report.Lookup(refusal.Code); known {
-			return nil, &report.Problem{Code: refusal.Code, What: printable(refusal.What) + " (says the station)", Do: printable(refusal.Do)}
+			return nil, &report.Problem{Code: refusal.Code, What: words(refusal.What) + " (says the station)", Do: words(refusal.Do)}
 		}
 	}
 	return nil, fmt.Errorf("it answers %s", resp.Status)
 }
 
-// printable keeps others' words from driving the console.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, text)
+// words are others' on our console.
+func words(text string) string {
+	text = printable.ASCII(text)
 	return text[:min(len(text), 400)]
 }

@@ -48,6 +48,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func main() {
@@ -57,7 +59,7 @@ func main() {
 	if err != nil {
 		var told *ended
 		if !errors.As(err, &told) {
-			fmt.Fprintf(os.Stderr, "seal: %v\n", err)
+			fmt.Fprintf(os.Stderr, "seal: %s\n", printable.Text(err.Error()))
 		}
 		os.Exit(exitCode(err))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/disk"
 	"github.com/landfall-project/landfall/pkg/dmi"
 	"github.com/landfall-project/landfall/pkg/netconf"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/tpm"
@@ -114,7 +115,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) e
 		},
 		macs:    macs,
 		tighten: func() error { return tighten("/proc/swaps") },
-		out:     stdout,
+		out:     printable.NewWriter(stdout),
 	}
 	return s.run(ctx, args)
 }

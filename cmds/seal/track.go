@@ -83,7 +83,7 @@ func (t *track) named() bool {
 }
 
 func clip(text string) string {
-	text = printable(text)
+	text = words(text)
 	return text[:min(len(text), 128)]
 }
 

@@ -27,7 +27,7 @@ does.`,
 				lines = []string{"nothing changes"}
 			}
 			for _, l := range lines {
-				fmt.Fprintln(cmd.OutOrStdout(), l)
+				fmt.Fprintln(people(cmd), l)
 			}
 			return nil
 		},

@@ -48,7 +48,7 @@ func showPart(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	w := cmd.OutOrStdout()
+	w := people(cmd)
 	fmt.Fprintln(w, "slice   ", describeSlice(p.Slice))
 	for _, b := range p.Policies {
 		var head struct{ Role, Image string }

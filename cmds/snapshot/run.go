@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -37,7 +38,7 @@ FILE may be - for standard input or output.`,
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetErr(printable.NewWriter(stderr))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(captureCommand(), assembleCommand(), sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
 	root.AddCommand(amendCommand(), diffCommand(), importCommand(), renderCommand())
@@ -64,6 +65,9 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// people is standard output for what is no document.
+func people(cmd *cobra.Command) io.Writer { return printable.NewWriter(cmd.OutOrStdout()) }
 
 // writeFile writes a document whole or not at all; name may be - for standard
 // output. perm is 0600 for what holds a token.

@@ -50,7 +50,7 @@ func showCommand() *cobra.Command {
 }
 
 func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(people(cmd), 0, 8, 2, ' ', 0)
 	line := func(cells ...string) { fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
 	line("device", s.Device.ID, fmt.Sprint(s.Device.Roles), s.Device.Hostname)
 	line("place", "rack "+or(s.Device.Rack), "unit "+or(s.Device.Unit), "serial "+or(s.Device.Serial))

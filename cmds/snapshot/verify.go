@@ -82,7 +82,7 @@ func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
-	fmt.Fprintln(cmd.OutOrStdout(), summary)
+	fmt.Fprintln(people(cmd), summary)
 	return nil
 }
 

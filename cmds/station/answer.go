@@ -185,18 +185,7 @@ func (d folder) open(dir, name string) (*os.File, int64, error) {
 	if !isFileName(name) {
 		return nil, 0, errors.New("no name of a file here")
 	}
-	f, err := os.Open(d.path(dir, name))
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("no regular file")
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	return f, info.Size(), nil
+	return openRegular(d.path(dir, name))
 }
 
 // isFileName: no path, and no file that is being written (.station-*).

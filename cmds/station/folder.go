@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -93,7 +95,7 @@ func (d folder) has(id string) bool {
 
 func (d folder) device(id string) (*device, error) {
 	name := d.ofDevice(id, deviceFile)
-	text, err := readFile(name, maxDevice)
+	text, err := readOwn(name, maxDevice)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +164,7 @@ func (d folder) models() (map[string]modelPlan, error) {
 
 // readPlan returns nil where there is none.
 func readPlan(name string) (*snapshot.SealPlan, error) {
-	text, err := readFile(name, snapshot.MaxSealPlan)
+	text, err := readOwn(name, snapshot.MaxSealPlan)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -188,7 +190,7 @@ func (d folder) policies() ([][]byte, error) {
 	slices.Sort(names)
 	var all [][]byte
 	for _, name := range names {
-		b, err := readFile(name, maxPolicy)
+		b, err := readOwn(name, maxPolicy)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +204,7 @@ func (d folder) policies() ([][]byte, error) {
 
 // optional reads a device's file, nil where there is none.
 func (d folder) optional(id, file string, limit int) ([]byte, error) {
-	b, err := readFile(d.ofDevice(id, file), limit)
+	b, err := readOwn(d.ofDevice(id, file), limit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -222,19 +224,54 @@ func (d folder) result(id string) (*report.Factory, error) {
 	return f, nil
 }
 
-// readFile reads a regular file of at most limit bytes.
+// openRegular opens a regular file, and tells its size. A symbolic link is none:
+// whoever may put an image here would have the station serve what it reads
+// elsewhere, its own key for one. Nor does it wait for a pipe's other end.
+func openRegular(name string) (*os.File, int64, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, 0, fmt.Errorf("%s is a symbolic link, which is not followed: put the file itself, a hard link or a mount there", name)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// readOwn reads a regular file of the folder, of at most limit bytes.
+func readOwn(name string, limit int) ([]byte, error) {
+	f, _, err := openRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, limit)
+}
+
+// readFile reads what a person names, of at most limit bytes.
 func readFile(name string, limit int) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	return readAll(f, limit)
+}
+
+func readAll(f *os.File, limit int) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
 	}
 	return b, nil
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -30,8 +32,8 @@ that enrolled, the fleet knows by its TPM.`,
 		SilenceErrors: true,
 	}
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
+	root.SetErr(printable.NewWriter(stderr))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(initCommand(), addCommand(), imageCommand(), serveCommand(), showCommand(), assignmentCommand())
 	return root.ExecuteContext(ctx)

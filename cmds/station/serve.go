@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -237,12 +238,7 @@ func (s *server) tellLocked(id, line string) {
 // console that is gone stops no station.
 func (s *server) print(line string) {
 	line = strings.ReplaceAll(line, "\n", "; ") // contradictions of a plan come a line each
-	line = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' { // C1 too: U+009B drives terminals
-			return '?'
-		}
-		return r
-	}, line)
+	line = printable.ASCII(line)
 	line = line[:min(len(line), maxLine)]
 	_, _ = fmt.Fprintf(s.out, "%s  %s\n", s.now().Format("15:04:05"), line)
 }

@@ -34,6 +34,9 @@ var (
 	ErrBank       = errors.New("quote is not over the SHA-256 bank alone")
 	ErrSelection  = errors.New("quote selects other PCRs than it must")
 	ErrPCRs       = errors.New("PCR values are not the quoted ones")
+	// ErrRestarted is Fresh's. Power the machine off and on; if it comes back, a
+	// program on that machine resets its TPM.
+	ErrRestarted = errors.New("the TPM was restarted or resumed since its last reset, so what is in its PCRs need not be what was booted")
 )
 
 // Evidence is what a verified quote says (TPMS_ATTEST, TPM 2.0 Part 2,
@@ -45,6 +48,18 @@ type Evidence struct {
 	Clock        uint64         // milliseconds powered since it was cleared
 	Safe         bool           // false: Clock may have been told before
 	Firmware     uint64         // vendor's firmware version
+}
+
+// Fresh refuses a quote of a TPM that is not on its first start since a TPM
+// Reset. A TPM Restart (Startup(CLEAR) after Shutdown(STATE); TPM 2.0 Part 1,
+// 12.2.3.2) sets the PCRs to zero and leaves ResetCount, so production root could
+// measure another boot from there. Not seen: a TPM that software can really
+// reset, by its reset line.
+func (e *Evidence) Fresh() error {
+	if e.RestartCount != 0 {
+		return fmt.Errorf("%w (restartCount %d)", ErrRestarted, e.RestartCount)
+	}
+	return nil
 }
 
 // Selection returns the PCRs that every quote must select, ascending.

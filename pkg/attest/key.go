@@ -22,6 +22,9 @@ const (
 	sign                = 1 << 18
 )
 
+// The symmetric algorithm of storage keys, and its mode (TPM_ALG_ID, Part 2, 6.3).
+const algAES, algCFB = 0x0006, 0x0043
+
 // ErrKey: a public area that is not the kind of key it is offered as.
 var ErrKey = errors.New("TPM key is not of the required kind")
 
@@ -120,7 +123,6 @@ func ekPublic(tpmtPublic []byte) (*rsa.PublicKey, error) {
 	}
 	// TPMS_RSA_PARMS, 12.2.3.5: AES-128-CFB, no scheme, 2048 bits, exponent
 	// 65537 written as 0.
-	const algAES, algCFB = 0x0006, 0x0043
 	if sym, bits, mode, scheme := r.u16(), r.u16(), r.u16(), r.u16(); sym != algAES || bits != 128 || mode != algCFB || scheme != algNull {
 		return nil, fmt.Errorf("%w: EK is not an AES-128-CFB storage key", ErrKey)
 	}

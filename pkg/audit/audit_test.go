@@ -19,7 +19,7 @@ func newFile(t *testing.T, lines int) string {
 	if err := Create(path); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Open(path, nil)
+	l, err := Open(path, Head{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestAppendAndVerify(t *testing.T) {
 	if err != nil || rest != 0 || head.Number != 5 || head.Epoch != 4 || len(devices) != 5 {
 		t.Fatalf("Verify = %v, rest %d, %v; %v", head, rest, err, devices)
 	}
-	l, err := Open(path, nil)
+	l, err := Open(path, Head{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestAppendAndVerify(t *testing.T) {
 	if err := l.Append(context.Background(), Record{}); !errors.Is(err, ErrBroken) {
 		t.Errorf("Append after Close: %v", err)
 	}
-	if _, err := Open(path+"x", nil); !errors.Is(err, ErrNoLog) {
+	if _, err := Open(path+"x", Head{}, nil); !errors.Is(err, ErrNoLog) {
 		t.Errorf("Open of a missing log: %v, want ErrNoLog", err)
 	}
 	if err := Create(path); err == nil {
@@ -98,7 +98,7 @@ func TestChangesAreFound(t *testing.T) {
 			if err := os.WriteFile(path, bad, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(path, nil); !errors.Is(err, ErrChain) {
+			if _, err := Open(path, Head{}, nil); !errors.Is(err, ErrChain) {
 				t.Errorf("Open: %v, want ErrChain", err)
 			}
 		})
@@ -122,7 +122,7 @@ func TestRemovedTailLowersTheHead(t *testing.T) {
 // again opens a log as a member's start does, appends a line and closes it.
 func again(t *testing.T, path string) {
 	t.Helper()
-	l, err := Open(path, nil)
+	l, err := Open(path, Head{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestLostPageInsideLastBatch(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Open(path, nil)
+	l, err := Open(path, Head{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

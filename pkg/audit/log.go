@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // What a caller branches on.
@@ -24,6 +26,9 @@ var (
 	// ErrBroken: an earlier write failed; nothing more can be recorded. Repair
 	// the disk and restart the member.
 	ErrBroken = errors.New("audit log cannot be written")
+	// ErrBehind: the log does not hold the line that it is known to have held.
+	// Put the newest copy of it back, and find out who wrote to the disk.
+	ErrBehind = errors.New("audit log lacks lines that were in it: it was emptied, cut or put back")
 )
 
 // File is what a Log writes to; an *os.File is one.
@@ -35,6 +40,8 @@ type File interface {
 // Log appends records. Concurrent appends share one write and one fsync.
 type Log struct {
 	file File
+	look func(size int64) error // whether the file is still at its path, as it was left
+	size int64                  // what was written; the writer's
 	now  func() time.Time
 
 	mu     sync.Mutex
@@ -71,9 +78,10 @@ func Create(path string) error {
 }
 
 // Open verifies an existing log, calling each for every line, and continues it.
-// What a power cut left at its end stays in the file and is accounted for by a
-// line in front of the first new one; until then nothing is written.
-func Open(path string, each func(Record) error) (*Log, error) {
+// known is an end that it once had, or the zero value. What a power cut left at
+// its end stays in the file and is accounted for by a line in front of the first
+// new one; until then nothing is written.
+func Open(path string, known Head, each func(Record) error) (*Log, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoLog)
@@ -81,7 +89,7 @@ func Open(path string, each func(Record) error) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	head, rest, err := Verify(data, each)
+	head, rest, err := verifyFrom(known, data, each)
 	if err != nil {
 		return nil, fmt.Errorf("audit log %s: %w", path, err)
 	}
@@ -89,16 +97,55 @@ func Open(path string, each func(Record) error) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	opened, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open audit log: %w", err), f.Close())
+	}
 	l := newLog(f, head, time.Now)
+	l.size, l.look = int64(len(data)), func(size int64) error { return unchanged(path, opened, size) }
 	l.torn = bytes.Clone(data[len(data)-rest:])
 	return l, nil
 }
 
 func newLog(f File, head Head, now func() time.Time) *Log {
 	l := &Log{file: f, now: now, head: head, synced: head, batch: &batch{done: make(chan struct{})},
-		wake: make(chan struct{}, 1), done: make(chan struct{})}
+		look: func(int64) error { return nil }, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.write()
 	return l
+}
+
+// verifyFrom is Verify of a log that once ended at known.
+func verifyFrom(known Head, data []byte, each func(Record) error) (head Head, rest int, err error) {
+	lacks := fmt.Errorf("%w: the store saw its line %d", ErrBehind, known.Number)
+	head, rest, err = Verify(data, func(r Record) error {
+		if known.Number > 0 && r.Number == known.Number+1 && r.Prev != hex.EncodeToString(known.Hash[:]) {
+			return lacks
+		}
+		if each == nil {
+			return nil
+		}
+		return each(r)
+	})
+	if err == nil && (head.Number < known.Number || head.Number == known.Number && known.Number > 0 && head.Hash != known.Hash) {
+		err = fmt.Errorf("%w, it ends at line %d", lacks, head.Number)
+	}
+	return head, rest, err
+}
+
+// unchanged looks whether what is at the path is what was opened, with just what
+// was written since. Somebody may have removed it, put another in its place or
+// cut it, and what is appended then is seen by nobody.
+func unchanged(path string, opened fs.FileInfo, size int64) error {
+	now, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("while the member ran: %w", err)
+	case !os.SameFile(opened, now):
+		return fmt.Errorf("another file was put at %s while the member ran", path)
+	case now.Size() != size:
+		return fmt.Errorf("%s has %d bytes where %d were written: it was changed while the member ran", path, now.Size(), size)
+	}
+	return nil
 }
 
 // recover queues the line that accounts for a torn batch.
@@ -165,6 +212,7 @@ func (l *Log) add(r Record) error {
 	if err != nil {
 		return fmt.Errorf("append to audit log: %w", err)
 	}
+	line = printable.Escape(line) // people read the file too
 	if len(line) > MaxLine {
 		return fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
 	}
@@ -194,6 +242,9 @@ func (l *Log) write() {
 		_, err := l.file.Write(data)
 		if err == nil {
 			err = l.file.Sync()
+		}
+		if l.size += int64(len(data)); err == nil {
+			err = l.look(l.size)
 		}
 		if err != nil {
 			// After a failed write or fsync nobody knows what is on the

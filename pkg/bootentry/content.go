@@ -4,12 +4,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/kcmdline"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
@@ -56,7 +56,7 @@ func (c *Content) validate() error {
 		return fmt.Errorf("%w: %d initrds, at most %d", ErrContent, len(c.Initrds), MaxInitrds)
 	case len(c.Cmdline) > maxCmdline:
 		return fmt.Errorf("%w: command line of %d bytes, at most %d", ErrContent, len(c.Cmdline), maxCmdline)
-	case strings.IndexFunc(c.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) >= 0:
+	case !printable.IsASCII(c.Cmdline):
 		return fmt.Errorf("%w: command line is not printable ASCII", ErrContent)
 	case grubWord(c.Cmdline) != "":
 		return fmt.Errorf("%w: command line has $%s, a variable of GRUB's that no kernel knows", ErrContent, grubWord(c.Cmdline))

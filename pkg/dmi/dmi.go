@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // Machine is the System Information structure (DSP0134, 7.2), without the
@@ -70,7 +72,7 @@ func (m Machine) Identity() (serial, uuid string) {
 // Usable tells whether a serial number is one: printable ASCII, of at least
 // three different characters, and none of the texts that firmware comes with.
 func Usable(serial string) bool {
-	if strings.ContainsFunc(serial, func(r rune) bool { return r < ' ' || r > '~' }) {
+	if !printable.IsASCII(serial) {
 		return false
 	}
 	text := strings.ToLower(strings.TrimSpace(serial))

@@ -9,6 +9,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // Event types (TCG PC Client Platform Firmware Profile, 10.4.1).
@@ -153,15 +154,9 @@ const maxText = 80
 
 func quote(s string) string { return `"` + clean(s) + `"` }
 
-// clean leaves printable ASCII, so that no log writes to a terminal what it
-// likes, and bounds its length.
+// clean leaves printable ASCII, and bounds its length.
 func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || r == '"' {
-			return '?'
-		}
-		return r
-	}, s)
+	s = strings.ReplaceAll(printable.ASCII(s), `"`, "?")
 	if len(s) > maxText {
 		return s[:maxText-3] + "..."
 	}

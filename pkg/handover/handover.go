@@ -18,6 +18,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kcmdline"
 	"github.com/landfall-project/landfall/pkg/newc"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
@@ -178,10 +179,8 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 	if len(line) > MaxCmdline {
 		return "", fmt.Errorf("%w: %d bytes, the kernel takes %d", ErrCmdline, len(line), MaxCmdline)
 	}
-	for _, c := range []byte(line) {
-		if c < ' ' || c > '~' {
-			return "", fmt.Errorf("%w: byte %#x", ErrCmdline, c)
-		}
+	if !printable.IsASCII(line) {
+		return "", fmt.Errorf("%w: %+q is not printable ASCII", ErrCmdline, line)
 	}
 	return line, nil
 }

@@ -46,5 +46,5 @@ func (c *Client) evidence(ctx context.Context, conn *conn) (string, error) {
 	var out kekproto.Response
 	err = conn.exchange(ctx, kekproto.OpEvidence.Path(),
 		&kekproto.Request{Protocol: kekproto.Version, Op: kekproto.OpEvidence, Device: c.Device, Body: body}, &out)
-	return printable(out.Message, kekproto.MaxMessage), err
+	return words(out.Message, kekproto.MaxMessage), err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
@@ -250,7 +251,7 @@ func (c *conn) refusal(status int, answer []byte) error {
 	if err := json.Unmarshal(answer, &r); err != nil || r.Code == "" {
 		return fmt.Errorf("answer has HTTP status %d", status)
 	}
-	problem := &report.Problem{Code: report.Code(r.Code), What: printable(r.Message, maxWords) + " (says key server " + c.member + ")", Do: printable(r.Repair, maxWords)}
+	problem := &report.Problem{Code: report.Code(r.Code), What: words(r.Message, maxWords) + " (says key server " + c.member + ")", Do: words(r.Repair, maxWords)}
 	if _, ok := report.Lookup(problem.Code); !ok {
 		return fmt.Errorf("answer refuses with unknown code %.20q", r.Code)
 	}
@@ -260,18 +261,16 @@ func (c *conn) refusal(status int, answer []byte) error {
 // maxWords bounds a member's words about a refusal, in characters.
 const maxWords = 400
 
-// printable keeps a member's words from driving the console.
-func printable(s string, most int) string {
-	out := make([]rune, 0, min(len(s), most))
-	for _, c := range s {
-		if c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xa0) {
-			c = '?'
-		}
-		if out = append(out, c); len(out) == most {
-			break
+// words are a member's, on our console: one line of at most so many characters.
+func words(s string, most int) string {
+	s = printable.Line(s)
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i]
 		}
 	}
-	return string(out)
+	return s
 }
 
 // answer is the response to an attested request, with what opens it.

@@ -71,6 +71,7 @@ type DeviceInfo struct {
 	// AK: another TPM, or somebody else. It says nothing about the device.
 	Unproved *RefusalInfo `json:"last_unproved,omitempty"`
 	Drift    *Drift       `json:"firmware_drift,omitempty"` // the last one
+	Held     *Drift       `json:"firmware_held,omitempty"`  // what a release is refused for, until it is accepted
 	Report   string       `json:"last_report,omitempty"`    // as the device posted it
 	Links    *LinksInfo   `json:"links,omitempty"`          // as the device last said
 
@@ -119,6 +120,27 @@ const (
 // SetLinkDemand changes the region's demand.
 type SetLinkDemand struct {
 	Demand LinkDemand `json:"link_report"`
+}
+
+// FirmwareDemand is what the region does about firmware that changed since a
+// device's last release: PCR 0, 2 or 7.
+type FirmwareDemand string
+
+// FirmwareRecord raises an alarm and releases. FirmwareHold releases nothing until
+// an operator accepts the change.
+const (
+	FirmwareRecord FirmwareDemand = "record"
+	FirmwareHold   FirmwareDemand = "hold"
+)
+
+// SetFirmwareDemand changes the region's demand.
+type SetFirmwareDemand struct {
+	Demand FirmwareDemand `json:"firmware"`
+}
+
+// AcceptFirmware says which firmware an operator looked at, as Drift.To.
+type AcceptFirmware struct {
+	Firmware string `json:"firmware"`
 }
 
 // Seen is a device's last release at the member that is asked.
@@ -254,18 +276,20 @@ type Status struct {
 	State      RegionState `json:"state"`
 	Shipment   string      `json:"shipment,omitempty"`
 	LinkReport LinkDemand  `json:"link_report"` // what a release takes
-	AllowLab   bool        `json:"allow_lab"`   // unmeasured boots are accepted: never outside a lab
-	Since      time.Time   `json:"since"`       // start of this member
-	StoreEpoch uint64      `json:"store_epoch"`
-	AuditLines uint64      `json:"audit_lines"`
-	AuditHead  string      `json:"audit_head"` // hex
-	AuditError string      `json:"audit_error,omitempty"`
-	Devices    int         `json:"devices"`
-	Enrolled   int         `json:"enrolled"`
-	WithSlice  int         `json:"with_slice"`
-	Sealed     int         `json:"sealed"`
-	Accepted   int         `json:"accepted"`
-	Suspended  int         `json:"suspended"`
+
+	Firmware   FirmwareDemand `json:"firmware"`  // what changed firmware does
+	AllowLab   bool           `json:"allow_lab"` // unmeasured boots are accepted: never outside a lab
+	Since      time.Time      `json:"since"`     // start of this member
+	StoreEpoch uint64         `json:"store_epoch"`
+	AuditLines uint64         `json:"audit_lines"`
+	AuditHead  string         `json:"audit_head"` // hex
+	AuditError string         `json:"audit_error,omitempty"`
+	Devices    int            `json:"devices"`
+	Enrolled   int            `json:"enrolled"`
+	WithSlice  int            `json:"with_slice"`
+	Sealed     int            `json:"sealed"`
+	Accepted   int            `json:"accepted"`
+	Suspended  int            `json:"suspended"`
 	// LinksBroken is how many devices last said that a link is not proved that
 	// has to be.
 	LinksBroken int `json:"links_broken"`

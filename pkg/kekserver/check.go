@@ -3,6 +3,7 @@ package kekserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/landfall-project/landfall/pkg/attest"
@@ -42,6 +43,7 @@ func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, 
 	if err != nil {
 		return nil, "", &unproved{req.Device, report.Errorf(report.KeyQuote, "%w", err)}
 	}
+	connectionOf(r).prove(req.Device)
 	return out, req.Device, s.decide(ctx, v, out, evidence)
 }
 
@@ -66,6 +68,10 @@ func (u *unproved) Unwrap() error { return u.error }
 // decide is what the fleet knows and wants; the device is genuine by now.
 func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evidence) error {
 	r.reset = e.ResetCount
+	if err := e.Fresh(); err != nil {
+		return &report.Problem{Code: report.KeyQuote, What: fmt.Sprintf("%s: %v", r.Device, err), Err: err,
+			Do: "power the machine off and on again; if it comes back, look for who resets its TPM, and treat it as an attack until explained"}
+	}
 	var err error
 	if r.jump, err = s.seen.reset(r.Device, e.ResetCount); err != nil {
 		return err
@@ -78,7 +84,7 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 		return report.Errorf(report.KeyEnroll, "%s waits for approval: its EK certificate proves nothing; compare EK name %s at the machine, then `kekctl device approve`", r.Device, r.device.EKName)
 	}
 	if r.device.Suspended {
-		return report.Errorf(report.KeySuspended, "%s is suspended: %s", r.Device, r.device.Reason)
+		return suspended(r.Device, r.device)
 	}
 	roles := rolesFor(r.Op)
 	if err := allowed(v.region.State, r.Op, roles[0]); err != nil {
@@ -105,7 +111,14 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 	if err := checkSlice(r, e.PCRs[measure.SlicePCR]); err != nil {
 		return err
 	}
-	return checkLinks(v.region.LinkReport, r)
+	if err := checkLinks(v.region.LinkReport, r); err != nil {
+		return err
+	}
+	return s.checkFirmware(v.region.Firmware, r)
+}
+
+func suspended(id string, d *device) error {
+	return report.Errorf(report.KeySuspended, "%s is suspended: %s", id, d.Reason)
 }
 
 // rolesFor lists the roles of images that get something for an operation. A key

@@ -12,6 +12,7 @@ import (
 // connection is what a device-plane connection has proved.
 type connection struct {
 	raw    net.Conn // below TLS
+	guest  *guest   // the same, if it came through a gate
 	mu     sync.Mutex
 	device string // set once a key was released on it
 	kek    uint32 // its generation
@@ -32,6 +33,7 @@ func withConnection(ctx context.Context, c net.Conn) context.Context {
 	out := new(connection)
 	if t, ok := c.(*tls.Conn); ok {
 		out.raw = t.NetConn()
+		out.guest, _ = out.raw.(*guest)
 	}
 	return context.WithValue(ctx, connectionKey{}, out)
 }
@@ -45,6 +47,13 @@ func (c *connection) within(most time.Duration) (done func()) {
 		}
 	})
 	return func() { t.Stop() }
+}
+
+// prove tells the gate whose connection it is.
+func (c *connection) prove(name string) {
+	if c.guest != nil {
+		c.guest.prove(name)
+	}
 }
 
 func (c *connection) attest(device string, kek uint32) {

@@ -327,32 +327,3 @@ func (s *Server) sealed(ctx context.Context, r *request) (*kekproto.Response, er
 	}
 	return &kekproto.Response{}, nil
 }
-
-// report takes a boot report on a connection that released a key.
-func (s *Server) report(w http.ResponseWriter, r *http.Request) {
-	body, err := readBody(w, r)
-	if err != nil {
-		s.refuse(w, r, kekproto.OpReport, "", report.Errorf(report.KeyProtocol, "%w", err))
-		return
-	}
-	id, kek := connectionOf(r).attested()
-	req, err := kekproto.ParseRequest(body, kekproto.OpReport)
-	switch {
-	case err != nil:
-		err = requestProblem(err)
-	case id == "" || id != req.Device:
-		id, err = "", report.Errorf(report.KeyQuote, "a report is taken only on the connection that released a key to that device")
-	default:
-		err = s.record(r.Context(), audit.Record{Event: "report", Device: id, Detail: string(req.Body), Peer: r.RemoteAddr})
-	}
-	accepted := false
-	if err == nil {
-		accepted, err = s.heardBoot(r.Context(), id, kek, req.Body, r.RemoteAddr)
-	}
-	if err != nil {
-		s.refuse(w, r, kekproto.OpReport, id, err)
-		return
-	}
-	s.seen.reported(id, string(req.Body))
-	writeJSON(w, http.StatusOK, &kekproto.Response{Protocol: req.Protocol, Accepted: accepted})
-}

@@ -100,6 +100,7 @@ func (s *Server) enrollBegin(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		var c *kekproto.EnrollChallenge
 		if c, id, err = s.beginEnrolment(r.Context(), &m); err == nil {
+			connectionOf(r).prove(id) // by its token
 			writeJSON(w, http.StatusOK, c)
 			return
 		}
@@ -168,10 +169,13 @@ func (s *Server) enrolledRecord(d *device, m *kekproto.EnrollBegin) (*deviceReco
 	case rec.TokenUsed && !(same && bytes.Equal(rec.AKPublic, m.AKPublic) && bytes.Equal(rec.SRKPublic, m.SRKPublic)):
 		return nil, refuseEnroll("this token was used already, for other keys")
 	}
-	if _, err := attest.ParseAK(m.AKPublic); err != nil {
+	_, err := attest.ParseAK(m.AKPublic)
+	if err != nil {
 		return nil, refuseEnroll("AK: %w", err)
 	}
-	var err error
+	if err := attest.CheckSRK(m.SRKPublic); err != nil {
+		return nil, refuseEnroll("SRK: %w", err)
+	}
 	for _, k := range []struct {
 		area []byte
 		name *string
@@ -246,14 +250,13 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	if err != nil {
 		return nil, n.device, err
 	}
-	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {
-		if err := s.logs.forget(n.device); err != nil {
-			return nil, n.device, err
-		}
-		s.seen.renew(n.device)
-	}
 	if err := s.state.save(ctx, pathDevices+n.device, n.version, &n.record); err != nil {
 		return nil, n.device, err
+	}
+	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {
+		if err := s.dropOld(n.device); err != nil {
+			return nil, n.device, err
+		}
 	}
 	ek := sha256.Sum256(n.record.EKCert)
 	rec := audit.Record{Event: "enrol", Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
@@ -263,4 +266,10 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	}
 	s.metrics.count(opEnroll, "")
 	return &kekproto.Enrolled{Device: n.device, EKName: n.record.EKName, AKName: n.record.AKName}, n.device, nil
+}
+
+// dropOld drops what a device quoted and said with the AK that it had before.
+func (s *Server) dropOld(device string) error {
+	s.seen.renew(device)
+	return s.logs.forget(device)
 }

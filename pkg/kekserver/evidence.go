@@ -14,6 +14,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/eventlog"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -158,14 +159,7 @@ func (m *image) shared(logged map[string]int) (n int) {
 }
 
 // clean makes a device's words fit for consoles and logs.
-func clean(s string) string {
-	return cut(strings.Map(func(c rune) rune {
-		if c < ' ' || (c >= 0x7f && c < 0xa0) {
-			return '?'
-		}
-		return c
-	}, strings.ToValidUTF8(s, "?")), maxDifference)
-}
+func clean(s string) string { return cut(printable.Line(s), maxDifference) }
 
 // cut shortens a text to at most n bytes, without breaking a character.
 func cut(s string, n int) string {

@@ -66,3 +66,19 @@ func (s *Server) WrapStore(wrap func(kekstore.Store) kekstore.Store) {
 	s.cfg.Store = wrap(s.cfg.Store)
 	s.state.store = s.cfg.Store
 }
+
+// Strangers counts the open connections of the device and the operator plane on
+// which nobody proved anything.
+func (s *Server) Strangers() (devices, operators int) {
+	count := func(g *gate) int {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.count
+	}
+	return count(s.gates[0]), count(s.gates[1])
+}
+
+// MaxPerAddress is how many of them one address can have on each plane.
+func MaxPerAddress() (devices, operators int) {
+	return deviceBounds().perAddress, operatorBounds().perAddress
+}

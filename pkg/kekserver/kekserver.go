@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -90,6 +89,7 @@ type Server struct {
 	metrics *metrics
 	since   time.Time
 	logs    evidenceStore
+	gates   [3]*gate         // of devices, operators, health
 	now     func() time.Time // of recovery requests
 
 	// deciding is held for reading from the look at the records until the answer
@@ -106,13 +106,19 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("configuration of member %q: %w", cfg.Member, err)
 	}
 	s := &Server{cfg: cfg, since: time.Now(), seen: newSightings(), enrol: newEnrolments(), now: time.Now}
+	s.gates = [...]*gate{newGate(deviceBounds()), newGate(operatorBounds()), newGate(healthBounds())}
 	s.state = newState(cfg.Store, cfg.ManifestKey)
 	s.logs = evidenceStore{dir: cfg.EvidenceDir, slots: make(chan struct{}, evidenceAtOnce)}
-	log, err := audit.Open(cfg.AuditPath, s.seen.replay)
+	kept := cfg.Store.Kept()
+	log, err := audit.Open(cfg.AuditPath, audit.Head{Number: kept.Number, Hash: kept.Hash}, s.seen.replay)
 	if err != nil {
 		return nil, err
 	}
 	s.audit = log
+	cfg.Store.Follow(func() kekstore.Head {
+		head, _ := log.Head()
+		return kekstore.Head{Number: head.Number, Hash: head.Hash}
+	})
 	head, _ := log.Head()
 	if epoch := cfg.Store.Epoch(); epoch < head.Epoch {
 		return nil, errors.Join(fmt.Errorf("store is at epoch %d, the audit log has seen %d: an older store was put back; "+
@@ -202,112 +208,6 @@ func (s *Server) record(ctx context.Context, r audit.Record) error {
 
 // Close closes the audit log.
 func (s *Server) Close() error { return s.audit.Close() }
-
-// Listeners are where a member listens. Health is plain HTTP and belongs on a
-// loopback address; it tells nothing but whether the member works.
-type Listeners struct {
-	Devices, Operators, Health net.Listener
-}
-
-func (l *Listeners) close() error {
-	var err error
-	for _, n := range []net.Listener{l.Devices, l.Operators, l.Health} {
-		if n != nil {
-			err = errors.Join(err, n.Close())
-		}
-	}
-	return err
-}
-
-// Serve answers on all listeners until ctx ends, then lets requests under way
-// finish.
-func (s *Server) Serve(ctx context.Context, l Listeners) error {
-	if err := s.record(context.WithoutCancel(ctx), audit.Record{Event: "start", Detail: labWarning(s.cfg.AllowLab)}); err != nil {
-		return errors.Join(err, l.close())
-	}
-	errLog := slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)
-	servers := []*http.Server{
-		{Handler: s.deviceMux(), TLSConfig: s.tlsConfig(tls.NoClientCert), ConnContext: withConnection},
-		{Handler: s.operatorMux(), TLSConfig: s.tlsConfig(tls.RequestClientCert)},
-		{Handler: s.healthMux()},
-	}
-	listeners := []net.Listener{l.Devices, l.Operators, l.Health}
-	failed := make(chan error, len(servers))
-	var wg sync.WaitGroup
-	for i, srv := range servers {
-		if listeners[i] == nil {
-			continue
-		}
-		limit(srv)
-		srv.ErrorLog = errLog
-		wg.Go(func() {
-			serve := func() error { return srv.Serve(listeners[i]) }
-			if srv.TLSConfig != nil {
-				serve = func() error { return srv.ServeTLS(listeners[i], "", "") }
-			}
-			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
-				failed <- fmt.Errorf("serve on %s: %w", listeners[i].Addr(), err)
-			}
-		})
-	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	for _, srv := range servers {
-		err = errors.Join(err, shutdown(srv))
-	}
-	wg.Wait()
-	return err
-}
-
-func shutdown(srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if err := srv.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
-		return srv.Close()
-	} else if err != nil {
-		return fmt.Errorf("shut down: %w", err)
-	}
-	return nil
-}
-
-// limit bounds what one peer can hold on to. A device keeps its connection from
-// release to report, which takes seconds.
-func limit(srv *http.Server) {
-	srv.ReadHeaderTimeout = 5 * time.Second // bounds the TLS handshake as well
-	srv.ReadTimeout = 15 * time.Second
-	srv.WriteTimeout = 60 * time.Second
-	srv.IdleTimeout = 2 * time.Minute
-	srv.MaxHeaderBytes = 8 << 10
-	srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // HTTP/1.1 only
-}
-
-// tlsConfig is TLS 1.3 without tickets, so that every connection has an
-// exporter of its own. On the operator plane any client certificate is taken
-// and compared with the pinned ones afterwards: dates and CAs say nothing here.
-func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{s.cfg.Certificate},
-		NextProtos:             []string{"http/1.1"},
-		SessionTicketsDisabled: true,
-		ClientAuth:             auth,
-	}
-}
-
-func (s *Server) healthMux() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if _, err := s.audit.Head(); err != nil {
-			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n")) // the asker is gone if this fails
-	})
-	return mux
-}
 
 // exporter is the keying material that binds a quote to the connection.
 func exporter(r *http.Request) ([]byte, error) {

@@ -206,25 +206,10 @@ func (s *Server) setLinkDemand(w http.ResponseWriter, r *http.Request, agent *Ag
 	if m.Demand != kekproto.DemandNone && m.Demand != kekproto.DemandClean {
 		return fmt.Errorf("%w: a demand %q: want %s or %s", errRequest, m.Demand, kekproto.DemandClean, kekproto.DemandNone)
 	}
-	if err := s.demandLinks(r.Context(), agent, m.Demand); err != nil {
+	ev := auditBy(agent, "link-demand")
+	ev.Detail = string(m.Demand)
+	if err := s.demand(r.Context(), ev, func(rec *regionRecord) { rec.LinkReport = m.Demand }); err != nil {
 		return err
 	}
 	return s.getStatus(w, r, agent)
-}
-
-func (s *Server) demandLinks(ctx context.Context, agent *Agent, demand kekproto.LinkDemand) error {
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	var rec regionRecord
-	version, err := s.state.load(ctx, pathRegion, &rec)
-	if err != nil {
-		return err
-	}
-	rec.LinkReport = demand
-	if err := s.state.save(ctx, pathRegion, version, &rec); err != nil {
-		return err
-	}
-	ev := auditBy(agent, "link-demand")
-	ev.Detail = string(demand)
-	return s.record(ctx, ev)
 }

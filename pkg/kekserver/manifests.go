@@ -15,6 +15,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // minDigest is how many hexadecimal digits name a manifest.
@@ -22,7 +23,7 @@ const minDigest = 8
 
 // oneLine checks a reason that is shown on consoles.
 func oneLine(what, text string) error {
-	if text == "" || len(text) > 200 || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+	if text == "" || len(text) > 200 || !printable.IsLine(text) {
 		return fmt.Errorf("%w: a %s needs a reason of one line, at most 200 bytes", errRequest, what)
 	}
 	return nil

@@ -60,6 +60,9 @@ func newMetrics(s *Server) *metrics {
 			_, err := s.audit.Head()
 			return boolGauge(err != nil)
 		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "landfall_connections_cut_total",
+			Help: "Connections of the device plane that were closed for others, or since nobody proved anything on them in time."},
+			func() float64 { return float64(s.gates[0].taken()) }),
 		gauge("landfall_lab_profile", "1 if unmeasured boots are accepted.", func() float64 { return boolGauge(s.cfg.AllowLab) }),
 		gauge("landfall_devices_released", "Devices released to since the region's state began.", func() float64 {
 			released, _, _, _ := s.seen.summary()

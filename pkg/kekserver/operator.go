@@ -49,6 +49,8 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/manifests/minimum", write, s.setMinimum},
 		{"GET", "/v1/links", read, s.getLinks},
 		{"POST", "/v1/region/links", write, s.setLinkDemand},
+		{"POST", "/v1/region/firmware", write, s.setFirmwareDemand},
+		{"POST", "/v1/devices/{device}/firmware", write, s.acceptFirmware},
 		{"GET", "/v1/recovery", read, s.getRecovery},
 		{"POST", "/v1/devices/{device}/recovery", two, s.requestRecovery},
 		{"POST", "/v1/devices/{device}/recovery/{id}/approve", two, s.approveRecovery},
@@ -67,6 +69,9 @@ func (s *Server) operatorMux() *http.ServeMux {
 	for _, rt := range s.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
 			agent := s.agent(r)
+			if agent != nil {
+				connectionOf(r).prove(agent.Name)
+			}
 			switch {
 			case agent == nil:
 				fail(w, http.StatusUnauthorized, errors.New("your client certificate is not of an agent of this region; use the folder that `kekctl init` made for you"))

@@ -10,6 +10,7 @@ type pace struct{ free time.Time }
 const (
 	progressPause, progressBurst = 30 * time.Second, 16 // all phases of two runs
 	capturePause, captureBurst   = 30 * time.Second, 8
+	reportPause, reportBurst     = 30 * time.Second, 8 // a machine takes longer to boot
 )
 
 // take says whether one more fits, and takes it. at has a monotonic reading, so

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/report"
@@ -45,6 +46,17 @@ func TestRenewedDeviceLeavesNoEvidence(t *testing.T) {
 		t.Errorf("the same AK again: evidence has status %d", got)
 	}
 	m.otherAK()
+	var token kekproto.NewToken
+	f.must("POST", "/v1/devices", &kekproto.NewDevice{Device: testDevice, Again: true}, &token)
+	_, err := f.client().Enroll(ctx, m.evidence(secret.Take([]byte(token.Token))), func(credential, encrypted []byte) ([]byte, error) {
+		f.must("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "who is that"}, nil)
+		return m.activate(credential, encrypted)
+	})
+	wantCode(t, "another AK, and the record was changed meanwhile", err, report.KeyFleet)
+	if got := evidence(); got != http.StatusOK || f.device().Refuse == nil {
+		t.Errorf("an enrolment that failed: evidence has status %d, last refusal %+v", got, f.device().Refuse)
+	}
+	f.must("POST", "/v1/devices/"+testDevice+"/resume", nil, nil)
 	again()
 	if got := evidence(); got != http.StatusNotFound || f.device().Refuse != nil {
 		t.Errorf("another AK: evidence has status %d, last refusal %+v", got, f.device().Refuse)
@@ -138,5 +150,21 @@ func TestRefusedEvidenceIsNotWaitedFor(t *testing.T) {
 	}
 	if !strings.Contains(f.log.String(), "evidence") {
 		t.Error("the member logged nothing about it")
+	}
+}
+
+// What is offered as an SRK must be one, or the slice would be made for it.
+func TestEnrolmentWithoutSRK(t *testing.T) {
+	ctx := context.Background()
+	f, m := newFleet(t, fleetdir.Options{EKPolicy: "record"}), newMachine(t)
+	token := f.addDevice()
+	for what, srk := range map[string][]byte{"nothing": nil, "the AK": m.keys.AK, "the EK": m.keys.EK} {
+		e := m.evidence(token)
+		e.SRKPublic = srk
+		_, err := f.client().Enroll(ctx, e, m.activate)
+		wantCode(t, what+" as the SRK", err, report.KeyEnroll)
+	}
+	if _, err := f.client().Enroll(ctx, m.evidence(token), m.activate); err != nil {
+		t.Errorf("with the SRK: %v", err)
 	}
 }

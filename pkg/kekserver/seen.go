@@ -31,13 +31,14 @@ type sighting struct {
 	recorded map[reason]time.Time // when such a refusal was last put into the audit log
 	unproved *kekproto.RefusalInfo
 	drift    *kekproto.Drift
+	held     *kekproto.Drift // for which the last release was refused
 	report   string
 	links    *kekproto.LinksInfo // replaced, never changed
 	progress *heardProgress
 	event    string // the last step of its record, as the audit log calls it
 	changed  *time.Time
 
-	progressPace, capturePace pace
+	progressPace, capturePace, reportPace pace
 }
 
 // reason is what refusals are told apart by.
@@ -81,7 +82,7 @@ func (s *sightings) replay(r audit.Record) error {
 		}
 		s.explained(r.Device, differences, r.Time)
 	case "report":
-		s.reported(r.Device, r.Detail)
+		s.reported(r.Device, r.Detail, r.Time)
 	case "region":
 		s.forget()
 	}
@@ -115,7 +116,7 @@ func (s *sightings) released(id string, now *kekproto.Seen) {
 			d.drift = &kekproto.Drift{Time: now.Time, PCRs: pcrs, From: d.seen.Firmware, To: now.Firmware}
 		}
 	}
-	d.seen = now
+	d.seen, d.held = now, nil
 	d.refusal, d.recorded, d.report = nil, nil, ""
 }
 
@@ -197,10 +198,14 @@ func (s *sightings) impostor(id string, op kekproto.Op, r kekproto.Refusal, at t
 	d.unproved = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: count}
 }
 
-func (s *sightings) reported(id, text string) {
+// reported keeps a device's last boot report, and says whether there is room for
+// it in the audit log.
+func (s *sightings) reported(id, text string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.of(id).report = text
+	d := s.of(id)
+	d.report = text
+	return d.reportPace.take(at, reportPause, reportBurst)
 }
 
 func (s *sightings) stranger() {
@@ -228,7 +233,7 @@ func (s *sightings) renew(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	*d = sighting{seen: d.seen, drift: d.drift, progressPace: d.progressPace, capturePace: d.capturePace}
+	*d = sighting{seen: d.seen, drift: d.drift, held: d.held, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
 }
 
 // reset compares a TPM's resetCount with the last release. It only falls when
@@ -263,7 +268,7 @@ func (s *sightings) put(info *kekproto.DeviceInfo) {
 	if d.seen != nil && !d.seen.Time.IsZero() {
 		info.Seen = d.seen
 	}
-	info.Drift, info.Changed = d.drift, d.changed
+	info.Drift, info.Held, info.Changed = d.drift, d.held, d.changed
 	if d.progress != nil {
 		info.Progress = d.progress.ProgressInfo
 	}

@@ -51,6 +51,9 @@ type regionRecord struct {
 
 	// LinkReport is what a release takes of the device's links; "" is none.
 	LinkReport kekproto.LinkDemand `json:"link_report,omitempty"`
+
+	// Firmware is what changed firmware does; "" is to be recorded.
+	Firmware kekproto.FirmwareDemand `json:"firmware,omitempty"`
 }
 
 // deviceRecord is stored as JSON below pathDevices.
@@ -69,6 +72,7 @@ type deviceRecord struct {
 	Reason    string `json:"reason,omitempty"`
 	Sealed    uint32 `json:"sealed,omitempty"`   // KEK generation
 	Accepted  uint32 `json:"accepted,omitempty"` // KEK generation with which it opened all its volumes
+	Firmware  string `json:"firmware,omitempty"` // that an operator accepted last, of a release to come
 }
 
 func (d *deviceRecord) enrolled() bool { return len(d.AKPublic) > 0 }

@@ -37,6 +37,7 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 		st.AuditError = broken.Error()
 	}
 	st.LinkReport = cmp.Or(v.region.LinkReport, kekproto.DemandNone)
+	st.Firmware = cmp.Or(v.region.Firmware, kekproto.FirmwareRecord)
 	st.LinksBroken = s.seen.broken()
 	st.Images = v.images.info(s.cfg.AllowLab)
 	all, err := s.infos(ctx)

@@ -122,9 +122,14 @@ type sum struct {
 	limbs [4]uint64
 	count uint64
 	epoch uint64
+	head  Head // of the log outside
 }
 
-const sumSize = 32 + 8 + 8
+// Stores that were written before heads were kept have none.
+const (
+	sumSize  = 32 + 8 + 8
+	headSize = 8 + 32
+)
 
 func (b *barrier) term(path string, version uint64) [4]uint64 {
 	m := hmac.New(sha256.New, b.sumKey.Expose())
@@ -139,16 +144,17 @@ func (b *barrier) term(path string, version uint64) [4]uint64 {
 }
 
 func (s *sum) encode() []byte {
-	out := make([]byte, 0, sumSize)
+	out := make([]byte, 0, sumSize+headSize)
 	for _, l := range s.limbs {
 		out = binary.BigEndian.AppendUint64(out, l)
 	}
 	out = binary.BigEndian.AppendUint64(out, s.count)
-	return binary.BigEndian.AppendUint64(out, s.epoch)
+	out = binary.BigEndian.AppendUint64(out, s.epoch)
+	return append(binary.BigEndian.AppendUint64(out, s.head.Number), s.head.Hash[:]...)
 }
 
 func decodeSum(data []byte) (*sum, error) {
-	if len(data) != sumSize {
+	if len(data) != sumSize && len(data) != sumSize+headSize {
 		return nil, errors.New("sum record of a wrong length")
 	}
 	var s sum
@@ -157,5 +163,9 @@ func decodeSum(data []byte) (*sum, error) {
 	}
 	s.count = binary.BigEndian.Uint64(data[32:])
 	s.epoch = binary.BigEndian.Uint64(data[40:])
+	if rest := data[sumSize:]; len(rest) > 0 {
+		s.head.Number = binary.BigEndian.Uint64(rest)
+		copy(s.head.Hash[:], rest[8:])
+	}
 	return &s, nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/bits"
 	"os"
@@ -48,6 +47,7 @@ type Bolt struct {
 	sum      sum
 	versions map[string]uint64
 	watchers map[*watcher]struct{}
+	follow   func() Head // nil: the head stays
 }
 
 var _ Store = (*Bolt)(nil)
@@ -151,7 +151,7 @@ func (s *Bolt) load(tx *bbolt.Tx) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	got := sum{epoch: want.epoch}
+	got := sum{epoch: want.epoch, head: want.head}
 	err = values.ForEach(func(k, v []byte) error {
 		version, err := recordVersion(string(k), v)
 		if err != nil {
@@ -276,7 +276,7 @@ func (s *Bolt) update(path string, data []byte, may func(*bbolt.Tx) (Token, erro
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.sum
+	next := s.next()
 	next.epoch++
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		token, err := may(tx)
@@ -311,14 +311,6 @@ func (s *Bolt) Epoch() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.sum.epoch
-}
-
-// Snapshot implements Store.
-func (s *Bolt) Snapshot(_ context.Context, w io.Writer) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(w)
-		return err
-	})
 }
 
 // Close implements Store.

@@ -5,7 +5,8 @@
 // version as associated data, and an encrypted sum over all (path, version)
 // pairs rules out that single values are put back, removed or added. A whole
 // older store file is consistent in itself: the caller notices it by Epoch,
-// which must never be less than what its audit log, kept elsewhere, has seen.
+// which must never be less than what its audit log, kept elsewhere, has seen. The
+// other way round the store keeps where that log ended when it was last written.
 //
 // Not protected: paths and sizes, a host that is read or written while it runs,
 // and an attacker who puts back both the store and the audit log.
@@ -48,6 +49,13 @@ type Event struct {
 	Version uint64
 }
 
+// Head is the end of a log outside of the store: the number of its last line and
+// the SHA-256 of that.
+type Head struct {
+	Number uint64
+	Hash   [32]byte
+}
+
 // Token makes a write-once create repeatable: the same create again, after an
 // unclear answer, succeeds.
 type Token [16]byte
@@ -73,6 +81,13 @@ type Store interface {
 	Watch(ctx context.Context, prefix string) <-chan Event
 	// Epoch is the number of writes so far; it's the version of the last one.
 	Epoch() uint64
+	// Follow has every later write keep the end of this member's log, as head
+	// tells it, in the same transaction.
+	Follow(head func() Head)
+	// Keep writes that end without a value, so the epoch stays.
+	Keep(ctx context.Context) error
+	// Kept returns the end that was kept last: the log never ends before it.
+	Kept() Head
 	// Snapshot writes a consistent copy, encrypted as it is.
 	Snapshot(ctx context.Context, w io.Writer) error
 	// Close ends the store and wipes its keys.

@@ -184,6 +184,10 @@ func VerifyCertificate(certificate []byte, akName string) (*Peer, error) {
 		s.Capped = true
 	case !bytes.Equal(pcr, booting):
 		return nil, fmt.Errorf("%w: PCR %d is %x", ErrImage, measure.CapPCR, pcr)
+	default:
+		if err := e.Fresh(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrImage, err)
+		}
 	}
 	peer := s.Peer
 	peer.Key = bytes.Clone(s.Key)

@@ -134,3 +134,44 @@ func TestCertifyReportsTheTPM(t *testing.T) {
 		t.Error("certified a device without a name")
 	}
 }
+
+// A TPM whose PCRs were set to zero without a reset certifies no booting image;
+// what production says of itself stays what it is.
+func TestCertifyAfterRestart(t *testing.T) {
+	t.Parallel()
+	sim := tpmtest.Start(t)
+	keys, err := sim.TPM().CreateKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := attest.Name(keys.AK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sim.SoftRestart()
+	for _, capped := range []bool{false, true} {
+		if capped {
+			if err := sim.TPM().Extend(measure.CapPCR, measure.CapDigest()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := linkcheck.Certify("sea1", "r07-u12", keys.AK, func(qualifying []byte) (kekproto.Quote, error) {
+			pcrs, err := sim.TPM().ReadPCRs()
+			if err != nil {
+				return kekproto.Quote{}, err
+			}
+			return sim.TPM().Quote(qualifying, pcrs)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Wipe()
+		var want error
+		if !capped {
+			want = attest.ErrRestarted
+		}
+		if _, err := linkcheck.VerifyCertificate(s.Certificate(), name); !errors.Is(err, want) {
+			t.Errorf("capped %v: %v, want %v", capped, err, want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -235,33 +236,22 @@ func Report(device string, generation uint64, all []Status, sum Summary) *report
 	}
 	for _, s := range all {
 		v := report.LinkVerdict{
-			Interface: s.Interface, Peer: s.Peer.Device, PeerInterface: s.Peer.Interface, Required: s.counts(), Waived: printable(s.Waiver),
-			Verdict: s.Verdict.String(), LLDP: string(s.LLDP), LLDPSeen: printable(s.LLDPSeen),
+			Interface: s.Interface, Peer: s.Peer.Device, PeerInterface: s.Peer.Interface, Required: s.counts(), Waived: printable.ASCII(s.Waiver),
+			Verdict: s.Verdict.String(), LLDP: string(s.LLDP), LLDPSeen: printable.ASCII(s.LLDPSeen),
 		}
 		if s.Seen != (End{}) && s.Seen != s.Peer {
 			v.Seen = s.Seen.String()
 		}
 		switch p := s.Problem(); {
 		case p != nil:
-			v.Code, v.What = p.Code, printable(strings.ReplaceAll(p.What, "\n", "; "))
+			v.Code, v.What = p.Code, printable.ASCII(strings.ReplaceAll(p.What, "\n", "; "))
 			if s.Seen != (End{}) {
 				v.Seen = s.Seen.String()
 			}
 		case s.LLDP == LLDPMismatch:
-			v.Code, v.What = report.LinkLLDP, printable(s.onSwitch())
+			v.Code, v.What = report.LinkLLDP, printable.ASCII(s.onSwitch())
 		}
 		r.Links = append(r.Links, v)
 	}
 	return r
-}
-
-// printable replaces what no console should get: a link report holds printable
-// ASCII only.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }

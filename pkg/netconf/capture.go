@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/landfall-project/landfall/pkg/lldp"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -210,11 +211,6 @@ func dmi(name string) string {
 	if err != nil {
 		return "" // there is no SMBIOS on every machine
 	}
-	text := strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, strings.TrimSpace(string(b)))
+	text := printable.ASCII(strings.TrimSpace(string(b)))
 	return text[:min(len(text), 128)]
 }

@@ -105,6 +105,7 @@ const (
 	KeyEnroll      Code = "LF-KEY-11"
 	KeyOpen        Code = "LF-KEY-12"
 	KeyFleet       Code = "LF-KEY-13"
+	KeyFirmware    Code = "LF-KEY-14"
 )
 
 // Disks.

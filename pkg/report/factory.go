@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // FactoryType is the first field of what seal says about a device.
@@ -108,16 +110,7 @@ func (f *Factory) Bytes() ([]byte, error) {
 // clean makes one printable line of at most n characters. Each line of a text
 // ends with a semicolon instead.
 func clean(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n':
-			return ';'
-		case r < ' ' || r > '~':
-			return '?'
-		}
-		return r
-	}, s)
-	return shorten(s, n)
+	return shorten(printable.ASCII(strings.ReplaceAll(s, "\n", ";")), n)
 }
 
 // ParseFactory reads a document strictly. All its texts are printable ASCII.

@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // LinkReportType is the first field of a link report.
@@ -100,7 +101,7 @@ func ParseLinkReport(text []byte) (*LinkReport, error) {
 
 func (l *LinkVerdict) printable() bool {
 	for _, s := range []string{l.Interface, l.Peer, l.PeerInterface, l.Waived, l.Verdict, string(l.Code), l.What, l.Seen, l.LLDP, l.LLDPSeen} {
-		if len(s) > 2*maxLinkWhat || strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		if len(s) > 2*maxLinkWhat || !printable.IsASCII(s) {
 			return false
 		}
 	}

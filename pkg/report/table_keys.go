@@ -41,6 +41,9 @@ func keys() []Info {
 		{KeyFleet, "KeyFleet", "key server has a fault",
 			"Its store or its audit log does not work, and it releases nothing it cannot record.",
 			"`kekctl status`; free or repair its disk", Goes},
+		{KeyFirmware, "KeyFirmware", "firmware changed",
+			"PCR 0, 2 or 7 is not that of the last release, and the fleet holds that against a device: a firmware update, another card, another Secure Boot database, or somebody's firmware.",
+			"if the change is yours, `kekctl device firmware accept DEVICE`; else treat it as an attack until explained", Goes},
 	}
 }
 

@@ -40,7 +40,7 @@ func Amend(old, edited *Document, reason string) (next *Document, changed []stri
 	if old.Region != edited.Region {
 		return nil, nil, fmt.Errorf("the region is %q, and %q in the edited snapshot", old.Region, edited.Region)
 	}
-	if reason == "" || !printable(reason) {
+	if reason == "" || !isLabel(reason) {
 		return nil, nil, errors.New("an amendment needs a reason of at most 128 printable ASCII characters")
 	}
 	next = edited.clone()

@@ -70,7 +70,7 @@ func (r *AssignmentRequest) Validate() error {
 		c.name("device", r.Device)
 	}
 	for field, text := range map[string]string{"serial": r.Serial, "uuid": r.UUID, "model": r.Model} {
-		if !printable(text) {
+		if !isLabel(text) {
 			c.add(field, "must be at most 128 printable ASCII characters")
 		}
 	}

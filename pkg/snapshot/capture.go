@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/lldp"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // CaptureType is the first field of a capture.
@@ -125,7 +126,7 @@ func (c *Capture) Validate() error {
 		p.check(k)
 	}
 	for _, text := range []string{c.Vendor, c.Product, c.Serial} {
-		if !printable(text) {
+		if !isLabel(text) {
 			k.add("vendor, product and serial", "must be at most 128 printable ASCII characters")
 		}
 	}
@@ -146,7 +147,7 @@ func (p *CapturePort) check(k *checker) {
 	if p.MTU < 0 || p.MTU > 1<<20 {
 		k.add(field, "MTU is %d", p.MTU)
 	}
-	if !printable(p.Driver) || !printable(p.Bus) || len(p.Heard) > maxHeard {
+	if !isLabel(p.Driver) || !isLabel(p.Bus) || len(p.Heard) > maxHeard {
 		k.add(field, "driver or bus is not printable, or more than %d systems were heard", maxHeard)
 	}
 	for _, h := range p.Heard[:min(len(p.Heard), maxHeard)] {
@@ -162,6 +163,4 @@ func (p *CapturePort) check(k *checker) {
 }
 
 // harmless says whether a text is printable ASCII of at most n characters.
-func harmless(s string, n int) bool {
-	return len(s) <= n && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
-}
+func harmless(s string, n int) bool { return len(s) <= n && printable.IsASCII(s) }

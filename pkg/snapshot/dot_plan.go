@@ -162,7 +162,7 @@ func (d *dotPlan) planSwitch(name string, n *dotNode) PlanSwitch {
 		w.Neighbors = count
 	}
 	for _, p := range n.ports {
-		if !printable(p.Name) {
+		if !isLabel(p.Name) {
 			d.add(n.line, "%.70q has a port %.70q, whose name must be at most 128 printable ASCII characters", name, p.Name)
 		}
 	}
@@ -190,7 +190,7 @@ func (d *dotPlan) planDevice(name string, n *dotNode) PlanDevice {
 // text checks attributes that people read.
 func (d *dotPlan) text(n *dotNode, names ...string) {
 	for _, a := range names {
-		if !printable(n.attr[a]) {
+		if !isLabel(n.attr[a]) {
 			d.add(n.line, "%s must be at most 128 printable ASCII characters", a)
 		}
 	}

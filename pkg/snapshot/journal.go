@@ -10,6 +10,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // Records of the journal are of one sector each: magic, length of the JSON text
@@ -102,7 +104,7 @@ func parseRecord(b []byte) (*JournalEntry, bool) {
 
 // record writes one sector, with What shortened so that it fits.
 func record(e JournalEntry) ([]byte, error) {
-	e.What = asciiLine(e.What)
+	e.What = printable.ASCII(e.What)
 	for n := len(e.What); ; n = n * 3 / 4 {
 		e.What = e.What[:n]
 		text, err := json.Marshal(&e)
@@ -120,17 +122,6 @@ func record(e JournalEntry) ([]byte, error) {
 		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 		return append(b, make([]byte, sector-len(b))...), nil
 	}
-}
-
-// asciiLine replaces what is not printable ASCII.
-func asciiLine(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if c < ' ' || c > '~' {
-			b[i] = '?'
-		}
-	}
-	return string(b)
 }
 
 // Last returns the newest entry; one with Seq 0 when there is none.

@@ -143,7 +143,7 @@ func (p *SealPlan) Validate() error {
 	if p.Device != "" {
 		c.name("device", p.Device)
 	}
-	if !printable(p.Model) {
+	if !isLabel(p.Model) {
 		c.add("model", "must be at most 128 printable ASCII characters")
 	}
 	if len(p.Volumes) == 0 || len(p.Volumes) > maxSealVolumes {

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // checker collects every contradiction, so that one round repairs them all.
@@ -91,10 +93,8 @@ func isDNSName(s string) bool {
 	return true
 }
 
-// printable refuses what could draw on a technician's console.
-func printable(s string) bool {
-	return len(s) <= 128 && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
-}
+// isLabel refuses what could draw on a technician's console.
+func isLabel(s string) bool { return len(s) <= 128 && printable.IsASCII(s) }
 
 // Validate reports all contradictions of a slice at once, each with the field
 // it was found in. It says nothing about who signed the slice.
@@ -149,7 +149,7 @@ func (s *Slice) checkDevice(c *checker) {
 		c.add("device.hostname", "%q is not a host name in lower case", d.Hostname)
 	}
 	for field, text := range map[string]string{"rack": d.Rack, "unit": d.Unit, "serial": d.Serial} {
-		if !printable(text) {
+		if !isLabel(text) {
 			c.add("device."+field, "must be at most 128 printable ASCII characters")
 		}
 	}
@@ -191,7 +191,7 @@ func (s *Slice) checkVolumes(c *checker) {
 }
 
 func (f *Factory) check(c *checker, field string) {
-	if f.Disk == "" || !printable(f.Disk) {
+	if f.Disk == "" || !isLabel(f.Disk) {
 		c.add(field+".disk", "is %q, must name a disk", f.Disk)
 	}
 	if f.Partition < 0 || f.Partition > 128 {
@@ -210,10 +210,10 @@ func (f *Factory) check(c *checker, field string) {
 }
 
 func (s *Slice) checkBoot(c *checker) {
-	if strings.ContainsAny(s.Boot.Entry, "/\\") || s.Boot.Entry == "." || s.Boot.Entry == ".." || !printable(s.Boot.Entry) {
+	if strings.ContainsAny(s.Boot.Entry, "/\\") || s.Boot.Entry == "." || s.Boot.Entry == ".." || !isLabel(s.Boot.Entry) {
 		c.add("boot.entry", "is %q, must be a file name", s.Boot.Entry)
 	}
-	if strings.IndexFunc(s.Boot.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 || len(s.Boot.Cmdline) > 1024 {
+	if !printable.IsASCII(s.Boot.Cmdline) || len(s.Boot.Cmdline) > 1024 {
 		c.add("boot.cmdline", "must be at most 1024 printable ASCII characters")
 	}
 	if len(s.Boot.Keys) > MaxBootKeys {
@@ -225,7 +225,7 @@ func (s *Slice) checkBoot(c *checker) {
 	seen := map[string]string{}
 	for i, key := range s.Boot.Keys {
 		field := fmt.Sprintf("boot.keys[%d]", i)
-		if !printable(key) {
+		if !isLabel(key) {
 			c.add(field, "must be at most 128 printable ASCII characters")
 		} else if _, err := note.NewVerifier(key); err != nil {
 			c.add(field, "%q is no public key of the form NAME+HASH+KEY", key)

@@ -45,7 +45,7 @@ func (b *NetBoot) check(c *checker) {
 		u, err := url.Parse(text)
 		switch {
 		case text == "" && field == "script":
-		case text == "" || len(text) > 127 || !printable(text) || strings.ContainsRune(text, ' ') || err != nil:
+		case text == "" || len(text) > 127 || !isLabel(text) || strings.ContainsRune(text, ' ') || err != nil:
 			// 128 octets with their NUL is what the file field holds (RFC 2131, 2).
 			c.add("dhcp.boot."+field, "%q must be a path or URL of at most 127 characters", text)
 		case u.Scheme == "" && b.Server == "":

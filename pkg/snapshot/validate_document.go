@@ -47,7 +47,7 @@ func (d *Document) checkSwitches(c *checker) {
 		if i > 0 && d.Switches[i-1].ID >= w.ID {
 			c.add("id", "is there twice, or not in order")
 		}
-		if !printable(w.Rack) || !printable(w.Unit) {
+		if !isLabel(w.Rack) || !isLabel(w.Unit) {
 			c.add("rack", "and unit must be at most 128 printable ASCII characters")
 		}
 		if _, err := lldp.ParseID(w.ChassisID); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/lldp"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 func (s *Slice) findInterface(name string) *Interface {
@@ -22,7 +23,7 @@ func (s *Slice) findInterface(name string) *Interface {
 // IsInterface says whether a name is that of an interface: printable ASCII without space and slash, as linkcheck shows it
 // on consoles; IFNAMSIZ is 16 with its NUL (linux/if.h).
 func IsInterface(name string) bool {
-	return name != "" && len(name) <= 15 && strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) < 0
+	return name != "" && len(name) <= 15 && printable.IsASCII(name) && !strings.ContainsAny(name, " /")
 }
 
 func (s *Slice) checkInterfaces(c *checker) {

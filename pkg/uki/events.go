@@ -9,6 +9,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // ErrPrediction wraps every reason why the measurements of a sane UKI cannot be
@@ -54,7 +55,7 @@ func (img *Image) predictable(form measure.Form) error {
 		return no("it has no command line (.cmdline): whoever starts it would choose one")
 	}
 	// The stub trims white space and turns control characters into spaces.
-	if bytes.ContainsFunc(cmdline, func(r rune) bool { return r < ' ' || r > '~' }) || len(bytes.Trim(cmdline, " ")) != len(cmdline) {
+	if !printable.IsASCII(string(cmdline)) || len(bytes.Trim(cmdline, " ")) != len(cmdline) {
 		return no("its command line %q has blanks around it or is not printable ASCII", cmdline)
 	}
 	if initrd, _ := img.Section(".initrd"); len(initrd) == 0 {

@@ -1,6 +1,7 @@
 package draw
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/xml"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -91,7 +93,7 @@ func checkTree(t testing.TB, m *Model) {
 	for _, all := range []bool{false, true} {
 		text := treeOf(t, m, TreeOptions{All: all})
 		for _, l := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
-			if len(l) > width || l != harmless(l) {
+			if len(l) > width || l != printable.ASCII(l) {
 				t.Errorf("line of %d characters: %q", len(l), l)
 			}
 		}
@@ -350,5 +352,22 @@ func TestNatural(t *testing.T) {
 	slices.SortStableFunc(names, natural)
 	if diff := cmp.Diff([]string{"", "9", "10", "a", "r1", "r2", "r02-u9", "r02-u10", "r2x", "r10"}, names); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// No name turns or drives what is drawn.
+func TestNamesAreHarmless(t *testing.T) {
+	const name = "rack\u202e7\u009b31m<b>"
+	if got, want := escape(name), "rack?7?31m&lt;b&gt;"; got != want {
+		t.Errorf("escape(%q) = %q, want %q", name, got, want)
+	}
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	(&tree{w: w}).line(good, "%s", name)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.String(), "rack?7?31m<b>\n"; got != want {
+		t.Errorf("line(%q) = %q, want %q", name, got, want)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -138,7 +139,7 @@ func (m *Model) read(reports []*report.LinkReport) {
 	for _, r := range reports {
 		d := m.devices[r.Device]
 		if d == nil {
-			m.note("a report is from %.63s, which is no device of this snapshot", harmless(r.Device))
+			m.note("a report is from %.63s, which is no device of this snapshot", printable.ASCII(r.Device))
 			continue
 		}
 		if d.report == nil {
@@ -303,16 +304,6 @@ func (p *port) proved() (proved, links int) {
 
 // name is how people call a port: "r07-u12 eth1".
 func (p *port) name() string { return p.device.entry.ID + " " + p.ifc.Name }
-
-// harmless is a text without characters that a console would obey.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
 
 // natural compares names as people order them: u9 before u10.
 func natural(x, y string) int {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // canvas gathers the body of an SVG, whose height is known at its end. y is
@@ -47,7 +49,7 @@ func (s state) id() string {
 
 func escape(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder never fails
+	_ = xml.EscapeText(&b, []byte(printable.Line(s))) // a Builder never fails
 	return b.String()
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/lldp"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -55,7 +56,7 @@ func bareText(s string) string {
 }
 
 func (m *Model) switchPort(chassis, name string) string {
-	return harmless(cmp.Or(m.chassis[chassis], chassis) + " port " + name)
+	return printable.ASCII(cmp.Or(m.chassis[chassis], chassis) + " port " + name)
 }
 
 // switchPorts tells which ports are on another switch port than they belong.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // width of the tree, in characters: the console of a server.
@@ -72,7 +74,7 @@ type tree struct {
 
 // line writes a line, cut to the width, in the colour of a state.
 func (t *tree) line(s state, format string, args ...any) {
-	text := clip(strings.TrimRight(fmt.Sprintf(format, args...), " "), width)
+	text := clip(strings.TrimRight(printable.Line(fmt.Sprintf(format, args...)), " "), width)
 	if code := []string{"", "", "36", "33", "33", "1;31"}[s]; t.o.Color && code != "" {
 		text = "\x1b[" + code + "m" + text + "\x1b[0m"
 	}

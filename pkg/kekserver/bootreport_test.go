@@ -1,0 +1,109 @@
+package kekserver_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/kekclient"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
+)
+
+// A report counts only where the device may boot now, however good the
+// connection was that released its key.
+func TestReportOfOneWhoMayNotBoot(t *testing.T) {
+	ctx := context.Background()
+	l, dir := newLoad(t, "https://127.0.0.1:7443")
+	f := &fleet{t: t, dir: dir}
+	f.start()
+	l.members[0].URL = "https://" + f.devices
+	client := &kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}
+	r, err := client.Release(ctx, l.aks["d0"], 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Report(ctx, []byte(`{}`)); err != nil {
+		t.Errorf("a live region: %v", err)
+	}
+	for _, reason := range []string{"", "two\nlines", "turned\u202edenrut", "red\u009b31m", "tab\t"} {
+		if status, _ := f.as("alice", "POST", "/v1/devices/d0/suspend", &kekproto.Reason{Reason: reason}, nil); status != http.StatusBadRequest {
+			t.Errorf("suspended for %q: %d", reason, status)
+		}
+	}
+	f.must("POST", "/v1/devices/d0/suspend", &kekproto.Reason{Reason: "stolen"}, nil)
+	_, err = r.Report(ctx, []byte(`{}`))
+	wantCode(t, "suspended", err, report.KeySuspended)
+	if n := f.auditLines("report"); n != 1 {
+		t.Errorf("%d reports in the audit log, want 1", n)
+	}
+}
+
+// So it is with a region that was shipped meanwhile.
+func TestReportInTransit(t *testing.T) {
+	ctx := context.Background()
+	f, m, slice := sealedDevice(t)
+	m.boot(serverImage, slice)
+	r, err := f.client().Release(ctx, m, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f.must("POST", "/v1/region/ship", nil, nil)
+	_, err = r.Report(ctx, []byte(`{}`))
+	wantCode(t, "in transit", err, report.KeyState)
+	if n := f.auditLines("report"); n != 0 {
+		t.Errorf("%d reports in the audit log, want none", n)
+	}
+}
+
+// Who released no key on this connection reports nothing: not with a genuine
+// quote for something else, and not of another device.
+func TestReportWithoutRelease(t *testing.T) {
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	body := []byte(`{"protocol":1,"op":"report","device":"` + testDevice + `","body":"e30="}`)
+	if status, answer := f.device1(kekproto.OpReport.Path(), body); status != http.StatusForbidden || !strings.Contains(string(answer), string(report.KeyQuote)) {
+		t.Errorf("on a fresh connection: %d %s", status, answer)
+	}
+	if n := f.auditLines("report"); n != 0 {
+		t.Errorf("%d reports in the audit log, want none", n)
+	}
+}
+
+// A device that reports without end is heard, and fills nothing.
+func TestReportsFillNothing(t *testing.T) {
+	ctx := context.Background()
+	l, dir := newLoad(t, "https://127.0.0.1:7443")
+	f := &fleet{t: t, dir: dir}
+	f.start()
+	l.members[0].URL = "https://" + f.devices
+	client := &kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}
+	r, err := client.Release(ctx, l.aks["d0"], 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	text := func(last string) []byte {
+		return []byte(`{"why":"` + strings.Repeat("x", 7000) + last + `"}`)
+	}
+	for range 50 {
+		if _, err := r.Report(ctx, text("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Report(ctx, text("\u009b31m the last")); err != nil {
+		t.Fatal(err)
+	}
+	// One more for each 30 s that the test took.
+	if n := f.auditLines("report"); n < 8 || n > 12 {
+		t.Errorf("%d reports in the audit log, want 8", n)
+	}
+	var info kekproto.DeviceInfo
+	f.must("GET", "/v1/devices/d0", nil, &info)
+	if !strings.Contains(info.Report, "?31m the last") {
+		t.Errorf("the last report is shown as …%.40q", info.Report[max(0, len(info.Report)-40):])
+	}
+}
