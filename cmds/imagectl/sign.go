@@ -33,14 +33,15 @@ type signInput struct {
 func signCommand() *cobra.Command {
 	var in signInput
 	cmd := &cobra.Command{
-		Use:   "sign --region DIR --role ROLE (--uki FILE | --measured FILE --image NAME --version V)",
+		Use:   "sign --region DIR (--uki FILE | --measured FILE --role ROLE --image NAME --version V)",
 		Short: "Sign the manifest and the PCR policy of an image",
 		Long: `sign predicts the image PCRs (4, 9, 11, 12) of a UKI. Or it takes them from a
 file: either a JSON object {"4": "hex", ...}, or the console log of one trusted
 boot of this image, which prints them on a line
 "measured sha256 4=... 9=... 11=... 12=...".
 
-Name and version of a UKI are those that its os-release has. Its forms are uki
+Name and version of a UKI are those that its os-release has, its role that of
+/etc/landfall/role in its initrd: another one is refused. Its forms are uki
 and uki-ipxe, and uki-secureboot if it is signed, unless some are named.
 
 It writes NAME-VERSION.manifest and NAME-VERSION.policy, or with several forms
@@ -55,7 +56,7 @@ NAME-VERSION-FORM.manifest and .policy of each.`,
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made; its keys are offline/manifest.key and offline/policy.key")
 	f.StringVar(&in.manifestKey, "manifest-key", "", "the manifest key, if not in the region's folder")
 	f.StringVar(&in.pcrsKey, "policy-key", "", "the policy key (PEM), if not in the region's folder")
-	f.StringVar(&in.role, "role", "", "server, keyserver, factory or debug")
+	f.StringVar(&in.role, "role", "", "server, keyserver, factory or debug (default and only choice with --uki: the image's own)")
 	f.StringArrayVar(&in.forms, "form", nil, "boot form, may be given again: uki, uki-ipxe, uki-secureboot, efi-kernel (the default with --measured) or lab-unmeasured")
 	f.StringVar(&in.image, "image", "", "name of the image")
 	f.StringVar(&in.version, "version", "", "version of the image: 1.4 or 1.4.2")
@@ -65,9 +66,6 @@ NAME-VERSION-FORM.manifest and .policy of each.`,
 	f.StringVarP(&in.out, "output", "o", ".", "folder to write to")
 	f.BoolVar(&in.force, "force", false, "overwrite documents that are there")
 	f.BoolVar(&in.lab, "lab", false, "sign the form lab-unmeasured, by which any program passes as this image")
-	if err := cmd.MarkFlagRequired("role"); err != nil {
-		panic(err)
-	}
 	cmd.MarkFlagsOneRequired("uki", "measured")
 	cmd.MarkFlagsMutuallyExclusive("uki", "measured")
 	return cmd
@@ -157,6 +155,9 @@ func (in *signInput) learnt(files map[string]measure.Hex) ([]*measure.Manifest, 
 	default:
 		return nil, errors.New("--measured has the values of one boot form: name one --form")
 	}
+	if in.role == "" {
+		return nil, errors.New("--measured has no image to look into: name its --role")
+	}
 	pcrs, err := readMeasured(in.measured)
 	if err != nil {
 		return nil, err
@@ -175,6 +176,11 @@ func (in *signInput) predicted(files map[string]measure.Hex) ([]*measure.Manifes
 	if err := in.named(osRelease(img)); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.uki, err)
 	}
+	role, err := checkRole(img, measure.Role(in.role))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.uki, err)
+	}
+	in.role = string(role)
 	if files == nil {
 		files = map[string]measure.Hex{}
 	}

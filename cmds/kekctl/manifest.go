@@ -59,6 +59,11 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 	if err != nil {
 		return err
 	}
+	if m, err := measure.PeekManifest(note); err == nil { // else the member says what is wrong
+		if err := m.CheckRole(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	in := &kekproto.NewManifest{Note: note}
 	beside := policy
 	if base, ok := strings.CutSuffix(name, ".manifest"); ok && policy == "" {

@@ -134,6 +134,19 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 	return d, nil
 }
 
+// Peek decodes a note's text into v without looking at its signatures: for what
+// is shown or sent on, never for what decides.
+func Peek(msg []byte, limit int, typ string, v any) error {
+	if len(msg) > limit {
+		return fmt.Errorf("%w: %d bytes, limit %d", ErrSize, len(msg), limit)
+	}
+	i := bytes.LastIndex(msg, []byte("\n\n\u2014 "))
+	if i < 0 {
+		return fmt.Errorf("%w: it is not signed", ErrSignature)
+	}
+	return Unmarshal(msg[:i+1], typ, v)
+}
+
 // ParseVerifier reads a public key file: one note verifier key, one line.
 func ParseVerifier(file []byte) (note.Verifier, error) {
 	v, err := note.NewVerifier(strings.TrimSuffix(string(file), "\n"))
