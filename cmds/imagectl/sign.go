@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
-	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // signInput is what `sign` was asked for.
@@ -76,11 +75,11 @@ func (in *signInput) sign(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	signer, err := in.signer()
+	signer, err := in.manifestSigner()
 	if err != nil {
 		return err
 	}
-	key, err := readPolicyKey(keyFile(in.pcrsKey, in.region, "offline/policy.key"))
+	key, err := in.policySigner()
 	if err != nil {
 		return err
 	}
@@ -102,16 +101,6 @@ func (in *signInput) sign(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "signed %s as %s %s, role %s: %s, %s\n", m.Form, m.Image, m.Version, m.Role, docs[2*i].name, docs[2*i+1].name)
 	}
 	return nil
-}
-
-// signer reads the manifest key.
-func (in *signInput) signer() (note.Signer, error) {
-	text, err := os.ReadFile(keyFile(in.manifestKey, in.region, "offline/manifest.key"))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text)
-	return signed.ParseSigner(text)
 }
 
 // manifests are those of all forms, valid but unsigned.
@@ -266,17 +255,18 @@ func writeAll(dir string, docs []document, force bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	out := files.Output{Perm: 0o644, Force: force}
 	for _, d := range docs {
-		_, err := os.Lstat(filepath.Join(dir, d.name))
-		if !force && err == nil {
+		err := out.Check(filepath.Join(dir, d.name))
+		if errors.Is(err, files.ErrExists) {
 			return fmt.Errorf("%s exists: another image of this name and version was signed; give this one a new version, or say --force", filepath.Join(dir, d.name))
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
 			return err
 		}
 	}
 	for _, d := range docs {
-		if err := os.WriteFile(filepath.Join(dir, d.name), d.data, 0o644); err != nil {
+		if err := out.Write(filepath.Join(dir, d.name), d.data); err != nil {
 			return err
 		}
 	}

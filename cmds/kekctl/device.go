@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 )
 
@@ -38,7 +39,8 @@ func (a *app) deviceCommand() *cobra.Command {
 
 func (a *app) deviceAdd() *cobra.Command {
 	var m kekproto.NewDevice
-	var out string
+	var name string
+	var out files.Output
 	c := &cobra.Command{
 		Use:   "add DEVICE --token-file FILE",
 		Short: "Expect a device, and write its one-use enrolment token",
@@ -54,21 +56,23 @@ func (a *app) deviceAdd() *cobra.Command {
 				}
 			}
 			// The file first: a token that cannot be written is lost.
-			if err := create(out, nil); err != nil {
+			file, err := out.Begin(name)
+			if err != nil {
 				return err
 			}
 			var token kekproto.NewToken
 			if err := a.call(cmd.Context(), "POST", "/v1/devices", &m, &token); err != nil {
-				return removeAfter(err, out)
+				return file.Abandon(err)
 			}
-			if err := overwrite(out, []byte(token.Token+"\n")); err != nil {
+			if err := file.Finish([]byte(token.Token + "\n")); err != nil {
 				return err
 			}
-			a.say("%s may enrol once with the token in %s", m.Device, out)
+			a.say("%s may enrol once with the token in %s", m.Device, name)
 			return nil
 		},
 	}
-	c.Flags().StringVar(&out, "token-file", "", "where to write the token; must not exist")
+	c.Flags().StringVar(&name, "token-file", "", "where to write the token")
+	forceFlag(c, &out)
 	c.Flags().BoolVar(&m.Again, "again", false, "a further token for a device that was added before; it must still have the same EK")
 	if err := c.MarkFlagRequired("token-file"); err != nil {
 		panic(err) // only for a flag that does not exist

@@ -14,7 +14,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/landfall-project/landfall/pkg/files"
 )
 
 func main() {
@@ -98,15 +99,8 @@ func (a *app) say(format string, args ...any) {
 	}
 }
 
-// create writes a new file that only its owner can read.
-func create(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write: %w; nothing is overwritten", err)
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+// forceFlag is the flag of each command that writes a file.
+func forceFlag(c *cobra.Command, out *files.Output) {
+	out.Perm = 0o600
+	c.Flags().BoolVar(&out.Force, "force", false, "overwrite a file that exists")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -181,6 +182,7 @@ func (a *app) receiveCommand() *cobra.Command {
 
 func (a *app) receiveSign() *cobra.Command {
 	var shipment string
+	var out files.Output
 	c := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Sign that the shipment has arrived",
@@ -211,7 +213,7 @@ func (a *app) receiveSign() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := create(args[0], msg); err != nil {
+			if err := out.Write(args[0], msg); err != nil {
 				return err
 			}
 			a.say("%s: %s says that shipment %s of region %s has arrived", args[0], agent.Name, shipment, agent.Region)
@@ -219,5 +221,6 @@ func (a *app) receiveSign() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&shipment, "shipment", "", "number of the shipment (default: ask the member)")
+	forceFlag(c, &out)
 	return c
 }

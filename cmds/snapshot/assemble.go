@@ -17,7 +17,8 @@ func tpmKeys(r *kekproto.DeviceInfo) snapshot.TPMKeys {
 
 // assembleInput is what `assemble` was asked for.
 type assembleInput struct {
-	region, out              string
+	region                   string
+	out                      output
 	plans, records, captures []string
 }
 
@@ -43,12 +44,15 @@ captures that seal provision posted. A folder stands for the *.json in it.`,
 	f.StringArrayVar(&in.plans, "plan", nil, "plan of the region, or a part of it; may be given again")
 	f.StringArrayVar(&in.records, "record", nil, "records of the fleet; may be given again")
 	f.StringArrayVar(&in.captures, "capture", nil, "captures that are not in the records; may be given again")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	in.out.flags(cmd, "file to write")
 	mustRequire(cmd, "region", "record")
 	return cmd
 }
 
 func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
+	if err := in.out.check(); err != nil {
+		return err
+	}
 	region, ca, err := readRegion(cmd, in.region)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -19,7 +20,8 @@ import (
 // sliceInput is what `slice` was asked for: one slice from a description, or
 // those of a snapshot.
 type sliceInput struct {
-	region, record, out   string
+	region, record        string
+	out                   output
 	document, device, dir string
 	all                   bool
 }
@@ -49,7 +51,7 @@ fleet CA. It lists every contradiction it finds, and writes nothing then.`,
 	f.StringVar(&in.device, "device", "", "make the slice of this device (with --document)")
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
 	f.StringVar(&in.record, "record", "", "the fleet's record of the device, JSON")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	in.out.flags(cmd, "file to write")
 	cmd.MarkFlagsMutuallyExclusive("document", "region")
 	cmd.MarkFlagsMutuallyExclusive("all", "device")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
@@ -90,12 +92,12 @@ func (in *sliceInput) run(cmd *cobra.Command, args []string) error {
 	return writeDocument(cmd, in.out, s)
 }
 
-func writeDocument(cmd *cobra.Command, name string, v any) error {
+func writeDocument(cmd *cobra.Command, out output, v any) error {
 	text, err := signed.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(cmd, name, 0o644, text)
+	return out.write(cmd, 0o644, text)
 }
 
 // writeSlices writes each slice into a folder that is new or empty: a slice of
@@ -109,8 +111,7 @@ func writeSlices(dir string, all iter.Seq[*snapshot.Slice]) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		noSync := func(*os.File) error { return nil }
-		if err := replaceFile(filepath.Join(dir, s.Device.ID+".slice.json"), 0o644, text, noSync); err != nil {
+		if err := (files.Output{Perm: 0o644, Hasty: true}).Write(filepath.Join(dir, s.Device.ID+".slice.json"), text); err != nil {
 			return n, err
 		}
 		n++

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/dmi"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -150,7 +151,7 @@ func (d folder) unused(id string, token []byte) error {
 	}
 	for _, other := range ids {
 		for _, file := range []string{tokenFile, usedFile} {
-			b, err := d.optional(other, file, maxToken)
+			b, err := d.token(other, file)
 			if err != nil {
 				return err
 			}
@@ -170,7 +171,7 @@ func (d folder) unused(id string, token []byte) error {
 
 func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err error) {
 	if in.token != "" {
-		if token, err = readFile(in.token, maxToken); err != nil {
+		if token, err = files.Secret(in.token); err != nil {
 			return nil, nil, nil, err
 		}
 		if token = bytes.TrimSpace(token); !kekproto.IsToken(string(token)) {
@@ -190,6 +191,9 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 		}
 		if got.Device.ID != id {
 			return nil, nil, nil, fmt.Errorf("%s is a slice of %q, not of %s", in.slice, got.Device.ID, id)
+		}
+		if err := d.verifySlice(in.slice, slice); err != nil {
+			return nil, nil, nil, err
 		}
 	}
 	if in.plan != "" {

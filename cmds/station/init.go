@@ -88,12 +88,12 @@ func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	if _, err := os.Lstat(dir); err == nil {
 		return nil, fmt.Errorf("%s exists: a station's folder is made once", dir)
 	}
-	return station, makeFolder(dir, key, der, text)
+	return station, makeFolder(dir, region, key, der, text)
 }
 
 // makeFolder makes the folder beside its place and puts it there whole: what is
 // cut off leaves nothing that looks like a station's.
-func makeFolder(dir string, key, cert, station []byte) (err error) {
+func makeFolder(dir, region string, key, cert, station []byte) (err error) {
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".station-")
 	if err != nil {
 		return err
@@ -113,6 +113,7 @@ func makeFolder(dir string, key, cert, station []byte) (err error) {
 		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
 		replaceFile(d.path(stationFile), 0o644, station),
+		d.copyKeys(region),
 		os.Chmod(tmp, 0o755)); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -75,7 +76,7 @@ a machine boots; the images are measured, so what is changed gets no key.`,
 }
 
 func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer) error {
-	cert, err := tls.LoadX509KeyPair(d.path(certFile), d.path(keyFile))
+	cert, err := files.KeyPair(d.path(certFile), d.path(keyFile))
 	if err != nil {
 		return err
 	}
