@@ -32,8 +32,8 @@ func (a *app) device(ctx context.Context, method, id, action string, in, out any
 }
 
 func (a *app) deviceCommand() *cobra.Command {
-	c := &cobra.Command{Use: "device", Short: "Add, list, show and approve devices"}
-	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove())
+	c := &cobra.Command{Use: "device", Short: "Add, list, show, approve and remove devices"}
+	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove(), a.deviceRemove())
 	return c
 }
 
@@ -164,6 +164,25 @@ func (a *app) deviceApprove() *cobra.Command {
 		panic(err) // only for a flag that does not exist
 	}
 	return c
+}
+
+func (a *app) deviceRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove DEVICE",
+		Short: "Take back a device that was added by mistake",
+		Long: "Take back an ID under which nothing was sealed: one that was mistyped, or with which another machine\n" +
+			"than the one that was meant has enrolled. Its token enrols nobody any more, and the ID may be added\n" +
+			"again. A device that was given a key stays; `kekctl ship --unsealed-too` leaves it behind.",
+		Example: "  kekctl --region r7 --as alice device remove r07-u21",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.device(cmd.Context(), "POST", args[0], "remove", nil, nil); err != nil {
+				return err
+			}
+			a.say("%s is removed", args[0])
+			return a.elsewhere()
+		},
+	}
 }
 
 func (a *app) suspendCommand() *cobra.Command {

@@ -82,6 +82,8 @@ func (s *sightings) replay(r audit.Record) error {
 		s.explained(r.Device, differences, r.Time)
 	case "report":
 		s.reported(r.Device, r.Detail)
+	case "device-removed":
+		s.remove(r.Device)
 	case "region":
 		s.forget()
 	}
