@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,13 +94,22 @@ func (a *app) deviceList() *cobra.Command {
 			if err := a.call(cmd.Context(), "GET", path, nil, &all); err != nil {
 				return err
 			}
-			return a.print(all, func(w io.Writer) {
-				line(w, "DEVICE", "STATE", "SLICE", "KEK", "LAST RELEASE", "LAST REFUSAL")
-				for _, d := range all {
-					line(w, d.Device, stateOf(&d), dash(d.Slice), dash(uint64(d.Sealed)), seen(&d), refusal(&d))
-				}
-			})
+			return a.screen(all, func(w io.Writer) { showDevices(w, all) })
 		},
+	}
+}
+
+func showDevices(w io.Writer, all []kekproto.DeviceInfo) {
+	line(w, "DEVICE", "SLICE", "KEK", "STATE; last release; last refusal")
+	for _, d := range all {
+		state := stateOf(&d)
+		if d.Seen != nil {
+			state += "; " + seen(&d)
+		}
+		if d.Refuse != nil {
+			state += "; " + briefRefusal(&d)
+		}
+		line(w, d.Device, dash(d.Slice), dash(uint64(d.Sealed)), state)
 	}
 }
 
@@ -139,7 +147,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, "recovery key", map[bool]string{true: "kept; `kekctl recovery request`", false: "none"}[d.Recovery])
 	line(w, "last release", seen(d))
 	line(w, "last refusal", refusal(d))
-	line(w, "last report", cmp.Or(d.Report, "-"))
+	showReport(w, d.Report)
 }
 
 func (a *app) deviceApprove() *cobra.Command {

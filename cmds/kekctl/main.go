@@ -14,6 +14,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,11 +31,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
+	if err == errDark {
+		os.Exit(exitDark)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kekctl:", err)
 		os.Exit(1)
 	}
 }
+
+// exitDark is the exit status of `status` where keys should be released and
+// none is. The screen has said why.
+const exitDark = 3
+
+var errDark = errors.New("dark")
 
 // app is what all commands share.
 type app struct {
@@ -77,8 +87,23 @@ func (a *app) command() *cobra.Command {
 	return root
 }
 
-// print shows v as JSON if asked for, else as text writes it.
+// print shows v as JSON if asked for, else as text writes it, in columns as wide
+// as they are: a line of a table stays a line.
 func (a *app) print(v any, text func(w io.Writer)) error {
+	return a.show(v, tabwriter.NewWriter(a.stdout, 0, 0, gap, ' ', 0), text)
+}
+
+// screen is print for what people read: 80 columns.
+func (a *app) screen(v any, text func(w io.Writer)) error {
+	return a.show(v, &layout{out: a.stdout}, text)
+}
+
+type columns interface {
+	io.Writer
+	Flush() error
+}
+
+func (a *app) show(v any, w columns, text func(w io.Writer)) error {
 	if a.json {
 		data, err := json.MarshalIndent(v, "", "  ")
 		if err != nil {
@@ -87,7 +112,6 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 		_, err = fmt.Fprintf(a.stdout, "%s\n", data)
 		return err
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	text(w)
 	return w.Flush()
 }

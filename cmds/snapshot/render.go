@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/snapshot/draw"
@@ -93,6 +94,9 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 			return fmt.Errorf("more than %d reports", snapshot.MaxDevices)
 		}
 		r, err := report.ParseLinkReport(raw)
+		if err == nil {
+			err = knownVerdicts(r)
+		}
 		if err != nil {
 			return fmt.Errorf("report %d: %w", len(all)+1, err)
 		}
@@ -123,6 +127,16 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 		return nil, errors.New("there is no report in it: no device has reported its links yet")
 	}
 	return all, nil
+}
+
+// knownVerdicts refuses words that would be drawn as if they meant something.
+func knownVerdicts(r *report.LinkReport) error {
+	for _, l := range r.Links {
+		if _, ok := linkcheck.ParseVerdict(l.Verdict); !ok {
+			return fmt.Errorf("%s %s: %q is no verdict that this version knows (docs/spec/linkcheck.md): was the report edited, or made by a newer image?", r.Device, l.Interface, l.Verdict)
+		}
+	}
+	return nil
 }
 
 func (in *renderInput) draw(cmd *cobra.Command, m *draw.Model, w io.Writer) error {
