@@ -185,7 +185,7 @@ func (s *Server) getDevices(w http.ResponseWriter, r *http.Request, _ *Agent) er
 		if full {
 			err = s.putCapture(r.Context(), d)
 		} else {
-			d.EKPublic, d.AKPublic, d.SRKPublic, d.EKCert, d.Report, d.Links = nil, nil, nil, nil, "", nil
+			*d = brief(*d)
 		}
 		if err != nil {
 			return err

@@ -60,6 +60,7 @@ func (s *sightings) of(id string) *sighting {
 // replay takes one line of the audit log at start.
 func (s *sightings) replay(r audit.Record) error {
 	s.stepped(&r, r.Time)
+	s.mended(&r)
 	switch r.Event {
 	case "progress":
 		s.replayProgress(r)
