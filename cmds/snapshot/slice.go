@@ -197,5 +197,10 @@ func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, nil, fmt.Errorf("%s: no PEM certificate", file)
 	}
+	for _, m := range r.Members {
+		if m.Loopback() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: key server %s is at %s, which no device but its own machine reaches\n", m.ID, m.URL)
+		}
+	}
 	return r, block.Bytes, nil
 }

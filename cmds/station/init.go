@@ -50,6 +50,9 @@ all partitions.`,
 			fmt.Fprintf(w, "  %-10s  %s\n", "station", station.Source.URL)
 			for _, m := range station.Fleet.Members {
 				fmt.Fprintf(w, "  %-10s  %s\n", m.ID, m.URL)
+				if m.Loopback() {
+					fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: %s is at a loopback address: no machine of the factory reaches it\n", m.ID)
+				}
 			}
 			return nil
 		},
