@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/hex"
 
 	"github.com/spf13/cobra"
 
@@ -17,14 +16,6 @@ func repair(r *kekproto.RefusalInfo, info report.Info) string {
 		return r.Repair
 	}
 	return info.Do
-}
-
-// parseHash returns what is in hex, or a hash that nothing has.
-func parseHash(s string) (out [32]byte) {
-	if b, err := hex.DecodeString(s); err == nil {
-		copy(out[:], b)
-	}
-	return out
 }
 
 func (a *app) backupCommand() *cobra.Command {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 )
 
 func (a *app) manifestCommand() *cobra.Command {
@@ -73,6 +74,11 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 		in.Policy, err = os.ReadFile(beside)
 		if err != nil && (policy != "" || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("PCR policy: %w", err)
+		}
+		if in.Policy != nil {
+			if _, err := pcrpolicy.Parse(in.Policy); err != nil {
+				return fmt.Errorf("%s, the PCR policy of %s: %w", beside, name, err)
+			}
 		}
 	}
 	if err := c.do(ctx, "POST", "/v1/manifests", in, nil); err != nil {

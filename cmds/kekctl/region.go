@@ -24,7 +24,7 @@ func readSigned(name, typ, want string) ([]byte, error) {
 		return nil, err
 	}
 	if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
-		return nil, fmt.Errorf("%s: not a %s", name, want)
+		return nil, fmt.Errorf("%s: not a %s; it is %s", name, want, signed.Kind(data))
 	}
 	return data, nil
 }

@@ -108,6 +108,9 @@ func (in *amendInput) region(cmd *cobra.Command, change *snapshot.Change) error 
 		return err
 	}
 	next, changed, err := snapshot.Amend(old, edited, in.reason)
+	if err != nil && in.edited != "" {
+		err = fmt.Errorf("%s: %w", in.edited, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -144,7 +145,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, err
 		}
 		if !kekproto.IsToken(string(bytes.TrimSpace(p.Token))) {
-			return nil, fmt.Errorf("%s holds no enrolment token: kekctl device add DEVICE --token-file FILE writes one", in.token)
+			return nil, fmt.Errorf("%s holds no enrolment token: `kekctl device add DEVICE --token-file FILE` writes one", in.token)
 		}
 	}
 	if in.plan != "" {
@@ -162,7 +163,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 // verifySlice refuses a slice that its machine would refuse.
 func (in *partInput) verifySlice(cmd *cobra.Command, msg []byte) error {
 	if sliceDevice(msg) == "" {
-		return fmt.Errorf("%s is no slice: snapshot sign writes one", in.slice)
+		return fmt.Errorf("%s is no slice, but %s: `snapshot sign` writes one", in.slice, signed.Kind(msg))
 	}
 	key := in.key
 	switch {
@@ -200,7 +201,9 @@ func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 	case in.stationFile != "":
 		b, err := readPartFile(cmd, in.stationFile)
 		if err == nil {
-			_, err = snapshot.ParseStation(b)
+			if _, err = snapshot.ParseStation(b); err != nil {
+				err = fmt.Errorf("%s: %w", in.stationFile, err)
+			}
 		}
 		return b, err
 	case in.stationDevice == "":

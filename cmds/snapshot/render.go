@@ -16,6 +16,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/snapshot/draw"
 )
@@ -109,7 +110,7 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, err
+			return nil, signed.Where(text, err)
 		}
 		items := []json.RawMessage{raw}
 		if raw[0] == '[' {

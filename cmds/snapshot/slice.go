@@ -5,9 +5,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -154,7 +156,10 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	}
 	var info kekproto.DeviceInfo
 	if err := json.Unmarshal(text, &info); err != nil {
-		return nil, fmt.Errorf("%s: not a device record: %w", record, err)
+		return nil, fmt.Errorf("%s: no record of the fleet (`kekctl device show ID --json`): %w", record, signed.Where(text, err))
+	}
+	if err := untyped(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", record, err)
 	}
 	if text, err = readFile(cmd, description); err != nil {
 		return nil, err
@@ -179,12 +184,15 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error) {
 	file := filepath.Join(dir, "public", "region.json")
 	text, err := readFile(cmd, file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	r := new(snapshot.Region)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, err)
+		return nil, nil, fmt.Errorf("%s: %w", file, signed.Where(text, err))
 	}
 	if r.Type != snapshot.RegionType {
 		return nil, nil, fmt.Errorf("%s: type is %q, expected %q", file, r.Type, snapshot.RegionType)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,16 +10,19 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -159,12 +161,18 @@ func newCertificate(host string) (key, der []byte, err error) {
 func readFleet(dir string) (snapshot.Fleet, error) {
 	name := filepath.Join(dir, "public", "region.json")
 	text, err := readFile(name, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return snapshot.Fleet{}, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+	}
 	if err != nil {
 		return snapshot.Fleet{}, err
 	}
 	var region snapshot.Region
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&region); err != nil || region.Type != snapshot.RegionType {
-		return snapshot.Fleet{}, fmt.Errorf("%s is no %s: %w", name, snapshot.RegionType, err)
+	if err := json.Unmarshal(text, &region); err != nil {
+		return snapshot.Fleet{}, fmt.Errorf("%s: %w", name, signed.Where(text, err))
+	}
+	if region.Type != snapshot.RegionType {
+		return snapshot.Fleet{}, fmt.Errorf("%s is no %s, but of type %q", name, snapshot.RegionType, region.Type)
 	}
 	name = filepath.Join(dir, "public", "ca.pem")
 	if text, err = readFile(name, 1<<20); err != nil {

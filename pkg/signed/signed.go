@@ -63,13 +63,13 @@ func Unmarshal(text []byte, typ string, v any) error {
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
-		return fmt.Errorf("%w: %w", ErrForm, err)
+		return fmt.Errorf("%w: %w", ErrForm, Where(text, err))
 	}
 	if head.Type != typ {
 		return fmt.Errorf("%w: it is %q, expected %q", ErrType, head.Type, typ)
 	}
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrForm, err)
+		return fmt.Errorf("%w: %w", ErrForm, Where(text, err))
 	}
 	want, err := Marshal(v)
 	if err != nil {
@@ -116,6 +116,9 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 	if len(msg) > limit {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrSize, len(msg), limit)
 	}
+	if _, err := noteEnd(msg); err != nil {
+		return nil, fmt.Errorf("%w, it is %s", err, Kind(msg))
+	}
 	n, err := note.Open(msg, note.VerifierList(verifiers...))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
@@ -140,11 +143,11 @@ func Peek(msg []byte, limit int, typ string, v any) error {
 	if len(msg) > limit {
 		return fmt.Errorf("%w: %d bytes, limit %d", ErrSize, len(msg), limit)
 	}
-	i := bytes.LastIndex(msg, []byte("\n\n\u2014 "))
-	if i < 0 {
-		return fmt.Errorf("%w: it is not signed", ErrSignature)
+	end, err := noteEnd(msg)
+	if err != nil {
+		return err
 	}
-	return Unmarshal(msg[:i+1], typ, v)
+	return Unmarshal(msg[:end], typ, v)
 }
 
 // ParseVerifier reads a public key file: one note verifier key, one line.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // RegionType is the first field of a region's public description.
@@ -39,7 +41,7 @@ func ParseDescription(text []byte) (*Slice, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(s); err != nil {
-		return nil, fmt.Errorf("device description: %w", err)
+		return nil, fmt.Errorf("device description: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, fmt.Errorf("device description: data after the document")
