@@ -317,7 +317,7 @@ func (a *app) verifyAudit(data []byte, kept string) error {
 	if err != nil {
 		return err
 	}
-	if found = found || strings.HasPrefix(head.String(), kept); !found {
+	if found = found || strings.HasPrefix(hex.EncodeToString(head.Hash[:]), kept); !found {
 		return fmt.Errorf("the log does not hold the line %s: %w", kept, audit.ErrChain)
 	}
 	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {
