@@ -197,7 +197,7 @@ func (j *job) flavourForms(ctx context.Context, f builder.Flavour, k *kernel.Ker
 func (j *job) volume(ctx context.Context, f builder.Flavour, k *kernel.Kernel, img *builder.Image, base string) error {
 	uki := base + ".efi"
 	err := bootvolume.UKI(ctx, bootvolume.Options{
-		Kernel: k, Initrd: img.Path, Cmdline: j.cmdline, Image: "landfall-" + string(f), Version: j.version,
+		Kernel: k, Initrd: img.Path, Cmdline: j.cmdline, Image: "landfall-" + string(f), Version: j.version, Role: measure.Role(f),
 	}, uki)
 	if err != nil {
 		return err

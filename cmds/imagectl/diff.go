@@ -13,6 +13,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // errDiffer makes diff's exit status 1.
@@ -57,7 +58,8 @@ func diff(w io.Writer, nameA, nameB string) error {
 	}
 	switch ukiA, ukiB := isUKI(a), isUKI(b); {
 	case ukiA != ukiB:
-		return errors.New("one is a UKI and the other is not: to compare an image with a manifest, use imagectl verify --image")
+		return fmt.Errorf("%s is %s, %s is %s: two images or two manifests are compared; an image with a manifest by `imagectl verify --image`",
+			nameA, signed.Kind(a), nameB, signed.Kind(b))
 	case ukiA:
 		return diffUKIs(w, nameA, nameB)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/bootentry"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
@@ -23,6 +25,7 @@ type entryInput struct {
 	initrds         []string
 	root, entry     string
 	keys            []string
+	force           bool
 }
 
 func entryCommand() *cobra.Command {
@@ -52,6 +55,7 @@ files changes.`,
 	f.StringVar(&in.root, "root", "", "mounted root of the production system")
 	f.StringVar(&in.entry, "entry", "", "name of the boot entry in the root; else the default one")
 	f.StringVarP(&in.out, "output", "o", "", "file to write")
+	f.BoolVar(&in.force, "force", false, "overwrite a file that exists")
 	for _, name := range []string{"key", "output"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
@@ -67,14 +71,16 @@ files changes.`,
 }
 
 func (in *entryInput) sign(cmd *cobra.Command) error {
-	text, err := os.ReadFile(in.key)
+	out := files.Output{Perm: 0o644, Force: in.force}
+	if err := out.Check(in.out); err != nil {
+		return err
+	}
+	signer, err := readSigner(in.key)
 	if err != nil {
 		return err
 	}
-	signer, err := signed.ParseSigner(text)
-	clear(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", in.key, err)
+	if kind := kindOf(signer.Name()); kind == "root" || kind == "manifest" || kind == "agent" {
+		return fmt.Errorf("%s holds the key %s, which signs something else: `imagectl entry key` makes one for boot entries", in.key, signer.Name())
 	}
 	content, title, err := in.content(cmd.ErrOrStderr())
 	if err != nil {
@@ -87,7 +93,7 @@ func (in *entryInput) sign(cmd *cobra.Command) error {
 	if err := os.MkdirAll(filepath.Dir(in.out), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(in.out, msg, 0o644); err != nil {
+	if err := out.Write(in.out, msg); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "signed by %s: %s, %d initrds, command line %q\n", signer.Name(), title, len(content.Initrds), content.Cmdline)
@@ -96,17 +102,19 @@ func (in *entryInput) sign(cmd *cobra.Command) error {
 
 func entryKeyCommand() *cobra.Command {
 	var name, out string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "key --name REGION/NAME -o FILE",
 		Short: "Make a key that signs boot entries",
 		Long: `key makes an Ed25519 key: FILE.key, private, and FILE.pub, whose one line belongs
-into boot.keys of the slices. Files that exist are never overwritten.`,
+into boot.keys of the slices.`,
 		Example: `  imagectl entry key --name north/boot -o offline/boot`,
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return makeEntryKey(cmd, name, out) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return makeEntryKey(cmd, name, out, force) },
 	}
 	cmd.Flags().StringVar(&name, "name", "", "name of the key, shown on consoles")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "files to write, without .key and .pub")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite files that exist: a key that servers know is lost with it")
 	for _, name := range []string{"name", "output"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
@@ -115,7 +123,7 @@ into boot.keys of the slices. Files that exist are never overwritten.`,
 	return cmd
 }
 
-func makeEntryKey(cmd *cobra.Command, name, out string) error {
+func makeEntryKey(cmd *cobra.Command, name, out string, force bool) error {
 	private, public, err := note.GenerateKey(rand.Reader, name)
 	if err != nil {
 		return err
@@ -123,26 +131,19 @@ func makeEntryKey(cmd *cobra.Command, name, out string) error {
 	if _, err := note.NewVerifier(public); err != nil {
 		return fmt.Errorf("%q is no name of a key: no spaces, no plus sign", name)
 	}
-	for _, f := range []struct {
-		name, text string
-		perm       os.FileMode
-	}{{out + ".key", private, 0o600}, {out + ".pub", public, 0o644}} {
-		if err := writeNew(f.name, []byte(f.text+"\n"), f.perm); err != nil {
-			return err
-		}
+	secret, open := files.Output{Perm: 0o600, Force: force}, files.Output{Perm: 0o644, Force: force}
+	// Both, before there is one without the other.
+	if err := cmp.Or(secret.Check(out+".key"), open.Check(out+".pub")); err != nil {
+		return err
+	}
+	if err := secret.Write(out+".key", []byte(private+"\n")); err != nil {
+		return err
+	}
+	if err := open.Write(out+".pub", []byte(public+"\n")); err != nil {
+		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), public)
 	return nil
-}
-
-func writeNew(name string, b []byte, perm os.FileMode) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = f.Write(b)
-	return err
 }
 
 func entryCheckCommand() *cobra.Command {

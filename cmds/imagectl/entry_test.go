@@ -42,7 +42,7 @@ func check(ts *testscript.TestScript, neg bool, args []string) {
 	in := entryInput{kernel: ts.MkAbs("kernel"), initrds: []string{ts.MkAbs("initrd")}, cmdline: args[1]}
 	content, _, err := in.content(io.Discard)
 	ts.Check(err)
-	key, err := signed.ParseVerifier([]byte(ts.ReadFile("north/public/manifest.pub")))
+	key, err := signed.ParseVerifier([]byte(ts.ReadFile("north/public/boot.pub")))
 	ts.Check(err)
 	_, _, err = bootentry.Match(content, []bootentry.Signature{{File: args[0], Note: []byte(ts.ReadFile(args[0]))}}, []note.Verifier{key})
 	if (err != nil) != neg {

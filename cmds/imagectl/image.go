@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/uki"
@@ -40,18 +39,10 @@ func ukiForms(asked []string, img *uki.Image) []measure.Form {
 	return forms
 }
 
-// osRelease reads a UKI's .osrel: lines NAME=value, as in os-release(5), with
-// quotes around a value that has blanks.
+// osRelease reads a UKI's .osrel.
 func osRelease(img *uki.Image) map[string]string {
 	text, _ := img.Section(".osrel")
-	fields := map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if ok && !strings.HasPrefix(name, "#") {
-			fields[name] = strings.Trim(value, `"'`)
-		}
-	}
-	return fields
+	return measure.Release(string(text))
 }
 
 // kernelVersion reads what a bzImage says of itself: kernel_version at 0x20e

@@ -21,7 +21,11 @@ const (
 	maxUnpacked = 2 << 30
 	maxName     = 4096
 	maxFiles    = 200_000
+	headSize    = 64
 )
+
+// Types of inodes, as in stat(2).
+const typeMask, directory, regular, link, char, block = 0o170000, 0o040000, 0o100000, 0o120000, 0o020000, 0o060000
 
 // errInitrd wraps what cannot be listed. The kernel may still take it.
 var errInitrd = errors.New("the initrd cannot be listed")
@@ -36,6 +40,7 @@ type inode struct {
 	size   int64
 	device [2]uint32 // of a device file: major, minor
 	sum    measure.Hex
+	head   []byte // the first bytes of its content
 }
 
 // listInitrd returns all entries, in their order. An initrd is a sequence of
@@ -213,9 +218,14 @@ func readInode(c *counter) (inode, error) {
 	}
 	e := inode{name: strings.TrimRight(string(name), "\x00"), mode: f[1], uid: f[2], gid: f[3], size: size, device: [2]uint32{f[9], f[10]}}
 	sum := sha256.New()
-	if _, err := io.CopyN(sum, c, size); err != nil {
+	var head bytes.Buffer
+	if _, err := io.CopyN(io.MultiWriter(&head, sum), c, min(size, headSize)); err != nil {
 		return inode{}, err
 	}
+	if _, err := io.CopyN(sum, c, max(size-headSize, 0)); err != nil {
+		return inode{}, err
+	}
+	e.head = head.Bytes()
 	e.sum = sum.Sum(nil)
 	_, err := io.CopyN(io.Discard, c, pad(size))
 	return e, err
@@ -225,7 +235,6 @@ func pad(n int64) int64 { return -n & 3 }
 
 // String is one line of a listing.
 func (e inode) String() string {
-	const typeMask, directory, link, char, block = 0o170000, 0o040000, 0o120000, 0o020000, 0o060000
 	mode := fmt.Sprintf("%06o", e.mode)
 	switch e.mode & typeMask {
 	case directory:

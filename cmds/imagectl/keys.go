@@ -7,8 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 func keyFile(given, region, name string) string {
@@ -20,7 +25,7 @@ func keyFile(given, region, name string) string {
 
 // readPolicyKey reads an RSA key in PEM (PKCS #8 or PKCS #1).
 func readPolicyKey(name string) (*rsa.PrivateKey, error) {
-	text, err := os.ReadFile(name)
+	text, err := files.Secret(name)
 	if err != nil {
 		return nil, err
 	}
@@ -53,4 +58,70 @@ func readPolicyPublic(name string) (*rsa.PublicKey, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return pub, nil
+}
+
+// readSigner reads a note key.
+func readSigner(name string) (note.Signer, error) {
+	text, err := files.Secret(name)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	s, err := signed.ParseSigner(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+// kindOf is what a note key is for, by its name: REGION/root, REGION/manifest,
+// agent/NAME. All others are the region's own to name.
+func kindOf(key string) string {
+	region, kind, _ := strings.Cut(key, "/")
+	if region == "agent" {
+		return "agent"
+	}
+	return kind
+}
+
+// manifestSigner reads the key that signs manifests, and refuses one that is for
+// something else, or is not the region's.
+func (in *signInput) manifestSigner() (note.Signer, error) {
+	name := keyFile(in.manifestKey, in.region, "offline/manifest.key")
+	s, err := readSigner(name)
+	if err != nil {
+		return nil, err
+	}
+	if kindOf(s.Name()) != "manifest" {
+		return nil, fmt.Errorf("%s holds the key %s, which signs something else: a manifest is signed with offline/manifest.key of the region's folder", name, s.Name())
+	}
+	if in.region == "" {
+		return s, nil
+	}
+	v, err := manifestVerifier(in.region)
+	if err != nil {
+		return nil, err
+	}
+	if v.Name() != s.Name() || v.KeyHash() != s.KeyHash() {
+		return nil, fmt.Errorf("%s holds the key %s, which is not the one of %s: no fleet of that region takes what it signs", name, s.Name(), filepath.Join(in.region, "public/manifest.pub"))
+	}
+	return s, nil
+}
+
+// policySigner reads the key that signs PCR policies.
+func (in *signInput) policySigner() (*rsa.PrivateKey, error) {
+	name := keyFile(in.pcrsKey, in.region, "offline/policy.key")
+	key, err := readPolicyKey(name)
+	if err != nil || in.region == "" {
+		return key, err
+	}
+	public := filepath.Join(in.region, "public/policy.pub")
+	pub, err := readPolicyPublic(public)
+	if err != nil {
+		return nil, err
+	}
+	if !pub.Equal(&key.PublicKey) {
+		return nil, fmt.Errorf("%s is not the key of %s: no TPM of that region takes what it signs", name, public)
+	}
+	return key, nil
 }

@@ -36,15 +36,19 @@ func TestScripts(t *testing.T) {
 // makeImages writes UKIs that differ in one component each, and a disk image.
 func makeImages(dir string) error {
 	const cmdline = "console=ttyS0 quiet"
-	initrd := ukitest.Initrd("init", "uinit", "etc/motd", "hello")
-	image := func(kernel, cmdline, version string, initrd []byte) []byte {
+	initrd := ukitest.Initrd("init", "uinit", "etc/motd", "hello", "etc/landfall/role", "server\n")
+	of := func(variant, kernel, cmdline, version string, initrd []byte) []byte {
 		return ukitest.Build(
-			ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nIMAGE_ID=landfall-server\nIMAGE_VERSION=" + version + "\n")},
+			ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nIMAGE_ID=landfall-server\nIMAGE_VERSION=" + version + "\n" + variant)},
 			ukitest.Section{Name: ".cmdline", Data: []byte(cmdline)},
 			ukitest.Section{Name: ".initrd", Data: initrd},
 			ukitest.Section{Name: ".linux", Data: ukitest.Kernel(kernel)},
 		)
 	}
+	image := func(kernel, cmdline, version string, initrd []byte) []byte {
+		return of("VARIANT_ID=server\n", kernel, cmdline, version, initrd)
+	}
+	debug := ukitest.Initrd("init", "uinit", "etc/landfall/role", "debug\n")
 	part := snapshot.Part{}
 	content, err := part.Bytes()
 	if err != nil {
@@ -56,15 +60,21 @@ func makeImages(dir string) error {
 	}
 	good := image("kernel", cmdline, "1.4", initrd)
 	for name, b := range map[string][]byte{
-		"good.efi":    good,
-		"signed.efi":  ukitest.Sign(good, "signature"),
-		"kernel.efi":  image("lernel", cmdline, "1.4", initrd),
-		"initrd.efi":  image("kernel", cmdline, "1.4", slices.Concat(compressed(initrd), ukitest.Initrd("etc/motd", "hullo", "etc/\x1b[2Jmore", "x"))),
-		"cmdline.efi": image("kernel", cmdline+" debug", "1.4", initrd),
-		"next.efi":    image("kernel", cmdline, "1.5", initrd),
-		"section.efi": ukitest.Build(ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")}, ukitest.Section{Name: ".splash", Data: []byte("BM")}),
-		"plain.efi":   ukitest.Image("kernel", cmdline, "1.4", initrd),
-		"disk.raw":    disk,
+		"good.efi":     good,
+		"signed.efi":   ukitest.Sign(good, "signature"),
+		"kernel.efi":   image("lernel", cmdline, "1.4", initrd),
+		"initrd.efi":   image("kernel", cmdline, "1.4", slices.Concat(compressed(initrd), ukitest.Initrd("etc/motd", "hullo", "etc/\x1b[2Jmore", "x"))),
+		"cmdline.efi":  image("kernel", cmdline+" debug", "1.4", initrd),
+		"next.efi":     image("kernel", cmdline, "1.5", initrd),
+		"section.efi":  ukitest.Build(ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")}, ukitest.Section{Name: ".splash", Data: []byte("BM")}),
+		"plain.efi":    ukitest.Image("kernel", cmdline, "1.4", initrd),
+		"debug.efi":    of("VARIANT_ID=debug\n", "kernel", cmdline, "1.4", debug),
+		"posing.efi":   of("VARIANT_ID=server\n", "kernel", cmdline, "1.4", debug),
+		"old.efi":      of("", "kernel", cmdline, "1.4", initrd),
+		"roleless.efi": image("kernel", cmdline, "1.4", ukitest.Initrd("init", "uinit")),
+		"twice.efi":    image("kernel", cmdline, "1.4", slices.Concat(initrd, ukitest.Initrd("/etc/landfall/role", "debug\n"))),
+		"link.efi":     image("kernel", cmdline, "1.4", slices.Concat(initrd, ukitest.Initrd("./etc/landfall", "elsewhere"))),
+		"disk.raw":     disk,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err

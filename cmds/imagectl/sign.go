@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
-	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // signInput is what `sign` was asked for.
@@ -33,14 +32,15 @@ type signInput struct {
 func signCommand() *cobra.Command {
 	var in signInput
 	cmd := &cobra.Command{
-		Use:   "sign --region DIR --role ROLE (--uki FILE | --measured FILE --image NAME --version V)",
+		Use:   "sign --region DIR (--uki FILE | --measured FILE --role ROLE --image NAME --version V)",
 		Short: "Sign the manifest and the PCR policy of an image",
 		Long: `sign predicts the image PCRs (4, 9, 11, 12) of a UKI. Or it takes them from a
 file: either a JSON object {"4": "hex", ...}, or the console log of one trusted
 boot of this image, which prints them on a line
 "measured sha256 4=... 9=... 11=... 12=...".
 
-Name and version of a UKI are those that its os-release has. Its forms are uki
+Name and version of a UKI are those that its os-release has, its role that of
+/etc/landfall/role in its initrd: another one is refused. Its forms are uki
 and uki-ipxe, and uki-secureboot if it is signed, unless some are named.
 
 It writes NAME-VERSION.manifest and NAME-VERSION.policy, or with several forms
@@ -55,7 +55,7 @@ NAME-VERSION-FORM.manifest and .policy of each.`,
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made; its keys are offline/manifest.key and offline/policy.key")
 	f.StringVar(&in.manifestKey, "manifest-key", "", "the manifest key, if not in the region's folder")
 	f.StringVar(&in.pcrsKey, "policy-key", "", "the policy key (PEM), if not in the region's folder")
-	f.StringVar(&in.role, "role", "", "server, keyserver, factory or debug")
+	f.StringVar(&in.role, "role", "", "server, keyserver, factory or debug (default and only choice with --uki: the image's own)")
 	f.StringArrayVar(&in.forms, "form", nil, "boot form, may be given again: uki, uki-ipxe, uki-secureboot, efi-kernel (the default with --measured) or lab-unmeasured")
 	f.StringVar(&in.image, "image", "", "name of the image")
 	f.StringVar(&in.version, "version", "", "version of the image: 1.4 or 1.4.2")
@@ -65,9 +65,6 @@ NAME-VERSION-FORM.manifest and .policy of each.`,
 	f.StringVarP(&in.out, "output", "o", ".", "folder to write to")
 	f.BoolVar(&in.force, "force", false, "overwrite documents that are there")
 	f.BoolVar(&in.lab, "lab", false, "sign the form lab-unmeasured, by which any program passes as this image")
-	if err := cmd.MarkFlagRequired("role"); err != nil {
-		panic(err)
-	}
 	cmd.MarkFlagsOneRequired("uki", "measured")
 	cmd.MarkFlagsMutuallyExclusive("uki", "measured")
 	return cmd
@@ -78,11 +75,11 @@ func (in *signInput) sign(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	signer, err := in.signer()
+	signer, err := in.manifestSigner()
 	if err != nil {
 		return err
 	}
-	key, err := readPolicyKey(keyFile(in.pcrsKey, in.region, "offline/policy.key"))
+	key, err := in.policySigner()
 	if err != nil {
 		return err
 	}
@@ -104,16 +101,6 @@ func (in *signInput) sign(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "signed %s as %s %s, role %s: %s, %s\n", m.Form, m.Image, m.Version, m.Role, docs[2*i].name, docs[2*i+1].name)
 	}
 	return nil
-}
-
-// signer reads the manifest key.
-func (in *signInput) signer() (note.Signer, error) {
-	text, err := os.ReadFile(keyFile(in.manifestKey, in.region, "offline/manifest.key"))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text)
-	return signed.ParseSigner(text)
 }
 
 // manifests are those of all forms, valid but unsigned.
@@ -157,6 +144,9 @@ func (in *signInput) learnt(files map[string]measure.Hex) ([]*measure.Manifest, 
 	default:
 		return nil, errors.New("--measured has the values of one boot form: name one --form")
 	}
+	if in.role == "" {
+		return nil, errors.New("--measured has no image to look into: name its --role")
+	}
 	pcrs, err := readMeasured(in.measured)
 	if err != nil {
 		return nil, err
@@ -175,6 +165,11 @@ func (in *signInput) predicted(files map[string]measure.Hex) ([]*measure.Manifes
 	if err := in.named(osRelease(img)); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.uki, err)
 	}
+	role, err := checkRole(img, measure.Role(in.role))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.uki, err)
+	}
+	in.role = string(role)
 	if files == nil {
 		files = map[string]measure.Hex{}
 	}
@@ -260,17 +255,18 @@ func writeAll(dir string, docs []document, force bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	out := files.Output{Perm: 0o644, Force: force}
 	for _, d := range docs {
-		_, err := os.Lstat(filepath.Join(dir, d.name))
-		if !force && err == nil {
+		err := out.Check(filepath.Join(dir, d.name))
+		if errors.Is(err, files.ErrExists) {
 			return fmt.Errorf("%s exists: another image of this name and version was signed; give this one a new version, or say --force", filepath.Join(dir, d.name))
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
 			return err
 		}
 	}
 	for _, d := range docs {
-		if err := os.WriteFile(filepath.Join(dir, d.name), d.data, 0o644); err != nil {
+		if err := out.Write(filepath.Join(dir, d.name), d.data); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +30,9 @@ them; else it names the components that differ.`,
 			if err != nil {
 				return err
 			}
+			if err := m.CheckRole(); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
 			if len(args) == 2 {
 				if err := verifyPolicy(region, args[1], m); err != nil {
 					return err
@@ -55,6 +57,9 @@ func verifyImage(name string, m *measure.Manifest) error {
 	img, _, err := readUKI(name)
 	if err != nil {
 		return err
+	}
+	if _, err := checkRole(img, m.Role); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	events, err := img.Events(m.Form)
 	if err != nil {
@@ -123,12 +128,8 @@ func verifyPolicy(region, name string, m *measure.Manifest) error {
 	if err := p.Verify(pub); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	pcrs := map[int][]byte{}
-	for n, v := range m.PCRs {
-		pcrs[n] = v
-	}
-	if !bytes.Equal(p.Digest, pcrpolicy.Compute(pcrs)) || p.Role != m.Role {
-		return fmt.Errorf("%s: %w", name, errors.New("is of another image than the manifest"))
+	if err := p.Fits(m); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

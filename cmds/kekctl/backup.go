@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/hex"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -20,16 +18,9 @@ func repair(r *kekproto.RefusalInfo, info report.Info) string {
 	return info.Do
 }
 
-// parseHash returns what is in hex, or a hash that nothing has.
-func parseHash(s string) (out [32]byte) {
-	if b, err := hex.DecodeString(s); err == nil {
-		copy(out[:], b)
-	}
-	return out
-}
-
 func (a *app) backupCommand() *cobra.Command {
-	return &cobra.Command{
+	var out files.Output
+	c := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Save a member's store, encrypted as it is",
 		Long: "Save a consistent copy of a member's store into a new file. It is useless without the member's barrier\n" +
@@ -37,8 +28,8 @@ func (a *app) backupCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice backup r7-ks1-store.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Lstat(args[0]); err == nil { // before the member records a backup
-				return fmt.Errorf("%s exists: choose another name", args[0])
+			if err := out.Check(args[0]); err != nil { // before the member records a backup
+				return err
 			}
 			conn, err := a.connect()
 			if err != nil {
@@ -48,11 +39,13 @@ func (a *app) backupCommand() *cobra.Command {
 			if err := conn.stream(cmd.Context(), "GET", "/v1/backup", nil, &b); err != nil {
 				return err
 			}
-			if err := create(args[0], b.Bytes()); err != nil {
+			if err := out.Write(args[0], b.Bytes()); err != nil {
 				return err
 			}
 			a.say("%s: %d bytes", args[0], b.Len())
 			return nil
 		},
 	}
+	forceFlag(c, &out)
+	return c
 }

@@ -181,6 +181,8 @@ func TestStands(t *testing.T) {
 	}{
 		{"no certificate", kekproto.DeviceInfo{Refuse: refused(report.TPMNoCert, 0)}, "HOLD LF-TPM-07"},
 		{"refused while it waits for approval", kekproto.DeviceInfo{Enrolled: true, Refuse: refused(report.KeyEnroll, 0)}, "wants approval"},
+		{"approved since seal said so", kekproto.DeviceInfo{Enrolled: true, Approved: true, Changed: ago(time.Second),
+			Progress: said(t, &report.Factory{Phase: report.PhaseApproval, Result: report.ResultRetry, Code: report.KeyEnroll}, time.Minute, time.Minute)}, "provisioned"},
 		{"refused while it waits for a slice", kekproto.DeviceInfo{Enrolled: true, Approved: true, Refuse: refused(report.KeySliceNew, 0)}, "provisioned"},
 		{"its slice came since", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Changed: ago(time.Second), Refuse: refused(report.KeySliceNew, time.Minute)}, "slice"},
 		{"refused since", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Changed: ago(time.Minute), Progress: keys(time.Minute), Refuse: refused(report.KeyImage, time.Second)}, "HOLD LF-KEY-06"},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 )
 
@@ -31,14 +31,15 @@ func (a *app) device(ctx context.Context, method, id, action string, in, out any
 }
 
 func (a *app) deviceCommand() *cobra.Command {
-	c := &cobra.Command{Use: "device", Short: "Add, list, show and approve devices"}
-	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove(), a.deviceFirmware())
+	c := &cobra.Command{Use: "device", Short: "Add, list, show, approve and remove devices"}
+	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove(), a.deviceFirmware(), a.deviceRemove())
 	return c
 }
 
 func (a *app) deviceAdd() *cobra.Command {
 	var m kekproto.NewDevice
-	var out string
+	var name string
+	var out files.Output
 	c := &cobra.Command{
 		Use:   "add DEVICE --token-file FILE",
 		Short: "Expect a device, and write its one-use enrolment token",
@@ -54,21 +55,23 @@ func (a *app) deviceAdd() *cobra.Command {
 				}
 			}
 			// The file first: a token that cannot be written is lost.
-			if err := create(out, nil); err != nil {
+			file, err := out.Begin(name)
+			if err != nil {
 				return err
 			}
 			var token kekproto.NewToken
 			if err := a.call(cmd.Context(), "POST", "/v1/devices", &m, &token); err != nil {
-				return removeAfter(err, out)
+				return file.Abandon(err)
 			}
-			if err := overwrite(out, []byte(token.Token+"\n")); err != nil {
+			if err := file.Finish([]byte(token.Token + "\n")); err != nil {
 				return err
 			}
-			a.say("%s may enrol once with the token in %s", m.Device, out)
+			a.say("%s may enrol once with the token in %s", m.Device, name)
 			return nil
 		},
 	}
-	c.Flags().StringVar(&out, "token-file", "", "where to write the token; must not exist")
+	c.Flags().StringVar(&name, "token-file", "", "where to write the token")
+	forceFlag(c, &out)
 	c.Flags().BoolVar(&m.Again, "again", false, "a further token for a device that was added before; it must still have the same EK")
 	if err := c.MarkFlagRequired("token-file"); err != nil {
 		panic(err) // only for a flag that does not exist
@@ -91,13 +94,22 @@ func (a *app) deviceList() *cobra.Command {
 			if err := a.call(cmd.Context(), "GET", path, nil, &all); err != nil {
 				return err
 			}
-			return a.print(all, func(w io.Writer) {
-				line(w, "DEVICE", "STATE", "SLICE", "KEK", "LAST RELEASE", "LAST REFUSAL")
-				for _, d := range all {
-					line(w, d.Device, stateOf(&d), dash(d.Slice), dash(uint64(d.Sealed)), seen(&d), refusal(&d))
-				}
-			})
+			return a.screen(all, func(w io.Writer) { showDevices(w, all) })
 		},
+	}
+}
+
+func showDevices(w io.Writer, all []kekproto.DeviceInfo) {
+	line(w, "DEVICE", "SLICE", "KEK", "STATE; last release; last refusal")
+	for _, d := range all {
+		state := stateOf(&d)
+		if d.Seen != nil {
+			state += "; " + seen(&d)
+		}
+		if d.Refuse != nil {
+			state += "; " + briefRefusal(&d)
+		}
+		line(w, d.Device, dash(d.Slice), dash(uint64(d.Sealed)), state)
 	}
 }
 
@@ -135,7 +147,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, "recovery key", map[bool]string{true: "kept; `kekctl recovery request`", false: "none"}[d.Recovery])
 	line(w, "last release", seen(d))
 	line(w, "last refusal", refusal(d))
-	line(w, "last report", cmp.Or(d.Report, "-"))
+	showReport(w, d.Report)
 }
 
 func (a *app) deviceApprove() *cobra.Command {
@@ -160,6 +172,25 @@ func (a *app) deviceApprove() *cobra.Command {
 		panic(err) // only for a flag that does not exist
 	}
 	return c
+}
+
+func (a *app) deviceRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove DEVICE",
+		Short: "Take back a device that was added by mistake",
+		Long: "Take back an ID under which nothing was sealed: one that was mistyped, or with which another machine\n" +
+			"than the one that was meant has enrolled. Its token enrols nobody any more, and the ID may be added\n" +
+			"again. A device that was given a key stays; `kekctl ship --unsealed-too` leaves it behind.",
+		Example: "  kekctl --region r7 --as alice device remove r07-u21",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.device(cmd.Context(), "POST", args[0], "remove", nil, nil); err != nil {
+				return err
+			}
+			a.say("%s is removed", args[0])
+			return a.elsewhere()
+		},
+	}
 }
 
 func (a *app) suspendCommand() *cobra.Command {

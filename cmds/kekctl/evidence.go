@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/eventlog"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 )
 
 func (a *app) evidenceCommand() *cobra.Command {
-	var out string
+	var name string
+	var out files.Output
 	c := &cobra.Command{
 		Use:   "evidence DEVICE",
 		Short: "Show what a device measured when its image was last refused",
@@ -35,17 +37,18 @@ func (a *app) evidenceCommand() *cobra.Command {
 				}
 				return err
 			}
-			if out == "" {
+			if name == "" {
 				return a.print(&e, func(w io.Writer) { showEvidence(w, &e) })
 			}
-			if err := create(out, e.Log); err != nil {
+			if err := out.Write(name, e.Log); err != nil {
 				return err
 			}
-			a.say("%s: event log of %s, %d bytes, of %s", out, e.Device, len(e.Log), when(e.Time))
+			a.say("%s: event log of %s, %d bytes, of %s", name, e.Device, len(e.Log), when(e.Time))
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&out, "output", "o", "", "write the raw event log into this new file")
+	c.Flags().StringVarP(&name, "output", "o", "", "write the raw event log into this file")
+	forceFlag(c, &out)
 	return c
 }
 

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/report"
 )
 
 // line writes one row of a table.
@@ -78,6 +77,11 @@ func refusal(d *kekproto.DeviceInfo) string {
 	return fmt.Sprintf("%s %s (%s) %s", when(d.Refuse.Time), d.Refuse.Code, count(d.Refuse.Count, "time"), reasons(d.Refuse))
 }
 
+// briefRefusal is the least to know of a refusal: a list has no room for more.
+func briefRefusal(d *kekproto.DeviceInfo) string {
+	return d.Refuse.Code + " " + when(d.Refuse.Time)
+}
+
 // reasons is a refusal's message and how the image differs.
 func reasons(r *kekproto.RefusalInfo) string {
 	return strings.Join(append([]string{r.Message}, r.Differences...), "; ")
@@ -85,16 +89,23 @@ func reasons(r *kekproto.RefusalInfo) string {
 
 func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
-func overwrite(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+// showReport tells what a device said of its last boot.
+func showReport(w io.Writer, text string) {
+	if text == "" {
+		return
+	}
+	r, err := report.ParseBootReport([]byte(text))
 	if err != nil {
-		return fmt.Errorf("write: %w", err)
+		line(w, "REPORT", "not readable: "+visible(err.Error()))
+		return
 	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	line(w, "REPORT", fmt.Sprintf("slice %d, key by %s, %s started %.1f s after the kernel", r.Slice, visible(r.Member), visible(r.Kernel), r.Uptime))
+	for _, v := range r.Volumes {
+		if !v.Opened {
+			line(w, "", fmt.Sprintf("volume %s was not opened: %s", visible(v.Name), visible(string(v.Code))))
+		}
 	}
-	return nil
+	for _, x := range r.Warnings {
+		line(w, "", visible("warning "+string(x.Code)+": "+x.What))
+	}
 }
-
-func removeAfter(err error, path string) error { return errors.Join(err, os.Remove(path)) }

@@ -37,14 +37,7 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 			if err := fleetdir.Init(cmd.Context(), args[0], o); err != nil {
 				return err
 			}
-			a.say("region %s: %s, %s, %d of them make it received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
-			a.say("NOW move %s/offline to where nobody ships it", args[0])
-			for _, m := range o.Members {
-				a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", args[0], m.ID)
-			}
-			if o.AllowLab {
-				a.say("LAB PROFILE: its members accept unmeasured boots. Never for real disks.")
-			}
+			a.made(args[0], &o)
 			return nil
 		},
 	}
@@ -71,7 +64,24 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 	return c
 }
 
-// parse reads ID=URL and NAME=ROLE; a role that is left out is operator.
+// made says what was made, and what is to be done with it.
+func (a *app) made(dir string, o *fleetdir.Options) {
+	a.say("region %s: %s, %s, %d of them make it received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
+	a.say("NOW move %s/offline to where nobody ships it", dir)
+	for _, m := range o.Members {
+		a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", dir, m.ID)
+	}
+	for _, m := range o.Members {
+		if m.Loopback() {
+			_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: member %s is at %s, which only this machine reaches: slices and station documents carry that address to every device\n", m.ID, m.URL)
+		}
+	}
+	if o.AllowLab {
+		a.say("LAB PROFILE: its members accept unmeasured boots. Never for real disks.")
+	}
+}
+
+// parse reads ID=URL and NAME=ROLE.
 func parse(o *fleetdir.Options, members, agents []string) error {
 	for _, m := range members {
 		id, url, ok := strings.Cut(m, "=")
@@ -83,7 +93,7 @@ func parse(o *fleetdir.Options, members, agents []string) error {
 	for _, g := range agents {
 		name, role, ok := strings.Cut(g, "=")
 		if !ok {
-			role = "operator"
+			return fmt.Errorf("--agent %q: want NAME=ROLE; roles are operator (adds, ships, releases), agent (signs that the region was received), viewer (reads) and metrics", g)
 		}
 		o.Agents = append(o.Agents, fleetdir.AgentOption{Name: name, Role: role})
 	}

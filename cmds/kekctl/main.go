@@ -24,6 +24,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
 )
 
@@ -31,11 +32,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
+	if err == errDark {
+		os.Exit(exitDark)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kekctl:", printable.Text(err.Error()))
 		os.Exit(1)
 	}
 }
+
+// exitDark is the exit status of `status` where keys should be released and
+// none is. The screen has said why.
+const exitDark = 3
+
+var errDark = errors.New("dark")
 
 // app is what all commands share.
 type app struct {
@@ -78,8 +88,23 @@ func (a *app) command() *cobra.Command {
 	return root
 }
 
-// print shows v as JSON if asked for, else as text writes it.
+// print shows v as JSON if asked for, else as text writes it, in columns as wide
+// as they are: a line of a table stays a line.
 func (a *app) print(v any, text func(w io.Writer)) error {
+	return a.show(v, tabwriter.NewWriter(printable.NewWriter(a.stdout), 0, 0, gap, ' ', 0), text)
+}
+
+// screen is print for what people read: 80 columns.
+func (a *app) screen(v any, text func(w io.Writer)) error {
+	return a.show(v, &layout{out: printable.NewWriter(a.stdout)}, text)
+}
+
+type columns interface {
+	io.Writer
+	Flush() error
+}
+
+func (a *app) show(v any, w columns, text func(w io.Writer)) error {
 	if a.json {
 		data, err := json.MarshalIndent(v, "", "  ")
 		if err != nil {
@@ -88,7 +113,6 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 		_, err = fmt.Fprintf(a.stdout, "%s\n", printable.Escape(data))
 		return err
 	}
-	w := tabwriter.NewWriter(printable.NewWriter(a.stdout), 0, 0, 2, ' ', 0)
 	text(w)
 	return w.Flush()
 }
@@ -100,15 +124,8 @@ func (a *app) say(format string, args ...any) {
 	}
 }
 
-// create writes a new file that only its owner can read.
-func create(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write: %w; nothing is overwritten", err)
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+// forceFlag is the flag of each command that writes a file.
+func forceFlag(c *cobra.Command, out *files.Output) {
+	out.Perm = 0o600
+	c.Flags().BoolVar(&out.Force, "force", false, "overwrite a file that exists")
 }

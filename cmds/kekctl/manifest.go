@@ -15,6 +15,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 )
 
 func (a *app) manifestCommand() *cobra.Command {
@@ -59,6 +60,11 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 	if err != nil {
 		return err
 	}
+	if m, err := measure.PeekManifest(note); err == nil { // else the member says what is wrong
+		if err := m.CheckRole(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	in := &kekproto.NewManifest{Note: note}
 	beside := policy
 	if base, ok := strings.CutSuffix(name, ".manifest"); ok && policy == "" {
@@ -68,6 +74,11 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 		in.Policy, err = os.ReadFile(beside)
 		if err != nil && (policy != "" || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("PCR policy: %w", err)
+		}
+		if in.Policy != nil {
+			if _, err := pcrpolicy.Parse(in.Policy); err != nil {
+				return fmt.Errorf("%s, the PCR policy of %s: %w", beside, name, err)
+			}
 		}
 	}
 	if err := c.do(ctx, "POST", "/v1/manifests", in, nil); err != nil {
@@ -168,7 +179,8 @@ func (a *app) manifestMinimum() *cobra.Command {
 		Use:   "minimum ROLE VERSION",
 		Short: "Set the oldest version of a role's images that gets anything",
 		Long: "Set the oldest version of the images of a role (server, factory, keyserver) that gets anything, by\n" +
-			"semantic versioning. Images below it get nothing, and none below it is added.",
+			"semantic versioning. Images below it get nothing, and none below it is added. Devices that were last\n" +
+			"seen on such an image are named.",
 		Example: "  kekctl --region r7 --as alice manifest minimum server 1.5",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -182,12 +194,36 @@ func (a *app) manifestMinimum() *cobra.Command {
 			if err := a.call(cmd.Context(), "POST", "/v1/manifests/minimum", &in, &all); err != nil {
 				return err
 			}
+			var devices []kekproto.DeviceInfo
+			if err := a.call(cmd.Context(), "GET", "/v1/devices", nil, &devices); err != nil {
+				return err
+			}
+			for _, d := range outgrown(devices, &all) {
+				_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: %s was last seen on %s, and gets nothing at its next boot from that: give it the new image\n", d.Device, d.Seen.Image)
+			}
 			return a.afterwards(&all)
 		},
 	}
 	c.Flags().BoolVar(&in.Lower, "lower", false, "let the minimum be lower than it is")
 	c.Flags().BoolVar(&dark, "leave-none", false, "although no accepted image of the role is so new: its devices get nothing until one is added")
 	return c
+}
+
+// outgrown are the devices that were last released to on an image that is too
+// old now.
+func outgrown(devices []kekproto.DeviceInfo, all *kekproto.Images) (old []kekproto.DeviceInfo) {
+	tooOld := map[string]bool{}
+	for _, m := range all.Manifests {
+		if m.State == kekproto.ManifestTooOld {
+			tooOld[m.Image+" "+m.Version] = true
+		}
+	}
+	for _, d := range devices {
+		if d.Seen != nil && tooOld[d.Seen.Image] {
+			old = append(old, d)
+		}
+	}
+	return old
 }
 
 // leavesOne refuses a minimum that all accepted images of a role are below. It

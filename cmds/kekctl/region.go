@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -24,7 +24,7 @@ func readSigned(name, typ, want string) ([]byte, error) {
 		return nil, err
 	}
 	if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
-		return nil, fmt.Errorf("%s: not a %s", name, want)
+		return nil, fmt.Errorf("%s: not a %s; it is %s", name, want, signed.Kind(data))
 	}
 	return data, nil
 }
@@ -90,56 +90,6 @@ func (a *app) move(ctx context.Context, path string, in any) error {
 	return a.print(&st, func(w io.Writer) { line(w, "region "+st.Region+" is "+string(st.State)) })
 }
 
-func (a *app) shipCommand() *cobra.Command {
-	var unsealed bool
-	c := &cobra.Command{
-		Use:   "ship",
-		Short: "The region leaves: from now on no key leaves this member",
-		Long: "Close enrolment and refuse every release until agents at the destination have signed that they\n" +
-			"received the region. There is no way back to building, so a device that was added and is not sealed\n" +
-			"stops it, unless --unsealed-too is given.",
-		Example: "  kekctl --region r7 --as alice ship",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !unsealed {
-				if err := a.allSealed(cmd.Context()); err != nil {
-					return err
-				}
-			}
-			return a.move(cmd.Context(), "/v1/region/ship", nil)
-		},
-	}
-	c.Flags().BoolVar(&unsealed, "unsealed-too", false, "ship although devices are not sealed: they can never be sealed in this region")
-	return c
-}
-
-// allSealed guards against a mistake, not an attack: a device that is added
-// after the look is not noticed.
-func (a *app) allSealed(ctx context.Context) error {
-	var all []kekproto.DeviceInfo
-	if err := a.call(ctx, "GET", "/v1/devices", nil, &all); err != nil {
-		return err
-	}
-	var open, unproved []string
-	for _, d := range all {
-		switch {
-		case d.Stays:
-		case d.Sealed == 0:
-			open = append(open, d.Device)
-		case d.Accepted != d.Sealed:
-			unproved = append(unproved, d.Device)
-		}
-	}
-	if len(unproved) > 0 {
-		_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: sealed, but the server image never opened all their volumes (`kekctl devices`): %s\n", strings.Join(unproved, ", "))
-	}
-	if len(open) > 0 {
-		return fmt.Errorf("not sealed: %s; seal them first, since there is no way back to building, or ship them so with --unsealed-too",
-			strings.Join(open, ", "))
-	}
-	return nil
-}
-
 func (a *app) liveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "live",
@@ -181,6 +131,7 @@ func (a *app) receiveCommand() *cobra.Command {
 
 func (a *app) receiveSign() *cobra.Command {
 	var shipment string
+	var out files.Output
 	c := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Sign that the shipment has arrived",
@@ -211,7 +162,7 @@ func (a *app) receiveSign() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := create(args[0], msg); err != nil {
+			if err := out.Write(args[0], msg); err != nil {
 				return err
 			}
 			a.say("%s: %s says that shipment %s of region %s has arrived", args[0], agent.Name, shipment, agent.Region)
@@ -219,5 +170,6 @@ func (a *app) receiveSign() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&shipment, "shipment", "", "number of the shipment (default: ask the member)")
+	forceFlag(c, &out)
 	return c
 }

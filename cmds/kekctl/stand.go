@@ -51,6 +51,9 @@ func standOf(d *kekproto.DeviceInfo, now time.Time) stand {
 	if d.Progress == nil || json.Unmarshal(d.Progress.Factory, p) != nil {
 		p = nil // a newer seal's words: the record says enough
 	}
+	if p != nil && d.Approved && p.Code == report.KeyEnroll && d.Changed != nil && d.Changed.After(d.Progress.Time) {
+		p = nil // it said so before it was approved
+	}
 	switch {
 	case s.ofRecord(d):
 	case p != nil && s.ofResult(p):

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
@@ -15,39 +17,70 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
+// statusJSON is what `status --json` prints: the member's own words, and the
+// verdict that the screen begins with.
+type statusJSON struct {
+	*kekproto.Status
+	Verdict verdictWord `json:"verdict"`
+	Why     string      `json:"verdict_text"`
+}
+
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "status",
-		Short:   "Say on one screen why the region is dark, if it is",
-		Example: "  kekctl --region r7 --as alice status\n  kekctl --region r7 --as alice status --json | jq .state",
+		Use:   "status",
+		Short: "Say on one screen why the region is dark, if it is",
+		Long: "Say on one screen whether keys are released, and if not, why. The exit status is 3 where they should\n" +
+			"be and none is (DARK), 1 if the member does not answer, else 0; the field verdict of --json tells all\n" +
+			"cases apart (docs/commands.md).",
+		Example: "  kekctl --region r7 --as alice status\n  kekctl --region r7 --as alice status --json | jq -r .verdict",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var st kekproto.Status
 			if err := a.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
 				return err
 			}
-			return a.print(&st, func(w io.Writer) { showStatus(w, &st) })
+			word, why := verdict(&st)
+			err := a.screen(&statusJSON{&st, word, why}, func(w io.Writer) { showStatus(w, &st) })
+			if err == nil && word == verdictDark {
+				err = errDark
+			}
+			return err
 		},
 	}
 }
 
+// verdictWord is the verdict for programs. Words are added, none changes.
+type verdictWord string
+
+const (
+	verdictDark      verdictWord = "dark"       // nothing is released, and should be
+	verdictInTransit verdictWord = "in-transit" // as it should be
+	verdictReceived  verdictWord = "received"   // signed for, not live
+	verdictNoImage   verdictWord = "no-image"   // being built: no server image yet
+	verdictUnsealed  verdictWord = "unsealed"   // there is no key to release
+	verdictRefused   verdictWord = "refused"    // released, but devices are refused
+	verdictReleased  verdictWord = "released"
+)
+
 // verdict is the first thing to know.
-func verdict(st *kekproto.Status) string {
-	switch {
+func verdict(st *kekproto.Status) (verdictWord, string) {
+	switch image := hasRole(&st.Images, "server"); {
 	case st.AuditError != "":
-		return "DARK: the audit log cannot be written, so nothing is released: " + st.AuditError
+		return verdictDark, "DARK: the audit log cannot be written, so nothing is released: " + st.AuditError
 	case st.State == kekproto.StateInTransit:
-		return "dark as it should be: in transit; agents `kekctl receive`, then `kekctl live`"
+		return verdictInTransit, "dark as it should be: in transit; agents `kekctl receive`, then `kekctl live`"
 	case st.State == kekproto.StateReceived:
-		return "dark: received, not live; `kekctl live`"
-	case !hasRole(&st.Images, "server"):
-		return "DARK: no server image is accepted; `kekctl manifest list`, `kekctl manifest add`"
+		return verdictReceived, "dark: received, not live; `kekctl live`"
+	case !image && st.Sealed == 0 && st.State == kekproto.StateBuilding:
+		return verdictNoImage, "no server image is accepted yet; `kekctl manifest add`"
+	case !image:
+		return verdictDark, "DARK: no server image is accepted; `kekctl manifest list`, `kekctl manifest add`"
 	case len(st.Refused) > 0:
-		return fmt.Sprintf("%s refused, see below", are(len(st.Refused), "device"))
+		return verdictRefused, fmt.Sprintf("%s refused, see below", are(len(st.Refused), "device"))
 	case st.Sealed == 0:
-		return "no device is sealed yet, so there is no key to release"
+		return verdictUnsealed, "no device is sealed yet, so there is no key to release"
 	default:
-		return "keys are released"
+		return verdictReleased, "keys are released"
 	}
 }
 
@@ -67,18 +100,21 @@ func are(n int, thing string) string {
 }
 
 func showStatus(w io.Writer, st *kekproto.Status) {
-	line(w, "region "+st.Region, string(st.State), verdict(st))
+	_, why := verdict(st)
+	line(w, "region "+st.Region, string(st.State)+": "+why)
 	if st.AllowLab {
 		line(w, "LAB PROFILE", "unmeasured boots are accepted: anybody's image gets keys")
 	}
-	line(w, "member "+st.Member, "up since "+when(st.Since), fmt.Sprintf("store epoch %d, audit log %d lines, head %.16s…", st.StoreEpoch, st.AuditLines, st.AuditHead))
-	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d sealed, %d of them accepted, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Sealed, st.Accepted, st.Suspended),
-		fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
-	broken := ""
+	line(w, "member "+st.Member, fmt.Sprintf("up since %s, store epoch %d", when(st.Since), st.StoreEpoch))
+	line(w, "audit log", count(int(st.AuditLines), "line")+", head")
+	line(w, "", st.AuditHead)
+	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Suspended))
+	line(w, "", fmt.Sprintf("%d sealed, %d of them accepted", st.Sealed, st.Accepted))
+	line(w, "", fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
+	line(w, "links", demandLine(st))
 	if st.LinksBroken > 0 {
-		broken = are(st.LinksBroken, "device") + " not as wired in the factory; `kekctl links --wrong`"
+		line(w, "", are(st.LinksBroken, "device")+" not as wired in the factory; `kekctl links --wrong`")
 	}
-	line(w, "links", demandLine(st), broken)
 	if st.Firmware == kekproto.FirmwareHold {
 		line(w, "firmware", firmwareLine(st))
 	}
@@ -90,7 +126,7 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 		line(w, "unproved "+id, "named by somebody whose quote is not by its attestation key; `kekctl explain "+id+"`")
 	}
 	for _, d := range st.Refused {
-		line(w, "refused "+d.Device, d.Refuse.Code, reasons(d.Refuse))
+		line(w, "refused "+d.Device, d.Refuse.Code+" "+reasons(d.Refuse))
 	}
 }
 
@@ -101,13 +137,13 @@ func showImages(w io.Writer, st *kekproto.Images) {
 			others++
 			continue
 		}
-		line(w, "image "+m.Image, m.Version, "role "+m.Role+", boot form "+m.Form)
+		line(w, "image", m.Image+" "+m.Version+", role "+m.Role+", boot form "+m.Form)
 	}
 	if others > 0 {
-		line(w, "images that get nothing", fmt.Sprint(others), "revoked, too old or never accepted; `kekctl manifest list`")
+		line(w, "", fmt.Sprintf("%d more get nothing: revoked, too old or never accepted; `kekctl manifest list`", others))
 	}
 	for _, role := range slices.Sorted(maps.Keys(st.Minimum)) {
-		line(w, "minimum of role "+role, st.Minimum[role], "what is older gets nothing")
+		line(w, "", "role "+role+": what is older than "+st.Minimum[role]+" gets nothing")
 	}
 }
 
@@ -122,7 +158,7 @@ func (a *app) explainCommand() *cobra.Command {
 			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
 				return err
 			}
-			return a.print(&d, func(w io.Writer) { explain(w, &d) })
+			return a.screen(&d, func(w io.Writer) { explain(w, &d) })
 		},
 	}
 }
@@ -151,9 +187,7 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 		default:
 			line(w, "NEVER", "this member has not heard of it since the region's state changed")
 		}
-		if d.Report != "" {
-			line(w, "report", d.Report)
-		}
+		showReport(w, d.Report)
 		return
 	}
 	info, _ := report.Lookup(report.Code(r.Code))
@@ -244,7 +278,7 @@ func (a *app) auditVerify() *cobra.Command {
 		Use:   "verify [FILE]",
 		Short: "Check that an audit log is whole, and holds a head that you kept",
 		Long: "Check the chain of an audit log: of FILE, or of the member. The chain alone does not show that the\n" +
-			"whole log was made up; a head that you noted earlier (--head, as status --json prints audit_head) does.",
+			"whole log was made up; a head that you noted earlier (--head, as status prints it) does.",
 		Example: "  kekctl --region r7 --as alice audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -270,16 +304,23 @@ func (a *app) auditData(cmd *cobra.Command, args []string) ([]byte, error) {
 	return conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
 }
 
+// minHead is how many digits of a head say which line was meant: 64 bits.
+const minHead = 16
+
 func (a *app) verifyAudit(data []byte, kept string) error {
+	kept = strings.ToLower(strings.TrimRight(kept, "…"))
+	if _, err := hex.DecodeString(kept); kept != "" && (err != nil || len(kept) < minHead || len(kept) > 2*sha256.Size) {
+		return fmt.Errorf("--head %q: want %d to %d hexadecimal digits of what `kekctl status` shows as the audit log's head", kept, minHead, 2*sha256.Size)
+	}
 	found := kept == ""
 	head, rest, err := audit.Verify(data, func(r audit.Record) error {
-		found = found || r.Prev == kept
+		found = found || strings.HasPrefix(r.Prev, kept)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if found = found || head.Hash == parseHash(kept); !found {
+	if found = found || strings.HasPrefix(hex.EncodeToString(head.Hash[:]), kept); !found {
 		return fmt.Errorf("the log does not hold the line %s: %w", kept, audit.ErrChain)
 	}
 	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {

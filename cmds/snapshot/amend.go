@@ -16,7 +16,8 @@ import (
 // amendInput is what `amend` was asked for.
 type amendInput struct {
 	document, edited, slice, key string
-	reason, out, dir             string
+	reason, dir                  string
+	out                          output
 	macs, members                []string
 	records, waive, unwaive      []string
 }
@@ -56,7 +57,7 @@ that device is the one that is dead.`,
 	f.StringArrayVar(&in.members, "member", nil, "ID=URL of a key server that moved; may be given again")
 	f.StringArrayVar(&in.waive, "waive", nil, "DEVICE/INTERFACE=PEER, a link that its end need not prove; may be given again")
 	f.StringArrayVar(&in.unwaive, "unwaive", nil, "the same, to end it; may be given again")
-	f.StringVarP(&in.out, "output", "o", "-", "file for the next snapshot, or slice")
+	in.out.flags(cmd, "file for the next snapshot, or slice")
 	f.StringVar(&in.dir, "dir", "", "folder for the changed slices (with --document)")
 	mustRequire(cmd, "reason")
 	cmd.MarkFlagsMutuallyExclusive("document", "slice")
@@ -67,6 +68,9 @@ that device is the one that is dead.`,
 }
 
 func (in *amendInput) run(cmd *cobra.Command) error {
+	if err := in.out.check(); err != nil {
+		return err
+	}
 	change, err := in.change(cmd)
 	if err != nil {
 		return err
@@ -83,7 +87,7 @@ func (in *amendInput) run(cmd *cobra.Command) error {
 		in.tell(cmd, snapshot.DiffSlices(old, next))
 		return writeDocument(cmd, in.out, next)
 	}
-	if in.dir == "" || in.out == "-" {
+	if in.dir == "" || in.out.name == "-" {
 		return errors.New("name the next snapshot (-o) and a folder for the changed slices (--dir)")
 	}
 	return in.region(cmd, change)
@@ -104,6 +108,9 @@ func (in *amendInput) region(cmd *cobra.Command, change *snapshot.Change) error 
 		return err
 	}
 	next, changed, err := snapshot.Amend(old, edited, in.reason)
+	if err != nil && in.edited != "" {
+		err = fmt.Errorf("%s: %w", in.edited, err)
+	}
 	if err != nil {
 		return err
 	}

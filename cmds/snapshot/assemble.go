@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -17,7 +19,8 @@ func tpmKeys(r *kekproto.DeviceInfo) snapshot.TPMKeys {
 
 // assembleInput is what `assemble` was asked for.
 type assembleInput struct {
-	region, out              string
+	region                   string
+	out                      output
 	plans, records, captures []string
 }
 
@@ -43,12 +46,15 @@ captures that seal provision posted. A folder stands for the *.json in it.`,
 	f.StringArrayVar(&in.plans, "plan", nil, "plan of the region, or a part of it; may be given again")
 	f.StringArrayVar(&in.records, "record", nil, "records of the fleet; may be given again")
 	f.StringArrayVar(&in.captures, "capture", nil, "captures that are not in the records; may be given again")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	in.out.flags(cmd, "file to write")
 	mustRequire(cmd, "region", "record")
 	return cmd
 }
 
 func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
+	if err := in.out.check(); err != nil {
+		return err
+	}
 	region, ca, err := readRegion(cmd, in.region)
 	if err != nil {
 		return err
@@ -108,15 +114,22 @@ func eachFile(cmd *cobra.Command, args []string, do func(text []byte) error) err
 // addRecords takes one record, or a list.
 func addRecords(src *snapshot.Sources, text []byte) error {
 	var list []kekproto.DeviceInfo
-	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
-		text = append(append([]byte{'['}, text...), ']')
+	var err error
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+		err = json.Unmarshal(text, &list)
+	} else {
+		list = make([]kekproto.DeviceInfo, 1)
+		err = json.Unmarshal(text, &list[0])
 	}
-	if err := json.Unmarshal(text, &list); err != nil {
-		return fmt.Errorf("no record of the fleet: %w", err)
+	if err != nil {
+		return fmt.Errorf("no record of the fleet (`kekctl device show ID --json`): %w", signed.Where(text, err))
+	}
+	if err := untyped(text); err != nil {
+		return err
 	}
 	for _, r := range list {
 		if r.Device == "" {
-			return fmt.Errorf("no record of the fleet: it names no device")
+			return errors.New("no record of the fleet: it names no device")
 		}
 		if r.Enrolled {
 			src.Keys[r.Device] = tpmKeys(&r)
@@ -127,6 +140,18 @@ func addRecords(src *snapshot.Sources, text []byte) error {
 		if err := addCapture(src, r.Capture); err != nil {
 			return fmt.Errorf("record of %s: %w", r.Device, err)
 		}
+	}
+	return nil
+}
+
+// untyped refuses a document of another type: a record has none, and other
+// documents name a device as well.
+func untyped(text []byte) error {
+	var head struct {
+		Type string `json:"type"`
+	}
+	if json.Unmarshal(text, &head) == nil && head.Type != "" {
+		return fmt.Errorf("no record of the fleet (`kekctl device show ID --json`), but %s", signed.Kind(text))
 	}
 	return nil
 }

@@ -9,7 +9,8 @@ import (
 )
 
 func captureCommand() *cobra.Command {
-	var device, out string
+	var device string
+	var out output
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "capture --device ID",
@@ -21,6 +22,9 @@ the capture to the fleet; this command is for machines that run something else.`
 		Example: `  snapshot capture --device r07-u12 -o captures/r07-u12.json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil { // a capture takes its time
+				return err
+			}
 			c, err := netconf.Capture(cmd.Context(), device, netconf.Listen{Wait: wait})
 			if err != nil {
 				return err
@@ -29,12 +33,12 @@ the capture to the fleet; this command is for machines that run something else.`
 			if err != nil {
 				return err
 			}
-			return writeFile(cmd, out, 0o644, append(b, '\n'))
+			return out.write(cmd, 0o644, append(b, '\n'))
 		},
 	}
 	cmd.Flags().StringVar(&device, "device", "", "ID of this device")
 	cmd.Flags().DurationVar(&wait, "wait", 35*time.Second, "how long to listen at most; many switches speak every 30 s")
-	cmd.Flags().StringVarP(&out, "output", "o", "-", "file to write")
+	out.flags(cmd, "file to write")
 	mustRequire(cmd, "device")
 	return cmd
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func importCommand() *cobra.Command {
-	var output string
+	var out output
 	var switches []string
 	cmd := &cobra.Command{
 		Use:   "import [--switch PATTERN]... PLAN.dot",
@@ -41,10 +41,10 @@ a --switch, such as 'leaf*'; all others are devices.`,
 			if len(plan.Switches) == 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: all %d nodes are taken as devices; --switch says which are switches\n", args[0], len(plan.Devices))
 			}
-			return writeFile(cmd, output, 0o644, append(b, '\n'))
+			return out.write(cmd, 0o644, append(b, '\n'))
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write")
+	out.flags(cmd, "file to write")
 	cmd.Flags().StringArrayVar(&switches, "switch", nil, "pattern of the names of switches, with * and ?")
 	return cmd
 }

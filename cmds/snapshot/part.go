@@ -2,15 +2,18 @@ package main
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -28,12 +31,11 @@ type partInput struct {
 	slice, token  string
 	plan          string
 	policies      []string
-	region        string
+	region, key   string
 	stationDevice string
 	stationFile   string
 	diskMiB       int64
-	out           string
-	force         bool
+	out           output
 }
 
 func partWriteCommand() *cobra.Command {
@@ -43,13 +45,13 @@ func partWriteCommand() *cobra.Command {
 		Short: "Write the content of a LANDFALL partition",
 		Long: `write makes the content of a device's LANDFALL partition, or with --disk-mib a
 whole disk that holds one. Before enrolment that is a station document and a
-one-use token; after it the signed slice and the PCR policies, and where no factory
-station hands it out, a seal plan. A file that exists is overwritten with --force only; a device never: copy the file onto it.`,
+one-use token; after it the signed slice and the PCR policies, which are verified
+with the region's keys, and where no factory station hands it out, a seal plan. A file that exists is overwritten with --force only; a device never: copy the file onto it.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
   snapshot part write --station-file station/station.json -o factory.part
-  snapshot part write --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
-  snapshot part write --slice r07-u12.slice.note --policy factory.policy.json --plan r07-u12.plan.json -o r07-u12.part
-  snapshot part write --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
+  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
+  snapshot part write --region north --slice r07-u12.slice.note --policy factory.policy.json --plan r07-u12.plan.json -o r07-u12.part
+  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return in.write(cmd) },
 	}
@@ -58,17 +60,17 @@ station hands it out, a seal plan. A file that exists is overwritten with --forc
 	f.StringArrayVar(&in.policies, "policy", nil, "signed PCR policy; may be given again")
 	f.StringVar(&in.stationDevice, "station", "", "device ID for a station document (needs --region)")
 	f.StringVar(&in.stationFile, "station-file", "", "station document that station init made, for any device")
-	f.StringVar(&in.region, "region", "", "folder that kekctl init made")
+	f.StringVar(&in.region, "region", "", "folder that kekctl init made: by its public/ slice and policies are verified")
+	f.StringVar(&in.key, "key", "", "file of the region root's public key, where the folder is not at hand")
 	f.StringVar(&in.plan, "plan", "", "seal plan, for a factory without a station")
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
-	f.BoolVar(&in.force, "force", false, "overwrite a file that exists")
+	in.out.flags(cmd, "file to write")
 	return cmd
 }
 
 func (in *partInput) write(cmd *cobra.Command) error {
-	if err := in.checkOutput(); err != nil {
+	if err := in.out.check(); err != nil {
 		return err
 	}
 	p, err := in.collect(cmd)
@@ -97,27 +99,7 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	if p.Token != nil {
 		perm = 0o600
 	}
-	return writeFile(cmd, in.out, perm, b)
-}
-
-// checkOutput keeps the partition of another device, or one with an unused
-// token, from being lost by a wrong name.
-func (in *partInput) checkOutput() error {
-	if in.out == "-" {
-		return nil
-	}
-	info, err := os.Stat(in.out)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file: write to one, and copy that", in.out)
-	case !in.force:
-		return fmt.Errorf("%s exists: choose another name, or --force", in.out)
-	}
-	return nil
+	return in.out.write(cmd, perm, b)
 }
 
 // readPartFile refuses what a partition would carry as if it were there.
@@ -136,26 +118,34 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 		if p.Slice, err = readPartFile(cmd, in.slice); err != nil {
 			return nil, err
 		}
-		if sliceDevice(p.Slice) == "" {
-			return nil, fmt.Errorf("%s is no slice: snapshot sign writes one", in.slice)
+		if err := in.verifySlice(cmd, p.Slice); err != nil {
+			return nil, err
 		}
+	}
+	policyKey, err := in.policyKey(cmd)
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range in.policies {
 		b, err := readPartFile(cmd, name)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := pcrpolicy.Parse(b); err != nil {
+		policy, err := pcrpolicy.Parse(b)
+		if err == nil && policyKey != nil {
+			err = policy.Verify(policyKey)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		p.Policies = append(p.Policies, b)
 	}
 	if in.token != "" {
-		if p.Token, err = readPartFile(cmd, in.token); err != nil {
+		if p.Token, err = files.Secret(in.token); err != nil {
 			return nil, err
 		}
 		if !kekproto.IsToken(string(bytes.TrimSpace(p.Token))) {
-			return nil, fmt.Errorf("%s holds no enrolment token: kekctl device add DEVICE --token-file FILE writes one", in.token)
+			return nil, fmt.Errorf("%s holds no enrolment token: `kekctl device add DEVICE --token-file FILE` writes one", in.token)
 		}
 	}
 	if in.plan != "" {
@@ -170,6 +160,39 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 	return p, err
 }
 
+// verifySlice refuses a slice that its machine would refuse.
+func (in *partInput) verifySlice(cmd *cobra.Command, msg []byte) error {
+	if sliceDevice(msg) == "" {
+		return fmt.Errorf("%s is no slice, but %s: `snapshot sign` writes one", in.slice, signed.Kind(msg))
+	}
+	key := in.key
+	switch {
+	case key == "" && in.region == "":
+		return errors.New("--slice needs --region, the folder that kekctl init made, or --key: a machine refuses a slice that its region's root did not sign, so it is verified before it travels")
+	case key == "":
+		key = filepath.Join(in.region, "public", "root.pub")
+	}
+	_, _, err := openSlice(cmd, key, in.slice)
+	return err
+}
+
+// policyKey is the region's, nil where only another key is at hand.
+func (in *partInput) policyKey(cmd *cobra.Command) (*rsa.PublicKey, error) {
+	if in.region == "" {
+		return nil, nil
+	}
+	name := filepath.Join(in.region, "public", "policy.pub")
+	text, err := readFile(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := pcrpolicy.ParsePublicKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return key, nil
+}
+
 // station reads or makes the station document; nil where none was asked for.
 func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 	switch {
@@ -178,7 +201,9 @@ func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 	case in.stationFile != "":
 		b, err := readPartFile(cmd, in.stationFile)
 		if err == nil {
-			_, err = snapshot.ParseStation(b)
+			if _, err = snapshot.ParseStation(b); err != nil {
+				err = fmt.Errorf("%s: %w", in.stationFile, err)
+			}
 		}
 		return b, err
 	case in.stationDevice == "":

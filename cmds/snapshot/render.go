@@ -13,15 +13,19 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/pkg/snapshot/draw"
 )
 
 // renderInput is what `render` was asked for.
 type renderInput struct {
-	links, rack, format, color, output, dir string
-	all                                     bool
+	links, rack, format, color, dir string
+	all                             bool
+	out                             output
 }
 
 func renderCommand() *cobra.Command {
@@ -47,7 +51,7 @@ that rack. --dir writes the overview as index.svg, and each rack beside it.`,
 	f.StringVar(&in.rack, "rack", "", "draw this rack alone")
 	f.StringVar(&in.format, "format", "", "tree or svg (default: svg if the output's name ends so)")
 	f.StringVar(&in.color, "color", "auto", "colours in a tree: auto, always or never")
-	f.StringVarP(&in.output, "output", "o", "-", "file to write")
+	in.out.flags(cmd, "file to write")
 	f.StringVar(&in.dir, "dir", "", "folder to write index.svg and rack-RACK.svg into")
 	f.BoolVar(&in.all, "all", false, "show in a tree what is in order, too")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
@@ -73,13 +77,13 @@ func (in *renderInput) run(cmd *cobra.Command, name string) error {
 	}
 	m := draw.New(doc, reports)
 	if in.dir != "" {
-		return in.folder(cmd, m)
+		return in.folder(m)
 	}
 	var out bytes.Buffer
 	if err := in.draw(cmd, m, &out); err != nil {
 		return err
 	}
-	return writeFile(cmd, in.output, 0o644, out.Bytes())
+	return in.out.write(cmd, 0o644, out.Bytes())
 }
 
 // parseReports reads reports, strictly: an array of them, or one after the
@@ -91,6 +95,9 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 			return fmt.Errorf("more than %d reports", snapshot.MaxDevices)
 		}
 		r, err := report.ParseLinkReport(raw)
+		if err == nil {
+			err = knownVerdicts(r)
+		}
 		if err != nil {
 			return fmt.Errorf("report %d: %w", len(all)+1, err)
 		}
@@ -103,7 +110,7 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, err
+			return nil, signed.Where(text, err)
 		}
 		items := []json.RawMessage{raw}
 		if raw[0] == '[' {
@@ -123,11 +130,21 @@ func parseReports(text []byte) ([]*report.LinkReport, error) {
 	return all, nil
 }
 
+// knownVerdicts refuses words that would be drawn as if they meant something.
+func knownVerdicts(r *report.LinkReport) error {
+	for _, l := range r.Links {
+		if _, ok := linkcheck.ParseVerdict(l.Verdict); !ok {
+			return fmt.Errorf("%s %s: %q is no verdict that this version knows (docs/spec/linkcheck.md): was the report edited, or made by a newer image?", r.Device, l.Interface, l.Verdict)
+		}
+	}
+	return nil
+}
+
 func (in *renderInput) draw(cmd *cobra.Command, m *draw.Model, w io.Writer) error {
 	format := in.format
 	if format == "" {
 		format = "tree"
-		if strings.HasSuffix(in.output, ".svg") {
+		if strings.HasSuffix(in.out.name, ".svg") {
 			format = "svg"
 		}
 	}
@@ -154,7 +171,7 @@ func (in *renderInput) colored(cmd *cobra.Command) (bool, error) {
 		return in.color == "always", nil
 	case "auto":
 		f, ok := cmd.OutOrStdout().(*os.File)
-		if !ok || in.output != "-" || os.Getenv("NO_COLOR") != "" {
+		if !ok || in.out.name != "-" || os.Getenv("NO_COLOR") != "" {
 			return false, nil
 		}
 		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
@@ -164,7 +181,8 @@ func (in *renderInput) colored(cmd *cobra.Command) (bool, error) {
 }
 
 // folder writes the overview and all racks, which it leads to.
-func (in *renderInput) folder(cmd *cobra.Command, m *draw.Model) error {
+func (in *renderInput) folder(m *draw.Model) error {
+	write := files.Output{Perm: 0o644, Force: in.out.force}
 	if err := os.MkdirAll(in.dir, 0o755); err != nil {
 		return err
 	}
@@ -172,7 +190,7 @@ func (in *renderInput) folder(cmd *cobra.Command, m *draw.Model) error {
 	if err := m.OverviewSVG(&out, true); err != nil {
 		return err
 	}
-	if err := writeFile(cmd, filepath.Join(in.dir, "index.svg"), 0o644, out.Bytes()); err != nil {
+	if err := write.Write(filepath.Join(in.dir, "index.svg"), out.Bytes()); err != nil {
 		return err
 	}
 	for rack, file := range m.Files() {
@@ -180,7 +198,7 @@ func (in *renderInput) folder(cmd *cobra.Command, m *draw.Model) error {
 		if err := m.RackSVG(&out, rack); err != nil {
 			return err
 		}
-		if err := writeFile(cmd, filepath.Join(in.dir, file), 0o644, out.Bytes()); err != nil {
+		if err := write.Write(filepath.Join(in.dir, file), out.Bytes()); err != nil {
 			return err
 		}
 	}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -29,9 +29,9 @@ FILE may be - for standard input or output.`,
 		Example: `  kekctl --region north --as alice device show r07-u12 --json >records/r07-u12.json
   snapshot assemble --region north --plan plan.json --record records -o region.json
   snapshot slice --document region.json --all --dir slices
-  snapshot sign --key north/offline/root.key --dir notes slices
+  snapshot sign --region north --dir notes slices
   snapshot verify --key north/public/root.pub --document region.json notes
-  snapshot part write --slice notes/r07-u12.slice.note --policy server.policy.json -o r07-u12.part`,
+  snapshot part write --region north --slice notes/r07-u12.slice.note --policy server.policy.json -o r07-u12.part`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -69,43 +69,30 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 // people is standard output for what is no document.
 func people(cmd *cobra.Command) io.Writer { return printable.NewWriter(cmd.OutOrStdout()) }
 
-// writeFile writes a document whole or not at all; name may be - for standard
-// output. perm is 0600 for what holds a token.
-func writeFile(cmd *cobra.Command, name string, perm os.FileMode, b []byte) error {
-	if name == "-" {
+// output is a file that a command writes.
+type output struct {
+	name  string // - for standard output
+	force bool
+}
+
+func (o *output) flags(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVarP(&o.name, "output", "o", "-", usage)
+	cmd.Flags().BoolVar(&o.force, "force", false, "overwrite a file that exists")
+}
+
+// check refuses early what write would refuse.
+func (o *output) check() error {
+	if o.name == "-" {
+		return nil
+	}
+	return files.Output{Force: o.force}.Check(o.name)
+}
+
+// write writes a document. perm is 0600 for what holds a token.
+func (o *output) write(cmd *cobra.Command, perm os.FileMode, b []byte) error {
+	if o.name == "-" {
 		_, err := cmd.OutOrStdout().Write(b)
 		return err
 	}
-	return replaceFile(name, perm, b, (*os.File).Sync)
-}
-
-// replaceFile writes a file whole or not at all; sync is left out where
-// thousands are made that can be made again.
-func replaceFile(name string, perm os.FileMode, b []byte, sync func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".snapshot-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(perm)
-	}
-	if err == nil {
-		err = sync(f)
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
+	return files.Output{Perm: perm, Force: o.force}.Write(o.name, b)
 }

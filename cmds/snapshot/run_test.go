@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,6 +22,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -56,7 +60,15 @@ func makeRegion(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, otherPub, err := note.GenerateKey(rand.Reader, "south/root")
+	other, otherPub, err := note.GenerateKey(rand.Reader, "south/root")
+	if err != nil {
+		return err
+	}
+	namesake, _, err := note.GenerateKey(rand.Reader, "north/root")
+	if err != nil {
+		return err
+	}
+	manifest, _, err := note.GenerateKey(rand.Reader, "north/manifest")
 	if err != nil {
 		return err
 	}
@@ -82,7 +94,13 @@ func makeRegion(dir string) error {
 		"north/public/root.pub":  []byte(rootPub + "\n"),
 		"south.pub":              []byte(otherPub + "\n"),
 		"second.key":             []byte(second + "\n"),
+		"south.key":              []byte(other + "\n"),
+		"namesake.key":           []byte(namesake + "\n"),
+		"manifest.key":           []byte(manifest + "\n"),
 		"north/public/ca.pem":    ca,
+	}
+	if err := addPolicies(files); err != nil {
+		return err
 	}
 	for name, v := range map[string]any{"north/public/region.json": region, "record.json": record, "new.json": stranger,
 		"records.json": rack, "replaced.json": replaced, "demanding.json": demanding} {
@@ -98,6 +116,39 @@ func makeRegion(dir string) error {
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// addPolicies makes a policy key, a policy that it signed and one that another
+// key signed.
+func addPolicies(files map[string][]byte) error {
+	m := &measure.Manifest{Type: measure.ManifestType, Image: "landfall-server", Version: "1.4", Role: measure.RoleServer,
+		Form: measure.FormEFIKernel, PCRs: map[int]measure.Hex{}}
+	for _, n := range measure.ImagePCRs() {
+		m.PCRs[n] = bytes.Repeat([]byte{byte(n)}, measure.Size)
+	}
+	for _, name := range []string{"good.policy", "other.policy"} {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return err
+		}
+		if files[name], err = pcrpolicy.Sign(key, m); err != nil {
+			return err
+		}
+		if name != "good.policy" {
+			continue
+		}
+		public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+		if err != nil {
+			return err
+		}
+		private, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		files["north/public/policy.pub"] = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
+		files["policy.key"] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 	}
 	return nil
 }

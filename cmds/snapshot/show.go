@@ -5,29 +5,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
+	"github.com/spf13/cobra"
 )
-
-func readSigners(cmd *cobra.Command, files []string) ([]note.Signer, error) {
-	var out []note.Signer
-	for _, name := range files {
-		text, err := readFile(cmd, name)
-		if err != nil {
-			return nil, err
-		}
-		s, err := signed.ParseSigner(text)
-		clear(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
 
 func showCommand() *cobra.Command {
 	var key string

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,85 +13,97 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // signInput is what `sign` was asked for.
 type signInput struct {
-	keys     []string
-	out, dir string
+	keys   []string
+	region string
+	dir    string
+	out    output
 }
 
 func signCommand() *cobra.Command {
 	var in signInput
 	cmd := &cobra.Command{
-		Use:   "sign --key KEY FILE...",
+		Use:   "sign (--region DIR | --key KEY...) FILE...",
 		Short: "Sign slices, or the snapshot of a region, with the region root",
 		Long: `sign checks slices and snapshots for contradictions and signs each as a C2SP
 signed note. A folder stands for the slices in it. It prints the digest on
-standard error: what the slice PCR and the fleet hold.
+standard error: what the slice PCR and the fleet hold, and whose key signed.
+
+With --region the key is offline/root.key of that folder, unless --key names
+another place, and what was signed is verified with public/root.pub. A key that is
+for something else, a manifest key or another region's root, signs nothing here.
 
 A file that is signed already gets one more signature: an amendment where the
 region demands two signers.`,
 		Example: `  snapshot sign --key north/offline/root.key r07-u12.slice.json -o r07-u12.slice.note
-  snapshot sign --key north/offline/root.key --dir notes slices
+  snapshot sign --region north --dir notes slices
   snapshot sign --key operations.key r07-u12.slice.note -o r07-u12.both.note`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&in.keys, "key", nil, "file of the region root's signing key; may be given again for a second signature")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	f.StringVar(&in.region, "region", "", "folder that kekctl init made")
+	in.out.flags(cmd, "file to write")
 	f.StringVar(&in.dir, "dir", "", "folder to write NAME.note into, for several files")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
-	mustRequire(cmd, "key")
+	cmd.MarkFlagsMutuallyExclusive("dir", "force")
+	cmd.MarkFlagsOneRequired("key", "region")
 	return cmd
 }
 
 func (in *signInput) run(cmd *cobra.Command, args []string) error {
-	files, err := expand(args, ".slice.json")
+	names, err := expand(args, ".slice.json")
 	if err != nil {
 		return err
 	}
-	signers, err := readSigners(cmd, in.keys)
+	signers, err := readKeyring(cmd, in.region, in.keys)
 	if err != nil {
 		return err
 	}
 	if in.dir == "" {
-		if len(files) != 1 {
-			return fmt.Errorf("%d files: name a --dir for what is signed", len(files))
+		if len(names) != 1 {
+			return fmt.Errorf("%d files: name a --dir for what is signed", len(names))
 		}
-		msg, what, err := signFile(cmd, signers, files[0])
+		if err := in.out.check(); err != nil {
+			return err
+		}
+		msg, what, err := signFile(cmd, signers, names[0])
 		if err != nil {
 			return err
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "signed", what)
-		return writeFile(cmd, in.out, 0o644, msg)
+		return in.out.write(cmd, 0o644, msg)
 	}
-	return in.many(cmd, signers, files)
+	return in.many(cmd, signers, names)
 }
 
 // many signs files one after the other. All are signed, or their faults listed
 // and nothing kept.
-func (in *signInput) many(cmd *cobra.Command, signers []note.Signer, files []string) error {
+func (in *signInput) many(cmd *cobra.Command, keys *keyring, names []string) error {
 	if err := emptyDir(in.dir); err != nil {
 		return err
 	}
 	var faults []error
 	var last string
 	seen := map[string]string{}
-	for _, name := range files {
+	for _, name := range names {
 		out := noteName(name)
 		if other, ok := seen[out]; ok {
 			faults = append(faults, fmt.Errorf("%s and %s would both become %s", other, name, out))
 			continue
 		}
 		seen[out] = name
-		msg, what, err := signFile(cmd, signers, name)
+		msg, what, err := signFile(cmd, keys, name)
 		if err == nil {
 			last = what
-			err = replaceFile(filepath.Join(in.dir, out), 0o644, msg, func(*os.File) error { return nil })
+			err = files.Output{Perm: 0o644, Hasty: true}.Write(filepath.Join(in.dir, out), msg)
 		}
 		if err != nil {
 			faults = append(faults, err)
@@ -106,10 +117,10 @@ func (in *signInput) many(cmd *cobra.Command, signers []note.Signer, files []str
 		}
 		return errors.Join(faults...)
 	}
-	if len(files) == 1 {
+	if len(names) == 1 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "signed", last)
 	} else {
-		fmt.Fprintf(cmd.ErrOrStderr(), "signed %d files, now in %s\n", len(files), in.dir)
+		fmt.Fprintf(cmd.ErrOrStderr(), "signed %d files, now in %s\n", len(names), in.dir)
 	}
 	return nil
 }
@@ -144,43 +155,47 @@ func expand(args []string, suffix string) ([]string, error) {
 }
 
 // signFile signs one file and says what it is.
-func signFile(cmd *cobra.Command, signers []note.Signer, name string) (msg []byte, what string, err error) {
+func signFile(cmd *cobra.Command, keys *keyring, name string) (msg []byte, what string, err error) {
 	b, err := readFile(cmd, name)
 	if err != nil {
 		return nil, "", err
 	}
 	text, sigs := noteText(b)
-	var head struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(text, &head); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", name, err)
-	}
-	if head.Type == snapshot.DocumentType {
+	var doc holder
+	if isDocument(b) {
 		d := new(snapshot.Document)
-		if err := signed.Unmarshal(text, snapshot.DocumentType, d); err != nil {
-			return nil, "", fmt.Errorf("%s: %w", name, err)
-		}
-		msg, err = snapshot.SignDocument(d, signers...)
+		err = signed.Unmarshal(text, snapshot.DocumentType, d)
+		doc = holder{name: name, region: d.Region}
 		what = fmt.Sprintf("snapshot %d of region %s", d.Generation, d.Region)
+		if err == nil {
+			err = keys.fit(doc, b)
+		}
+		if err == nil {
+			msg, err = snapshot.SignDocument(d, keys.signers...)
+		}
 	} else {
 		s := new(snapshot.Slice)
-		if err := signed.Unmarshal(text, snapshot.SliceType, s); err != nil {
-			return nil, "", fmt.Errorf("%s: %w", name, err)
-		}
-		msg, err = snapshot.SignSlice(s, signers...)
+		err = signed.Unmarshal(text, snapshot.SliceType, s)
+		doc = holder{name: name, region: s.Region, amendment: s.Amendment != nil}
 		what = fmt.Sprintf("slice %d of %s", s.Generation, s.Device.ID)
+		if err == nil {
+			err = keys.fit(doc, b)
+		}
+		if err == nil {
+			msg, err = snapshot.SignSlice(s, keys.signers...)
+		}
+	}
+	if err == nil && sigs != nil {
+		msg, err = addSignatures(b, keys.signers)
+	}
+	if err == nil {
+		err = keys.verify(msg)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("%s:\n%w", name, err)
-	}
-	if sigs != nil {
-		if msg, err = addSignatures(b, signers); err != nil {
-			return nil, "", fmt.Errorf("%s: %w", name, err)
-		}
+		return nil, "", fmt.Errorf("%s: %w", name, err)
 	}
 	digest := signed.Digest(text)
-	return msg, what + ", sha256 " + hex.EncodeToString(digest[:]), nil
+	return msg, what + ", sha256 " + hex.EncodeToString(digest[:]) + ", by " + keys.names(), nil
 }
 
 // noteText splits a signed note; sigs is nil when the file is not signed.

@@ -5,12 +5,15 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -19,7 +22,8 @@ import (
 // sliceInput is what `slice` was asked for: one slice from a description, or
 // those of a snapshot.
 type sliceInput struct {
-	region, record, out   string
+	region, record        string
+	out                   output
 	document, device, dir string
 	all                   bool
 }
@@ -49,7 +53,7 @@ fleet CA. It lists every contradiction it finds, and writes nothing then.`,
 	f.StringVar(&in.device, "device", "", "make the slice of this device (with --document)")
 	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
 	f.StringVar(&in.record, "record", "", "the fleet's record of the device, JSON")
-	f.StringVarP(&in.out, "output", "o", "-", "file to write")
+	in.out.flags(cmd, "file to write")
 	cmd.MarkFlagsMutuallyExclusive("document", "region")
 	cmd.MarkFlagsMutuallyExclusive("all", "device")
 	cmd.MarkFlagsMutuallyExclusive("dir", "output")
@@ -90,12 +94,12 @@ func (in *sliceInput) run(cmd *cobra.Command, args []string) error {
 	return writeDocument(cmd, in.out, s)
 }
 
-func writeDocument(cmd *cobra.Command, name string, v any) error {
+func writeDocument(cmd *cobra.Command, out output, v any) error {
 	text, err := signed.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(cmd, name, 0o644, text)
+	return out.write(cmd, 0o644, text)
 }
 
 // writeSlices writes each slice into a folder that is new or empty: a slice of
@@ -109,8 +113,7 @@ func writeSlices(dir string, all iter.Seq[*snapshot.Slice]) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		noSync := func(*os.File) error { return nil }
-		if err := replaceFile(filepath.Join(dir, s.Device.ID+".slice.json"), 0o644, text, noSync); err != nil {
+		if err := (files.Output{Perm: 0o644, Hasty: true}).Write(filepath.Join(dir, s.Device.ID+".slice.json"), text); err != nil {
 			return n, err
 		}
 		n++
@@ -153,7 +156,10 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	}
 	var info kekproto.DeviceInfo
 	if err := json.Unmarshal(text, &info); err != nil {
-		return nil, fmt.Errorf("%s: not a device record: %w", record, err)
+		return nil, fmt.Errorf("%s: no record of the fleet (`kekctl device show ID --json`): %w", record, signed.Where(text, err))
+	}
+	if err := untyped(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", record, err)
 	}
 	if text, err = readFile(cmd, description); err != nil {
 		return nil, err
@@ -178,12 +184,15 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error) {
 	file := filepath.Join(dir, "public", "region.json")
 	text, err := readFile(cmd, file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	r := new(snapshot.Region)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, err)
+		return nil, nil, fmt.Errorf("%s: %w", file, signed.Where(text, err))
 	}
 	if r.Type != snapshot.RegionType {
 		return nil, nil, fmt.Errorf("%s: type is %q, expected %q", file, r.Type, snapshot.RegionType)
@@ -195,6 +204,11 @@ func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, nil, fmt.Errorf("%s: no PEM certificate", file)
+	}
+	for _, m := range r.Members {
+		if m.Loopback() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: key server %s is at %s, which no device but its own machine reaches\n", m.ID, m.URL)
+		}
 	}
 	return r, block.Bytes, nil
 }

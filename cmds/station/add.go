@@ -13,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/dmi"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -41,7 +43,18 @@ machine says that it enrolled, and put aside then (token.used).`,
   station add station r07-u12 --slice notes/r07-u12.slice.note
   station add station r07-u13 --mac 00:1b:21:aa:bb:cc --plan plans/r07-u13.json`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return in.run(folder(args[0]), args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d := folder(args[0])
+			if err := in.run(d, args[1]); err != nil {
+				return err
+			}
+			r, err := d.row(args[1])
+			if err != nil { // what was to be added is there
+				fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: %s: %v\n", args[1], err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is told by %s; it has %s\n", r.Device, orNothing(r.Names, "its LANDFALL partition alone"), orNothing(in.added(r), "nothing to hand out yet"))
+			return nil
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&in.Serial, "serial", "", "serial number as the firmware has it (DMI)")
@@ -51,6 +64,27 @@ machine says that it enrolled, and put aside then (token.used).`,
 	f.StringVar(&in.slice, "slice", "", "signed slice")
 	f.StringVar(&in.plan, "plan", "", "seal plan of this device")
 	return cmd
+}
+
+// added says what the folder has for a device, as far as add puts it there.
+func (in *addInput) added(r row) (what []string) {
+	if r.Token {
+		what = append(what, "a token")
+	}
+	if r.Slice > 0 {
+		what = append(what, fmt.Sprintf("slice %d", r.Slice))
+	}
+	if r.Plan != "" {
+		what = append(what, "a plan ("+r.Plan+")")
+	}
+	return what
+}
+
+func orNothing(words []string, nothing string) string {
+	if len(words) == 0 {
+		return nothing
+	}
+	return strings.Join(words, ", ")
 }
 
 // run checks everything before it writes anything.
@@ -150,7 +184,7 @@ func (d folder) unused(id string, token []byte) error {
 	}
 	for _, other := range ids {
 		for _, file := range []string{tokenFile, usedFile} {
-			b, err := d.optional(other, file, maxToken)
+			b, err := d.token(other, file)
 			if err != nil {
 				return err
 			}
@@ -170,7 +204,7 @@ func (d folder) unused(id string, token []byte) error {
 
 func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err error) {
 	if in.token != "" {
-		if token, err = readFile(in.token, maxToken); err != nil {
+		if token, err = files.Secret(in.token); err != nil {
 			return nil, nil, nil, err
 		}
 		if token = bytes.TrimSpace(token); !kekproto.IsToken(string(token)) {
@@ -186,10 +220,13 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 		}
 		got := sliceOf(slice)
 		if got.Device.ID == "" {
-			return nil, nil, nil, fmt.Errorf("%s is no slice: `snapshot sign` writes one", in.slice)
+			return nil, nil, nil, fmt.Errorf("%s is no slice, but %s: `snapshot sign` writes one", in.slice, signed.Kind(slice))
 		}
 		if got.Device.ID != id {
 			return nil, nil, nil, fmt.Errorf("%s is a slice of %q, not of %s", in.slice, got.Device.ID, id)
+		}
+		if err := d.verifySlice(in.slice, slice); err != nil {
+			return nil, nil, nil, err
 		}
 	}
 	if in.plan != "" {

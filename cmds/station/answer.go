@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -36,7 +37,7 @@ func (d folder) assign(ix *index, r *snapshot.AssignmentRequest) (*snapshot.Assi
 		return nil, report.Errorf(report.FactoryPlan, "%w", err)
 	}
 	var errs [3]error
-	a.Token, errs[0] = d.optional(id, tokenFile, maxToken)
+	a.Token, errs[0] = d.token(id, tokenFile)
 	a.Slice, errs[1] = d.optional(id, sliceFile, snapshot.MaxSliceSize)
 	a.Policies, errs[2] = d.policies()
 	return a, errors.Join(errs[:]...)
@@ -125,7 +126,7 @@ func (s *server) keep(f *report.Factory, text []byte) error {
 		err = replaceFile(name, 0o644, text)
 	} else {
 		// A rack posts every few seconds: what is lost in a power cut comes again.
-		err = exchange(name, 0o644, text, func(*os.File) error { return nil })
+		err = files.Output{Perm: 0o644, Force: true, Hasty: true}.Write(name, text)
 	}
 	if err != nil {
 		return err

@@ -18,6 +18,19 @@ const (
 	serverEFI  = "server.efi"
 )
 
+// missingBoot are the programs that machines are sent to and that are not there.
+func (d folder) missingBoot() (missing []string) {
+	for _, name := range []string{factoryEFI, serverEFI} {
+		f, _, err := d.open(bootDir, name)
+		if err != nil {
+			missing = append(missing, name)
+			continue
+		}
+		_ = f.Close() // only looked at
+	}
+	return missing
+}
+
 // bootHandler is for iPXE, over plain HTTP.
 func (s *server) bootHandler() http.Handler {
 	mux := http.NewServeMux()

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -23,6 +24,8 @@ const (
 	keyFile     = "station.key"  // 0600, PEM
 	certFile    = "station.crt"  // PEM
 	stationFile = "station.json" // for the LANDFALL partitions
+	rootFile    = "root.pub"     // the region's public/root.pub, by which slices are verified
+	policyFile  = "policy.pub"   // the region's public/policy.pub
 	devicesDir  = "devices"      // ID/
 	modelsDir   = "models"       // NAME.json, seal plans
 	policiesDir = "policies"     // NAME.policy, PCR policies
@@ -188,18 +191,38 @@ func (d folder) policies() ([][]byte, error) {
 		return nil, fmt.Errorf("%s has %d PCR policies, the limit is %d: remove those of old images", d.path(policiesDir), len(names), maxPolicies)
 	}
 	slices.Sort(names)
+	key, err := d.policyKey()
+	if err != nil {
+		return nil, err
+	}
 	var all [][]byte
 	for _, name := range names {
 		b, err := readOwn(name, maxPolicy)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := pcrpolicy.Parse(b); err != nil {
+		p, err := pcrpolicy.Parse(b)
+		if err == nil && key != nil {
+			err = p.Verify(key)
+		}
+		if err != nil {
 			return nil, report.Errorf(report.FactoryPlan, "%s: %w", name, err)
 		}
 		all = append(all, b)
 	}
 	return all, nil
+}
+
+// token reads a device's token, used or not, nil where there is none.
+func (d folder) token(id, file string) ([]byte, error) {
+	b, err := files.Secret(d.ofDevice(id, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && len(b) > maxToken {
+		return nil, fmt.Errorf("%s has more than %d bytes", d.ofDevice(id, file), maxToken)
+	}
+	return b, err
 }
 
 // optional reads a device's file, nil where there is none.
@@ -276,9 +299,10 @@ func readAll(f *os.File, limit int) ([]byte, error) {
 	return b, nil
 }
 
-// replaceFile writes a file whole or not at all, power cuts included.
+// replaceFile writes a file of the folder, whole or not at all, power cuts
+// included. What the folder holds is the station's own to replace.
 func replaceFile(name string, perm os.FileMode, b []byte) error {
-	if err := exchange(name, perm, b, (*os.File).Sync); err != nil {
+	if err := (files.Output{Perm: perm, Force: true}).Write(name, b); err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(name))
@@ -291,32 +315,6 @@ func syncFolder(name string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// exchange writes a file whole or not at all, if the machine stays on where sync
-// does nothing.
-func exchange(name string, perm os.FileMode, b []byte, sync func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".station-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", name, err)
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(perm)
-	}
-	if err == nil {
-		err = sync(f)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // writeJSON writes a small document, for people too.

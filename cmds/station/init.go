@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,16 +10,19 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -50,6 +52,9 @@ all partitions.`,
 			fmt.Fprintf(w, "  %-10s  %s\n", "station", station.Source.URL)
 			for _, m := range station.Fleet.Members {
 				fmt.Fprintf(w, "  %-10s  %s\n", m.ID, m.URL)
+				if m.Loopback() {
+					fmt.Fprintf(cmd.ErrOrStderr(), "WARNING: %s is at a loopback address: no machine of the factory reaches it\n", m.ID)
+				}
 			}
 			return nil
 		},
@@ -88,12 +93,12 @@ func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	if _, err := os.Lstat(dir); err == nil {
 		return nil, fmt.Errorf("%s exists: a station's folder is made once", dir)
 	}
-	return station, makeFolder(dir, key, der, text)
+	return station, makeFolder(dir, region, key, der, text)
 }
 
 // makeFolder makes the folder beside its place and puts it there whole: what is
 // cut off leaves nothing that looks like a station's.
-func makeFolder(dir string, key, cert, station []byte) (err error) {
+func makeFolder(dir, region string, key, cert, station []byte) (err error) {
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".station-")
 	if err != nil {
 		return err
@@ -113,6 +118,7 @@ func makeFolder(dir string, key, cert, station []byte) (err error) {
 		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
 		replaceFile(d.path(stationFile), 0o644, station),
+		d.copyKeys(region),
 		os.Chmod(tmp, 0o755)); err != nil {
 		return err
 	}
@@ -155,12 +161,18 @@ func newCertificate(host string) (key, der []byte, err error) {
 func readFleet(dir string) (snapshot.Fleet, error) {
 	name := filepath.Join(dir, "public", "region.json")
 	text, err := readFile(name, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return snapshot.Fleet{}, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+	}
 	if err != nil {
 		return snapshot.Fleet{}, err
 	}
 	var region snapshot.Region
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&region); err != nil || region.Type != snapshot.RegionType {
-		return snapshot.Fleet{}, fmt.Errorf("%s is no %s: %w", name, snapshot.RegionType, err)
+	if err := json.Unmarshal(text, &region); err != nil {
+		return snapshot.Fleet{}, fmt.Errorf("%s: %w", name, signed.Where(text, err))
+	}
+	if region.Type != snapshot.RegionType {
+		return snapshot.Fleet{}, fmt.Errorf("%s is no %s, but of type %q", name, snapshot.RegionType, region.Type)
 	}
 	name = filepath.Join(dir, "public", "ca.pem")
 	if text, err = readFile(name, 1<<20); err != nil {

@@ -3,15 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"io"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,7 +17,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/landfall-project/landfall/pkg/diskimage"
-	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -46,24 +39,6 @@ func mode(ts *testscript.TestScript, _ bool, args []string) {
 	if got := info.Mode().Perm().String(); got != args[1] {
 		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
 	}
-}
-
-// makeRegion writes what init reads of a region's folder, and a slice's text.
-func makeRegion(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	cert := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fleet CA"}, NotAfter: time.Unix(1<<33, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	ca, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	region, err := signed.Marshal(&snapshot.Region{Type: snapshot.RegionType, Name: "north", Members: []snapshot.Member{{ID: "kek-1", URL: "https://10.0.7.2:7443"}}})
-	return errors.Join(err, os.MkdirAll(filepath.Join(dir, "north/public"), 0o755),
-		os.WriteFile(filepath.Join(dir, "north/public/region.json"), region, 0o644),
-		os.WriteFile(filepath.Join(dir, "north/public/ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), 0o644))
 }
 
 // console collects what a server prints.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -76,7 +77,7 @@ a machine boots; the images are measured, so what is changed gets no key.`,
 }
 
 func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer) error {
-	cert, err := tls.LoadX509KeyPair(d.path(certFile), d.path(keyFile))
+	cert, err := files.KeyPair(d.path(certFile), d.path(keyFile))
 	if err != nil {
 		return err
 	}
@@ -97,6 +98,9 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 		s.logf("%v", err)
 	}
 	if boot != "" {
+		for _, name := range d.missingBoot() {
+			s.logf("WARNING: %s is not there: a machine that boots it from here finds nothing; copy the UKI that `make image` wrote", d.path(bootDir, name))
+		}
 		b, err := listenTCP(boot)
 		if err != nil {
 			return errors.Join(err, l.Close())

@@ -123,10 +123,10 @@ func TestLifeOfAMachine(t *testing.T) {
 		t.Errorf("a used token is kept: %v", err)
 	}
 
-	slice := []byte(`{"device": {"id": "r07-u12"}, "generation": 3}` + "\n")
+	slice := l.made(t, "u12.note")
 	l.station(t, "add", l.path(), "r07-u12", "--slice", l.file(t, "slice.note", slice))
 	for name, text := range map[string][]byte{
-		l.path(policiesDir, "server.policy"): policyFor(t, "server"), l.path(policiesDir, "factory.policy"): policyFor(t, "factory"),
+		l.path(policiesDir, "server.policy"): l.made(t, "server.policy"), l.path(policiesDir, "factory.policy"): l.made(t, "factory.policy"),
 		l.path(modelsDir, "dl360.json"): planFor(`"model": "` + model + `"`),
 	} {
 		if err := os.WriteFile(name, text, 0o644); err != nil {
@@ -152,7 +152,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	}
 	l.ask(t, snapshot.AssignmentRequest{Serial: "CZ2342K9"}) // from the same address
 	said := l.String()
-	for _, want := range []string{"r07-u12  asked from 127.0.0.1 (serial CZ2342K7): gets its token\n", "gets slice 3, 2 policies, a plan\n",
+	for _, want := range []string{"r07-u12  asked from 127.0.0.1 (serial CZ2342K7): gets its token\n", "gets slice 4, 2 policies, a plan\n",
 		"r07-u12  says: disks\n", "r07-u12  enrolled: its token is put aside\n", "  127.0.0.1  POST /v1/assignment: refused: LF-FACT-02 the station has no device with this machine's names: serial CZ2342K9\n"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the console does not say %q", want)
@@ -390,11 +390,3 @@ func TestImage(t *testing.T) {
 
 // policyFor is a PCR policy of another role than the one in the vectors; its
 // signature is of no use then.
-func policyFor(t *testing.T, role string) []byte {
-	t.Helper()
-	text, err := os.ReadFile("../../pkg/pcrpolicy/testdata/good.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Replace(text, []byte(`"role": "server"`), []byte(`"role": "`+role+`"`), 1)
-}

@@ -92,11 +92,11 @@ func (d folder) row(id string) (row, error) {
 	for key := range dev.keys() {
 		r.Names = append(r.Names, key)
 	}
-	token, err := d.optional(id, tokenFile, maxToken)
+	token, err := d.token(id, tokenFile)
 	if err != nil {
 		return r, err
 	}
-	used, err := d.optional(id, usedFile, maxToken)
+	used, err := d.token(id, usedFile)
 	if err != nil {
 		return r, err
 	}

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/landfall-project/landfall/image/kernel"
 	"github.com/landfall-project/landfall/pkg/measure"
@@ -41,10 +42,11 @@ const maxSection = 256 << 20
 // Options says what a UKI consists of.
 type Options struct {
 	Kernel  *kernel.Kernel
-	Initrd  string // file
-	Cmdline string // DefaultCmdline if empty; printable ASCII
-	Image   string // name, such as landfall-server: small letters, digits and -._
-	Version string // semantic version without "v" (measure.ValidVersion)
+	Initrd  string       // file
+	Cmdline string       // DefaultCmdline if empty; printable ASCII
+	Image   string       // name, such as landfall-server: small letters, digits and -._
+	Version string       // semantic version without "v" (measure.ValidVersion)
+	Role    measure.Role // what the initrd is for, as its /etc/landfall/role says
 }
 
 // UKI writes a UKI. It verifies its inputs' form only: an initrd that the
@@ -96,16 +98,19 @@ func (o Options) check() error {
 		return fmt.Errorf("image name %q: use up to 64 small letters, digits and -._", o.Image)
 	case !measure.ValidVersion(o.Version):
 		return fmt.Errorf("version %q is no semantic version: write 1.4 or 1.4.2", o.Version)
+	case !slices.Contains(measure.Roles(), o.Role):
+		return fmt.Errorf("role %q: want one of %v", o.Role, measure.Roles())
 	case !printable.MatchString(o.Cmdline):
 		return fmt.Errorf("command line %q: use printable ASCII, at most 1000 characters", o.Cmdline)
 	}
 	return nil
 }
 
-// osRelease names the image as os-release(5) does; boot menus show it.
+// osRelease names the image as os-release(5) does; boot menus show it. It is
+// measured, and the manifest carries it: by VARIANT_ID a fleet knows the role.
 func (o Options) osRelease() string {
-	return fmt.Sprintf("ID=landfall\nNAME=Landfall\nPRETTY_NAME=\"%s %s\"\nIMAGE_ID=%s\nVERSION_ID=%s\nIMAGE_VERSION=%s\n",
-		o.Image, o.Version, o.Image, o.Version, o.Version)
+	return fmt.Sprintf("ID=landfall\nNAME=Landfall\nPRETTY_NAME=\"%s %s\"\nIMAGE_ID=%s\nVERSION_ID=%s\nIMAGE_VERSION=%s\nVARIANT_ID=%s\n",
+		o.Image, o.Version, o.Image, o.Version, o.Version, o.Role)
 }
 
 // Sign writes a copy of a UKI with a Secure Boot signature (sbsign(1)). Key and

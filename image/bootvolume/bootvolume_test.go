@@ -14,6 +14,7 @@ import (
 
 	"github.com/landfall-project/landfall/image/cache"
 	"github.com/landfall-project/landfall/image/kernel"
+	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -33,7 +34,7 @@ func inputs(t *testing.T) Options {
 	if err := os.WriteFile(initrd, bytes.Repeat([]byte("initrd"), 12345), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return Options{Kernel: k, Initrd: initrd, Image: "landfall-server", Version: "1.4"}
+	return Options{Kernel: k, Initrd: initrd, Image: "landfall-server", Version: "1.4", Role: measure.RoleServer}
 }
 
 func read(t *testing.T, file string) []byte {
@@ -74,7 +75,7 @@ func TestUKISections(t *testing.T) {
 	defer f.Close()
 	for name, want := range map[string][]byte{
 		".linux": read(t, o.Kernel.Image), ".initrd": read(t, o.Initrd), ".cmdline": []byte(DefaultCmdline),
-		".osrel": []byte("ID=landfall\nNAME=Landfall\nPRETTY_NAME=\"landfall-server 1.4\"\nIMAGE_ID=landfall-server\nVERSION_ID=1.4\nIMAGE_VERSION=1.4\n"),
+		".osrel": []byte("ID=landfall\nNAME=Landfall\nPRETTY_NAME=\"landfall-server 1.4\"\nIMAGE_ID=landfall-server\nVERSION_ID=1.4\nIMAGE_VERSION=1.4\nVARIANT_ID=server\n"),
 	} {
 		s := f.Section(name)
 		if s == nil {

@@ -286,7 +286,7 @@ func buildAll(t *testing.T, o Options, dir string) built {
 		t.Fatal(err)
 	}
 	efi, disk := filepath.Join(dir, "a.efi"), filepath.Join(dir, "a.disk")
-	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0"}, efi); err != nil {
+	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0", Role: measure.RoleServer}, efi); err != nil {
 		t.Fatal(err)
 	}
 	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), disk); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -83,7 +84,7 @@ func (a *Agent) TLS(member string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := tls.LoadX509KeyPair(filepath.Join(a.dir, "agent.crt"), filepath.Join(a.dir, "agent.key"))
+	own, err := files.KeyPair(filepath.Join(a.dir, "agent.crt"), filepath.Join(a.dir, "agent.key"))
 	if err != nil {
 		return nil, fmt.Errorf("agent's certificate: %w", err)
 	}
@@ -93,12 +94,20 @@ func (a *Agent) TLS(member string) (*tls.Config, error) {
 
 // Signer returns the agent's note key, which signs received statements.
 func (a *Agent) Signer() (note.Signer, error) {
-	text, err := os.ReadFile(filepath.Join(a.dir, "note.key"))
+	text, err := files.Secret(filepath.Join(a.dir, "note.key"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("agent %s has role %s, which signs nothing: %w", a.Name, a.Role, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("agent's note key: %w", err)
 	}
-	return signed.ParseSigner(text)
+	defer clear(text)
+	s, err := signed.ParseSigner(text)
+	if err != nil {
+		return nil, fmt.Errorf("agent's note key: %w", err)
+	}
+	if want := "agent/" + a.Name; s.Name() != want {
+		return nil, fmt.Errorf("%s holds the key %s, expected %s: put the agent's own there", filepath.Join(a.dir, "note.key"), s.Name(), want)
+	}
+	return s, nil
 }

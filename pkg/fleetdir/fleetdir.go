@@ -249,7 +249,7 @@ func (m *maker) member(ctx context.Context, member snapshot.Member) {
 	devices, operators := u.listen(m.o.Listen)
 	conf := memberFile{
 		Type: memberType, Member: member.ID, Region: m.o.Region,
-		Devices: devices, Operators: operators, Health: hostPort("127.0.0.1", u.port+2),
+		Devices: devices, Operators: operators, Health: m.o.health()[member.ID],
 		Store: "store.db", Audit: "audit.jsonl", Barrier: "file:barrier.key", Certificate: "tls.crt", Key: "tls.key",
 		RootKey: m.root, AmendKeys: m.amendKeys(), ManifestKey: m.manifest, PolicyKey: "policy.pub", Agents: m.agents, Threshold: m.o.Threshold,
 		EKPolicy: m.o.EKPolicy, AllowLab: m.o.AllowLab,

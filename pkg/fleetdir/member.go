@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
@@ -148,7 +148,7 @@ func (m *Member) config() (*kekserver.Config, error) {
 	cfg := &kekserver.Config{Member: f.Member, Region: f.Region, AuditPath: m.path(f.Audit), Threshold: f.Threshold,
 		EKPolicy: kekserver.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab, EvidenceDir: m.path(cmp.Or(f.Evidence, "evidence"))}
 	var err error
-	if cfg.Certificate, err = tls.LoadX509KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
+	if cfg.Certificate, err = files.KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
 		return nil, err
 	}
 	if cfg.RootKey, err = note.NewVerifier(f.RootKey); err != nil {

@@ -54,10 +54,47 @@ func (o *Options) checkMembers() error {
 			taken[at] = m.ID
 		}
 	}
+	if len(errs) == 0 {
+		errs = append(errs, o.checkHealth(taken))
+	}
 	if _, err := netip.ParseAddr(o.Listen); o.Listen != "" && err != nil {
 		errs = append(errs, fmt.Errorf("listen address %q: want an IP address, like 0.0.0.0", o.Listen))
 	}
 	return errors.Join(errs...)
+}
+
+// checkHealth refuses a member that listens where the health check of another
+// one is.
+func (o *Options) checkHealth(taken map[string]string) error {
+	var errs []error
+	health := o.health()
+	for _, m := range o.Members {
+		if other, ok := taken[health[m.ID]]; ok && other != m.ID {
+			errs = append(errs, fmt.Errorf("members %s and %s both need %s: the health check of %s is there; choose other ports", other, m.ID, health[m.ID], m.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// health is where the members' health checks are: on loopback, two above the
+// port of the URL. Members with one port, on several addresses of a machine, get
+// a loopback address each.
+func (o *Options) health() map[string]string {
+	out, taken := map[string]string{}, map[string]bool{}
+	for _, m := range o.Members {
+		u, err := parseMemberURL(m.URL)
+		if err != nil {
+			continue // said elsewhere
+		}
+		for i := 1; i < 255; i++ {
+			at := hostPort(fmt.Sprintf("127.0.0.%d", i), u.port+2)
+			if !taken[at] {
+				out[m.ID], taken[at] = at, true
+				break
+			}
+		}
+	}
+	return out
 }
 
 func (o *Options) checkAgents() error {

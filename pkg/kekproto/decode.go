@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // Sizes that a peer must not exceed, in bytes.
@@ -40,7 +42,7 @@ func Decode(data []byte, limit int, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("decode message: %w", err)
+		return fmt.Errorf("decode message: %w", signed.Where(data, err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("decode message: data after the JSON value")

@@ -59,7 +59,7 @@ func (s *sightings) mayCapture(id string) bool {
 // putCapture adds what a device said about itself in the factory, if it did.
 func (s *Server) putCapture(ctx context.Context, info *kekproto.DeviceInfo) error {
 	text, err := s.cfg.Store.Get(ctx, pathCaptures+info.Device)
-	if errors.Is(err, kekstore.ErrNotFound) {
+	if errors.Is(err, kekstore.ErrNotFound) || err == nil && len(text.Data) == 0 { // of a life before
 		return nil
 	}
 	info.Capture = json.RawMessage(text.Data)

@@ -81,7 +81,9 @@ func (s *Server) decide(ctx context.Context, v *view, r *request, e *attest.Evid
 		r.changed = s.seen.changed(r.Device, r.firmware)
 	}
 	if !r.device.Approved {
-		return report.Errorf(report.KeyEnroll, "%s waits for approval: its EK certificate proves nothing; compare EK name %s at the machine, then `kekctl device approve`", r.Device, r.device.EKName)
+		problem := report.Errorf(report.KeyEnroll, "%s waits for approval: its EK certificate proves nothing, and an operator has not compared its EK name %s yet", r.Device, r.device.EKName)
+		problem.Do = fmt.Sprintf("compare the EK name at the machine with the fleet's, then `kekctl device approve %s --ek-name %s`", r.Device, r.device.EKName)
+		return problem
 	}
 	if r.device.Suspended {
 		return suspended(r.Device, r.device)

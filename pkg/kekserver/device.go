@@ -288,7 +288,7 @@ func (r *request) event(name string) audit.Record {
 
 // auths hands out the TPM authorizations, durable here before the TPM has them.
 func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, error) {
-	both, err := s.state.auths(ctx, r.Device)
+	both, err := s.state.auths(ctx, r.Device, r.device.Life)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -75,6 +74,10 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 	sum := sha256.Sum256([]byte(token))
 	var rec deviceRecord
 	version, err := s.state.load(ctx, pathDevices+m.Device, &rec)
+	if err == nil && rec.Removed {
+		err = errRemoved(m.Device)
+	}
+	rec.again()
 	switch {
 	case err == nil && !m.Again:
 		return "", fmt.Errorf("%w: %s was added already; for a further token of the same machine use --again", errConflict, m.Device)
@@ -182,7 +185,7 @@ func (s *Server) getDevices(w http.ResponseWriter, r *http.Request, _ *Agent) er
 		if full {
 			err = s.putCapture(r.Context(), d)
 		} else {
-			d.EKPublic, d.AKPublic, d.SRKPublic, d.EKCert, d.Report, d.Links = nil, nil, nil, nil, "", nil
+			*d = brief(*d)
 		}
 		if err != nil {
 			return err
@@ -197,13 +200,13 @@ func (s *Server) infos(ctx context.Context) ([]kekproto.DeviceInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.cfg.Store.List(ctx, pathDevices)
+	ids, err := s.state.living(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]kekproto.DeviceInfo, 0, len(list))
-	for _, e := range list {
-		info, err := s.info(ctx, v, strings.TrimPrefix(e.Path, pathDevices))
+	out := make([]kekproto.DeviceInfo, 0, len(ids))
+	for _, id := range ids {
+		info, err := s.info(ctx, v, id)
 		if err != nil {
 			return nil, err
 		}

@@ -40,15 +40,6 @@ func (m *image) name() string {
 	return fmt.Sprintf("%s %s (%s)", m.Image, m.Version, m.Form)
 }
 
-// values are the manifest's PCRs as a quote has them.
-func (m *image) values() map[int][]byte {
-	pcrs := map[int][]byte{}
-	for n, v := range m.PCRs {
-		pcrs[n] = v
-	}
-	return pcrs
-}
-
 // key is equal for manifests that a quote cannot tell apart.
 func (m *image) key() string {
 	var b []byte

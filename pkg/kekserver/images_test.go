@@ -268,7 +268,8 @@ func TestPolicyByTheFleet(t *testing.T) {
 	}
 	other := f.sign(manifestOf("landfall-server", "2.0", measure.RoleServer, measure.FormEFIKernel, m.boot("3", slice)))
 	m.boot("2", slice)
-	for what, doc := range map[string][]byte{"by another key": forged, "of another image": other.Policy, "no document": []byte("{}")} {
+	for what, doc := range map[string][]byte{"by another key": forged, "of another image": other.Policy, "no document": []byte("{}"),
+		"that says another role": bytes.Replace(good.Policy, []byte(`"server"`), []byte(`"factory"`), 1)} {
 		if status, body := f.as("alice", "POST", "/v1/manifests", &kekproto.NewManifest{Note: good.Note, Policy: doc}, nil); status != http.StatusBadRequest {
 			t.Errorf("policy %s: %d %s", what, status, body)
 		}

@@ -202,6 +202,7 @@ func (s *Server) record(ctx context.Context, r audit.Record) error {
 	s.metrics.auditSeconds.Observe(time.Since(start).Seconds())
 	if err == nil {
 		s.seen.stepped(&r, time.Now())
+		s.seen.mended(&r)
 	}
 	return err
 }

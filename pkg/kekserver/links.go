@@ -164,13 +164,12 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request, _ *Agent) erro
 	if err != nil {
 		return err
 	}
-	list, err := s.cfg.Store.List(ctx, pathDevices)
+	ids, err := s.state.living(ctx, v)
 	if err != nil {
 		return err
 	}
 	out := []kekproto.LinksInfo{}
-	for _, e := range list {
-		id := strings.TrimPrefix(e.Path, pathDevices)
+	for _, id := range ids {
 		d, err := s.state.device(ctx, v, id)
 		if err != nil {
 			return err

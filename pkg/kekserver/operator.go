@@ -38,6 +38,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/devices/{device}", read, s.getDevice},
 		{"POST", "/v1/devices", write, s.addDevice},
 		{"POST", "/v1/devices/{device}/approve", write, s.approveDevice},
+		{"POST", "/v1/devices/{device}/remove", write, s.removeDevice},
 		{"POST", "/v1/devices/{device}/suspend", write, s.suspendDevice},
 		{"POST", "/v1/devices/{device}/resume", write, s.resumeDevice},
 		{"POST", "/v1/slices", write, s.addSlice},

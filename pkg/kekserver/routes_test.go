@@ -44,7 +44,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 	member.Certificates = []tls.Certificate{own}
 	roles := map[string]kekserver.Role{"alice": kekserver.RoleOperator, "bob": kekserver.RoleAgent, "carol": kekserver.RoleViewer, "mallory": kekserver.RoleMetrics}
 	routes := f.server.Routes()
-	if len(routes) < 26 {
+	if len(routes) < 27 {
 		t.Fatalf("only %d routes", len(routes))
 	}
 	for _, rt := range routes {

@@ -61,6 +61,7 @@ func (s *sightings) of(id string) *sighting {
 // replay takes one line of the audit log at start.
 func (s *sightings) replay(r audit.Record) error {
 	s.stepped(&r, r.Time)
+	s.mended(&r)
 	switch r.Event {
 	case "progress":
 		s.replayProgress(r)
@@ -83,6 +84,8 @@ func (s *sightings) replay(r audit.Record) error {
 		s.explained(r.Device, differences, r.Time)
 	case "report":
 		s.reported(r.Device, r.Detail, r.Time)
+	case "device-removed":
+		s.remove(r.Device)
 	case "region":
 		s.forget()
 	}

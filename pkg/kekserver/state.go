@@ -73,6 +73,8 @@ type deviceRecord struct {
 	Sealed    uint32 `json:"sealed,omitempty"`   // KEK generation
 	Accepted  uint32 `json:"accepted,omitempty"` // KEK generation with which it opened all its volumes
 	Firmware  string `json:"firmware,omitempty"` // that an operator accepted last, of a release to come
+	Removed   bool   `json:"removed,omitempty"`  // taken back: there is no such device
+	Life      uint32 `json:"life,omitempty"`     // how often the ID was taken back
 }
 
 func (d *deviceRecord) enrolled() bool { return len(d.AKPublic) > 0 }
@@ -187,6 +189,9 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	if d.version, err = s.load(ctx, pathDevices+id, &d.deviceRecord); err != nil {
 		return nil, err
 	}
+	if d.Removed {
+		return nil, errRemoved(id)
+	}
 	if d.enrolled() {
 		if d.ak, err = attest.ParseAK(d.AKPublic); err != nil {
 			return nil, fmt.Errorf("AK of %s: %w", id, err)
@@ -194,6 +199,8 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	}
 	var slice sliceRecord
 	switch version, err := s.load(ctx, pathSlices+id, &slice); {
+	case err == nil && slice.Generation == 0: // of a life before
+		d.sliceVersion = version
 	case err == nil:
 		d.sliceVersion = version
 		d.slice, d.slicePCR = &slice, measure.SliceValue(slice.Digest)
@@ -291,8 +298,8 @@ func (s *state) createOnce(ctx context.Context, path string, n int) (kekstore.Va
 // auths returns owner ‖ lockout authorization, made now if there are none. No
 // byte is zero: an authorization's trailing zeros do not count (TPM 2.0 Part 1,
 // 17.6.4.3), and go-tpm cuts it at its first one.
-func (s *state) auths(ctx context.Context, device string) (*secret.Bytes, error) {
-	v, err := s.createOnce(ctx, pathAuths+device, authsSize)
+func (s *state) auths(ctx context.Context, device string, life uint32) (*secret.Bytes, error) {
+	v, err := s.createOnce(ctx, authsPath(device, life), authsSize)
 	if err != nil {
 		return nil, err
 	}

@@ -54,10 +54,16 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 	st.Unproved = unproved[:min(len(unproved), maxRefused)]
 	for _, id := range refused {
 		if info := byID[id]; info != nil && len(st.Refused) < maxRefused {
-			st.Refused = append(st.Refused, kekproto.DeviceInfo{Device: id, Suspended: info.Suspended, Refuse: info.Refuse})
+			st.Refused = append(st.Refused, brief(*info))
 		}
 	}
 	return st, nil
+}
+
+// brief is a device without what is long.
+func brief(d kekproto.DeviceInfo) kekproto.DeviceInfo {
+	d.EKPublic, d.AKPublic, d.SRKPublic, d.EKCert, d.Report, d.Links = nil, nil, nil, nil, "", nil
+	return d
 }
 
 func count(st *kekproto.Status, d *kekproto.DeviceInfo) {

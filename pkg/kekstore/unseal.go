@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
@@ -35,11 +36,12 @@ func (u FileUnsealer) BarrierKey(context.Context) (*secret.Bytes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("barrier key: %w", err)
 	}
+	if err := files.Private(f); err != nil {
+		return nil, fmt.Errorf("barrier key: %w", err)
+	}
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("barrier key %s is not a regular file", u.Path)
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("barrier key %s has mode %04o: others can read it; chmod 0600 it", u.Path, info.Mode().Perm())
 	case info.Size() != BarrierKeySize:
 		return nil, fmt.Errorf("barrier key %s has %d bytes, want %d", u.Path, info.Size(), BarrierKeySize)
 	}

@@ -36,6 +36,16 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict %d", uint8(v))
 }
 
+// ParseVerdict reads the word of a report.
+func ParseVerdict(word string) (Verdict, bool) {
+	for v := Unknown; v <= Silent; v++ {
+		if v.String() == word {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
 // Proof says whether the link is proved.
 func (v Verdict) Proof() bool { return v == Proved || v == ProvedOK || v == InProduction }
 

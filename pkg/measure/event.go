@@ -2,10 +2,12 @@ package measure
 
 import "slices"
 
-// Bounds of the events in a manifest, and of the words of one, in bytes.
+// Bounds of the events in a manifest, and of the words and the text of one, in
+// bytes.
 const (
 	MaxEvents = 64
 	MaxWhat   = 128
+	MaxText   = 1024
 )
 
 // Event is one extend of an image PCR that starting an image makes.
@@ -13,6 +15,9 @@ type Event struct {
 	PCR    int    `json:"pcr"`
 	Digest Hex    `json:"digest"` // 32 bytes, SHA-256
 	What   string `json:"what"`   // what a person would change: "kernel", "section .osrel"
+	// Text is what Digest is the hash of, where it is the image's own os-release:
+	// by it the image itself says name, version and role.
+	Text string `json:"text,omitempty"`
 }
 
 // Replay returns the values that the events leave in the image PCRs, starting

@@ -30,6 +30,9 @@ const (
 	RoleDebug     Role = "debug"
 )
 
+// Roles returns all roles.
+func Roles() []Role { return []Role{RoleServer, RoleKeyserver, RoleFactory, RoleDebug} }
+
 // Form is the way an image is started, which decides what is measured where.
 type Form string
 
@@ -115,7 +118,7 @@ func (m *Manifest) Validate() error {
 	if !ValidVersion(m.Version) {
 		bad("version %q is no semantic version: write 1.4 or 1.4.2", m.Version)
 	}
-	if !slices.Contains([]Role{RoleServer, RoleKeyserver, RoleFactory, RoleDebug}, m.Role) {
+	if !slices.Contains(Roles(), m.Role) {
 		bad("unknown role %q", m.Role)
 	}
 	if !slices.Contains(Forms(), m.Form) {
@@ -171,7 +174,7 @@ func (m *Manifest) checkEvents() error {
 	if diff := m.Match(Replay(m.Events)); len(diff) != 0 {
 		return fmt.Errorf("the events do not make the values of PCRs %v", diff)
 	}
-	return nil
+	return m.checkRelease()
 }
 
 // SignManifest validates m and writes it as a signed note.
@@ -180,6 +183,18 @@ func SignManifest(m *Manifest, signers ...note.Signer) ([]byte, error) {
 		return nil, err
 	}
 	return signed.Sign(m, signers...)
+}
+
+// PeekManifest reads a signed manifest without looking at its signatures.
+func PeekManifest(msg []byte) (*Manifest, error) {
+	m := new(Manifest)
+	if err := signed.Peek(msg, MaxManifestSize, ManifestType, m); err != nil {
+		return nil, fmt.Errorf("image manifest: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // OpenManifest verifies a signed manifest and returns its content. Errors are

@@ -178,6 +178,24 @@ func Sign(key crypto.Signer, m *measure.Manifest) ([]byte, error) {
 	return signed.Marshal(p)
 }
 
+// Fits refuses a policy that is not of this manifest: over other values, or one
+// that says of them what the manifest says otherwise.
+func (p *Policy) Fits(m *measure.Manifest) error {
+	pcrs := make(map[int][]byte)
+	for n, v := range m.PCRs {
+		pcrs[n] = v
+	}
+	if subtle.ConstantTimeCompare(p.Digest, Compute(pcrs)) != 1 {
+		return fmt.Errorf("%w: it is of another image than the manifest: the PCR policy (of %s, form %s) is not over the values of manifest %s %s (%s); sign both with one `imagectl sign`",
+			ErrPolicy, p.Image, p.Form, m.Image, m.Version, m.Form)
+	}
+	if own := m.Image + " " + m.Version; p.Role != m.Role || p.Image != own || p.Form != m.Form {
+		return fmt.Errorf("%w: it says that these values are %s, role %s, form %s; the manifest says %s, role %s, form %s: sign both with one `imagectl sign`",
+			ErrPolicy, p.Image, p.Role, p.Form, own, m.Role, m.Form)
+	}
+	return nil
+}
+
 // Parse reads a policy document. It does not check the signature: the TPM does,
 // and Verify does for people.
 func Parse(document []byte) (*Policy, error) {

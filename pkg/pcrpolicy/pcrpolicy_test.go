@@ -261,3 +261,36 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+// A policy is of the manifest whose values it approves and whose words it
+// repeats.
+func TestFits(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*measure.Manifest)
+		fits   bool
+	}{
+		"its own":       {func(*measure.Manifest) {}, true},
+		"other values":  {func(m *measure.Manifest) { m.PCRs[4] = make(measure.Hex, measure.Size) }, false},
+		"other role":    {func(m *measure.Manifest) { m.Role = measure.RoleFactory }, false},
+		"other version": {func(m *measure.Manifest) { m.Version = "1.5" }, false},
+		"other form":    {func(m *measure.Manifest) { m.Form = measure.FormUKI }, false},
+	} {
+		text, err := Sign(key, manifest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := manifest()
+		tt.change(m)
+		if err := p.Fits(m); (err == nil) != tt.fits || err != nil && !errors.Is(err, ErrPolicy) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // FactoryType is the first field of what seal says about a device.
@@ -122,7 +123,7 @@ func ParseFactory(text []byte) (*Factory, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(f); err != nil {
-		return nil, fmt.Errorf("factory result: %w", err)
+		return nil, fmt.Errorf("factory result: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, errors.New("factory result: data after the document")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // LinkReportType is the first field of a link report.
@@ -80,7 +81,7 @@ func ParseLinkReport(text []byte) (*LinkReport, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(r); err != nil {
-		return nil, fmt.Errorf("link report: %w", err)
+		return nil, fmt.Errorf("link report: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, errors.New("link report: data after the document")

@@ -63,13 +63,13 @@ func Unmarshal(text []byte, typ string, v any) error {
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
-		return fmt.Errorf("%w: %w", ErrForm, err)
+		return fmt.Errorf("%w: %w", ErrForm, Where(text, err))
 	}
 	if head.Type != typ {
 		return fmt.Errorf("%w: it is %q, expected %q", ErrType, head.Type, typ)
 	}
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrForm, err)
+		return fmt.Errorf("%w: %w", ErrForm, Where(text, err))
 	}
 	want, err := Marshal(v)
 	if err != nil {
@@ -116,6 +116,9 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 	if len(msg) > limit {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrSize, len(msg), limit)
 	}
+	if _, err := noteEnd(msg); err != nil {
+		return nil, fmt.Errorf("%w, it is %s", err, Kind(msg))
+	}
 	n, err := note.Open(msg, note.VerifierList(verifiers...))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
@@ -132,6 +135,19 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 		d.Signers = append(d.Signers, s.Name)
 	}
 	return d, nil
+}
+
+// Peek decodes a note's text into v without looking at its signatures: for what
+// is shown or sent on, never for what decides.
+func Peek(msg []byte, limit int, typ string, v any) error {
+	if len(msg) > limit {
+		return fmt.Errorf("%w: %d bytes, limit %d", ErrSize, len(msg), limit)
+	}
+	end, err := noteEnd(msg)
+	if err != nil {
+		return err
+	}
+	return Unmarshal(msg[:end], typ, v)
 }
 
 // ParseVerifier reads a public key file: one note verifier key, one line.

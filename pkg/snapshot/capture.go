@@ -10,6 +10,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/lldp"
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // CaptureType is the first field of a capture.
@@ -101,7 +102,7 @@ func ParseCapture(text []byte) (*Capture, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(c); err != nil {
-		return nil, fmt.Errorf("capture: %w", err)
+		return nil, fmt.Errorf("capture: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, errors.New("capture: data after the document")

@@ -88,7 +88,7 @@ func ParsePlan(text []byte) (*Plan, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
+		return nil, fmt.Errorf("plan: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, fmt.Errorf("plan: data after the document")

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"net/url"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // RegionType is the first field of a region's public description.
@@ -37,12 +41,23 @@ func ParseDescription(text []byte) (*Slice, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(s); err != nil {
-		return nil, fmt.Errorf("device description: %w", err)
+		return nil, fmt.Errorf("device description: %w", signed.Where(text, err))
 	}
 	if d.More() {
 		return nil, fmt.Errorf("device description: data after the document")
 	}
 	return s, nil
+}
+
+// Loopback says whether a member's address is one that only its own machine
+// reaches: no device does.
+func (m Member) Loopback() bool {
+	u, err := url.Parse(m.URL)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.IsLoopback() || u.Hostname() == "localhost"
 }
 
 // Complete fills in what no person should write by hand: type, region,

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // SealPlanType is the first field of a seal plan.
@@ -123,7 +125,7 @@ func strictJSON(text []byte, limit int, v any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return err
+		return signed.Where(text, err)
 	}
 	if d.More() {
 		return errors.New("data after the document")

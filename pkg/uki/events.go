@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/printable"
@@ -130,7 +131,11 @@ func (img *Image) sections() []measure.Event {
 		if !ok || len(data) == 0 {
 			continue
 		}
-		events = append(events, event(11, "name of section "+name, []byte(name+"\x00")), event(11, describe(name), data))
+		content := event(11, describe(name), data)
+		if name == ".osrel" && len(data) <= measure.MaxText && utf8.Valid(data) {
+			content.Text = string(data) // the image's own word for its name, version and role
+		}
+		events = append(events, event(11, "name of section "+name, []byte(name+"\x00")), content)
 	}
 	return events
 }

@@ -249,7 +249,7 @@ func (l *Life) WriteDefaultSlice() { l.Helper(); l.WriteSlice(describe()) }
 // policies, to the LANDFALL partition.
 func (l *Life) WriteSlice(d Description) {
 	l.Helper()
-	args := []string{"--slice", l.Region.SignSlice(Device, d)}
+	args := []string{"--region", l.Region.Dir, "--slice", l.Region.SignSlice(Device, d)}
 	for _, p := range l.policies {
 		args = append(args, "--policy", p)
 	}

@@ -103,7 +103,7 @@ func (f *rackFactory) sign() {
 func (f *rackFactory) device(device string, s *swtpm.State) {
 	f.Helper()
 	note := filepath.Join(f.notes, device+".slice.note")
-	args := []string{"part", "write", "-o", f.Path(device + ".part"), "--slice", note}
+	args := []string{"part", "write", "--region", f.region.Dir, "-o", f.Path(device + ".part"), "--slice", note}
 	for _, p := range f.policies {
 		args = append(args, "--policy", p)
 	}

@@ -172,8 +172,8 @@ func (r *Region) SignSlice(device string, d Description) string {
 	desc, record, slice, signed := r.lab.Path(device+".json"), r.lab.Path(device+".record.json"), r.lab.Path(device+".slice.json"), r.lab.Path(device+sliceNote)
 	r.lab.Check(os.WriteFile(desc, text, 0o644))
 	r.lab.Check(os.WriteFile(record, []byte(r.Kekctl("device", "show", device, "--json")), 0o644))
-	r.command("snapshot", "slice", "--region", r.Dir, "--record", record, desc, "-o", slice)
-	r.command("snapshot", "sign", "--key", filepath.Join(r.Dir, "offline/root.key"), slice, "-o", signed)
+	r.command("snapshot", "slice", "--region", r.Dir, "--record", record, desc, "-o", slice, "--force")
+	r.command("snapshot", "sign", "--region", r.Dir, slice, "-o", signed, "--force")
 	r.Kekctl("slice", "add", signed)
 	return signed
 }
@@ -181,7 +181,7 @@ func (r *Region) SignSlice(device string, d Description) string {
 // SignSlices signs a folder of slices and tells the fleet.
 func (r *Region) SignSlices(slices, notes string) {
 	r.lab.Helper()
-	r.command("snapshot", "sign", "--key", filepath.Join(r.Dir, "offline/root.key"), "--dir", notes, slices)
+	r.command("snapshot", "sign", "--region", r.Dir, "--dir", notes, slices)
 	all, err := filepath.Glob(filepath.Join(notes, "*.note"))
 	r.lab.Check(err)
 	r.Kekctl(append([]string{"slice", "add"}, all...)...)

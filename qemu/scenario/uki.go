@@ -50,7 +50,7 @@ func (l *Life) BuildUKI(u UKI) string {
 	l.booted++ // numbers its files as well
 	path := l.Path("landfall-" + string(u.Role) + "-" + u.Version + "-" + string(rune('a'+l.booted%26)) + ".efi")
 	l.Check(bootvolume.UKI(l.Context(), bootvolume.Options{
-		Kernel: u.Kernel, Initrd: u.Initrd, Cmdline: cmdline, Image: "landfall-" + string(u.Role), Version: u.Version,
+		Kernel: u.Kernel, Initrd: u.Initrd, Cmdline: cmdline, Image: "landfall-" + string(u.Role), Version: u.Version, Role: measure.Role(u.Role),
 	}, path))
 	return path
 }

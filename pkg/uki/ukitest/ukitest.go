@@ -39,7 +39,7 @@ func Build(sections ...Section) []byte {
 // Image makes a UKI with the sections that ours have.
 func Image(kernel, cmdline, version string, initrd []byte) []byte {
 	return Build(
-		Section{".osrel", []byte("ID=landfall\nVERSION_ID=" + version + "\n")},
+		Section{".osrel", []byte("ID=landfall\nVERSION_ID=" + version + "\nVARIANT_ID=server\n")},
 		Section{".cmdline", []byte(cmdline)},
 		Section{".initrd", initrd},
 		Section{".linux", Kernel(kernel)},

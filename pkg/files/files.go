@@ -1,0 +1,178 @@
+// Package files has the two rules that all our commands keep for files: what is
+// written goes over nothing that is there, unless that was asked for, and is
+// there whole or not at all; what is secret is read only from a file that its
+// owner alone can read.
+package files
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrExists: a file of this name is there, and may be the only copy of what it
+// holds. Each command that writes one has --force.
+var ErrExists = errors.New("exists: choose another name, or --force")
+
+// Output is how a document is written.
+type Output struct {
+	Perm  fs.FileMode
+	Force bool // over a file that is there
+	// Hasty leaves out the sync: for thousands that can be made again.
+	Hasty bool
+}
+
+// Write makes a file whole or not at all.
+func (o Output) Write(name string, data []byte) error {
+	p, err := o.Begin(name)
+	if err != nil {
+		return err
+	}
+	return p.Finish(data)
+}
+
+// Pending is a file that is begun: what it will hold can be written where it
+// will be. Finish or Abandon ends it.
+type Pending struct {
+	o    Output
+	name string
+	f    *os.File
+}
+
+// Begin makes sure that a file can be written, before what it is for is made.
+func (o Output) Begin(name string) (*Pending, error) {
+	if err := o.Check(name); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".landfall-*")
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", name, err)
+	}
+	return &Pending{o, name, f}, nil
+}
+
+// Abandon leaves nothing behind, and returns why it was called.
+func (p *Pending) Abandon(err error) error {
+	return errors.Join(err, p.f.Close(), os.Remove(p.f.Name()))
+}
+
+// Finish writes the file and gives it its name.
+func (p *Pending) Finish(data []byte) error {
+	_, err := p.f.Write(data)
+	err = errors.Join(err, p.f.Chmod(p.o.Perm))
+	if !p.o.Hasty {
+		err = errors.Join(err, p.f.Sync())
+	}
+	if err = errors.Join(err, p.f.Close()); err == nil {
+		err = p.o.place(p.f.Name(), p.name)
+	}
+	if err == nil {
+		return nil
+	}
+	err = errors.Join(err, os.Remove(p.f.Name()))
+	if errors.Is(err, ErrExists) {
+		return err
+	}
+	return fmt.Errorf("write %s: %w", p.name, err)
+}
+
+// Check refuses, before anything is made, what Write would refuse. A device or a
+// folder is never replaced.
+func (o Output) Check(name string) error {
+	info, err := os.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no regular file: write to one, and copy that", name)
+	case !o.Force:
+		return fmt.Errorf("%s %w", name, ErrExists)
+	}
+	return nil
+}
+
+// place gives a file its name. A file that came there since Check stays, too.
+func (o Output) place(from, to string) error {
+	if o.Force {
+		return os.Rename(from, to)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system that cannot
+		if err = os.Link(from, to); err == nil {
+			err = os.Remove(from)
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s %w", to, ErrExists)
+	}
+	return err
+}
+
+// Secret reads a file with a key or token. One that others can read is refused:
+// it may have been copied, and that is not seen from here.
+func Secret(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	if err := Private(f); err != nil {
+		return nil, err
+	}
+	return readSecret(f)
+}
+
+// Private refuses an open file that others than its owner can read.
+func Private(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("%s has mode %04o: others can read it, and a key or token is taken from its owner's file only: chmod 0600 it, if it is the right file, and make a new one if somebody has read it", f.Name(), perm)
+	}
+	return nil
+}
+
+// KeyPair reads a certificate and its key, PEM.
+func KeyPair(cert, key string) (tls.Certificate, error) {
+	chain, err := os.ReadFile(cert)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	private, err := Secret(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(private)
+	pair, err := tls.X509KeyPair(chain, private)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w", cert, key, err)
+	}
+	return pair, nil
+}
+
+// maxSecret bounds a key or token, in bytes.
+const maxSecret = 64 << 10
+
+// readSecret reads into one buffer, so that the caller can wipe all there is.
+func readSecret(f *os.File) ([]byte, error) {
+	b := make([]byte, maxSecret)
+	n, err := io.ReadFull(f, b)
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
+		return b[:n], nil
+	case err == nil:
+		err = fmt.Errorf("longer than %d bytes: it is no key or token", maxSecret)
+	}
+	clear(b)
+	return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+}

@@ -1,0 +1,96 @@
+package files
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What is there stays, unless it was asked for; nothing half-written is left.
+func TestWrite(t *testing.T) {
+	tests := []struct {
+		name    string
+		there   func(name string) error
+		force   bool
+		want    string // content afterwards
+		refused string
+	}{
+		{"new", func(string) error { return nil }, false, "new", ""},
+		{"there", func(n string) error { return os.WriteFile(n, []byte("old"), 0o600) }, false, "old", "exists"},
+		{"forced", func(n string) error { return os.WriteFile(n, []byte("old"), 0o600) }, true, "new", ""},
+		{"a link to another", func(n string) error {
+			return errors.Join(os.WriteFile(n+".old", []byte("old"), 0o600), os.Symlink(n+".old", n))
+		}, true, "old", "no regular file"},
+		{"a dangling link", func(n string) error { return os.Symlink(n+".gone", n) }, false, "", "no regular file"},
+		{"a folder", func(n string) error { return os.Mkdir(n, 0o700) }, true, "", "no regular file"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "file")
+			if err := tt.there(name); err != nil {
+				t.Fatal(err)
+			}
+			err := Output{Perm: 0o640, Force: tt.force}.Write(name, []byte("new"))
+			if (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("got %v, want %q", err, tt.refused)
+			}
+			got, _ := os.ReadFile(name) // what cannot be read is ""
+			if diff := cmp.Diff(tt.want, string(got)); diff != "" {
+				t.Errorf("content (-want +got):\n%s", diff)
+			}
+			if info, err := os.Stat(name); tt.refused == "" && (err != nil || info.Mode().Perm() != 0o640) {
+				t.Errorf("mode %v, %v", info.Mode(), err)
+			}
+			left, err := filepath.Glob(filepath.Join(filepath.Dir(name), ".landfall-*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// A file that comes between the look and the write stays as well.
+func TestPlaceKeepsWhatCameSince(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, name := range []string{from, to} {
+		if err := os.WriteFile(name, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (Output{}).place(from, to); !errors.Is(err, ErrExists) {
+		t.Errorf("got %v, want ErrExists", err)
+	}
+	if got, err := os.ReadFile(to); err != nil || string(got) != to {
+		t.Errorf("overwritten by %q, %v", got, err)
+	}
+}
+
+func TestSecret(t *testing.T) {
+	dir := t.TempDir()
+	for perm, refused := range map[fs.FileMode]string{0o600: "", 0o400: "", 0o640: "has mode 0640", 0o644: "has mode 0644", 0o601: "has mode 0601", 0o620: "has mode 0620"} {
+		name := filepath.Join(dir, perm.String())
+		if err := errors.Join(os.WriteFile(name, []byte("key"), 0o600), os.Chmod(name, perm)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Secret(name)
+		if (err == nil) != (refused == "") || err != nil && !strings.Contains(err.Error(), refused) || err == nil && string(got) != "key" {
+			t.Errorf("mode %v: %q, %v; want %q", perm, got, err, refused)
+		}
+	}
+	long := filepath.Join(dir, "long")
+	if err := os.WriteFile(long, make([]byte, maxSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Secret(long); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a long one: %v", err)
+	}
+	if _, err := Secret(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+}
