@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // Kind says in a few words what a file looks like, for who gave a wrong one. It
@@ -52,15 +54,8 @@ func kindOfJSON(b []byte) string {
 	return words + " without a type"
 }
 
-// Shown keeps what a file says from driving a terminal.
-func Shown(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s[:min(len(s), 64)])
-}
+// Shown is the beginning of what a file says, for a person to see.
+func Shown(s string) string { return printable.ASCII(s[:min(len(s), 64)]) }
 
 // noteEnd is where a note's text ends.
 func noteEnd(msg []byte) (int, error) {
