@@ -137,6 +137,9 @@ func (w Want) Match(l *Lease) string {
 	if w.Address.IsValid() && l.Address != w.Address {
 		return fmt.Sprintf("%s instead of %s", l.Address, w.Address)
 	}
+	if w.Router.IsValid() && !l.Router.IsValid() {
+		return fmt.Sprintf("%s without a router instead of %s", l.Address, w.Router)
+	}
 	if w.Router.IsValid() && l.Router != w.Router {
 		return fmt.Sprintf("router %s instead of %s", l.Router, w.Router)
 	}

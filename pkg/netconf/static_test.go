@@ -125,7 +125,7 @@ func TestParseRoutes(t *testing.T) {
 func TestRoutesOfOrdinaryLeasesAreNotTaken(t *testing.T) {
 	b, xid := packetFrom(t, dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(
 		&dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4(10, 8, 0, 1), Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero})))
-	a, err := parseAnswer(b, testMAC, xid)
+	a, err := parseAnswer(b, false, question{mac: testMAC, xid: xid})
 	must(t, err)
 	if len(a.routes) != 1 {
 		t.Fatalf("routes %v", a.routes)
