@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Callers tell these apart: another cable, another switch port, another server.
+// Callers tell these apart: another card, another cable, another switch port, another server.
 var (
+	ErrGone      = errors.New("the port is no longer there")
 	ErrNoCarrier = errors.New("no carrier: cable out or switch port off")
 	ErrNoLease   = errors.New("no DHCP server answered")
 )
@@ -26,6 +27,8 @@ type Lease struct {
 	Server   netip.Addr    // who gave it
 	Duration time.Duration // from Got
 	Got      time.Time     // monotonic; the wall clock may be wrong by years
+	// Others are further addresses of a port that has them of nobody.
+	Others []netip.Prefix
 	// Routes are those of a quarantine lease; other leases have none.
 	Routes []Route
 }
@@ -37,7 +40,7 @@ type Route struct {
 }
 
 // Expired says whether the lease's time has run out.
-func (l *Lease) Expired() bool { return time.Since(l.Got) > l.Duration }
+func (l *Lease) Expired() bool { return time.Since(l.Got) >= l.Duration }
 
 // WrongLeaseError names a server that answers, but not with the expected lease:
 // it offers another one, refuses what it offered, or says what cannot be taken.

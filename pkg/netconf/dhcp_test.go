@@ -139,6 +139,57 @@ func TestWaitCarrier(t *testing.T) {
 	}
 }
 
+// TestAPortGoesAway: whoever waits at it is told, instead of waiting at an index
+// that no port will have again.
+func TestAPortGoesAway(t *testing.T) {
+	plug := func() (near Link, far netlink.Link) {
+		near, far = direct(t, "lf0", "far0")
+		must(t, netlink.LinkSetUp(far))
+		must(t, WaitCarrier(within(t, 5*time.Second), near))
+		return near, far
+	}
+	tests := []struct {
+		name    string
+		carrier bool
+		event   func(far netlink.Link) error
+		ends    bool
+	}{
+		{"deleted", false, netlink.LinkDel, true},
+		{"cable out", true, netlink.LinkSetDown, true},
+		{"cable out, which is no matter", false, netlink.LinkSetDown, false},
+	}
+	for _, tt := range tests {
+		link, far := plug()
+		ctx, cancel, err := WithPort(t.Context(), link, tt.carrier)
+		must(t, err)
+		if ctx.Err() != nil {
+			t.Fatalf("%s: ended before anything happened", tt.name)
+		}
+		must(t, tt.event(far))
+		if tt.ends {
+			<-ctx.Done()
+		} else if err := WaitCarrier(within(t, 100*time.Millisecond), link); !errors.Is(err, ErrNoCarrier) || ctx.Err() != nil {
+			t.Errorf("%s: %v; ended: %v", tt.name, err, ctx.Err())
+		}
+		cancel()
+		_ = netlink.LinkDel(far)
+	}
+	link, far := direct(t, "lf0", "far0") // no carrier
+	time.AfterFunc(200*time.Millisecond, func() { _ = netlink.LinkDel(far) })
+	if err := WaitCarrier(within(t, 20*time.Second), link); !errors.Is(err, ErrGone) {
+		t.Errorf("deleted meanwhile: got %v, want ErrGone", err)
+	}
+	if err := WaitCarrier(within(t, 20*time.Second), link); !errors.Is(err, ErrGone) {
+		t.Errorf("deleted before: got %v, want ErrGone", err)
+	}
+	ctx, cancel, err := WithPort(t.Context(), link, false)
+	must(t, err)
+	defer cancel()
+	if ctx.Err() == nil {
+		t.Error("a port that is not there is waited at")
+	}
+}
+
 func TestLinksByMAC(t *testing.T) {
 	cable(t, "lf0", testMAC, "far0")
 	links, err := Links()
