@@ -13,7 +13,10 @@ import (
 // frames is a packet socket (packet(7)) on one port. Unlike a socket of UDP it
 // is handed what the kernel would have dropped, so it drops that itself: what
 // is for another station, which a NIC in promiscuous mode or a switch that
-// floods brings, and what is tagged for a VLAN.
+// floods brings. What is tagged for a VLAN that this port does not have is
+// handed over as for another station too (__netif_receive_skb_core in
+// net/core/dev.c), and a tag that gives a priority only is taken off (802.1Q,
+// 9.6).
 type frames struct {
 	*packet.Conn
 	raw syscall.RawConn
@@ -63,32 +66,27 @@ func (f *frames) receive(b []byte) (n int, summed bool, err error) {
 		if failed != nil {
 			return 0, false, failed
 		}
-		status, vlan := auxiliary(oob[:oobn])
-		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OTHERHOST || vlan != 0 {
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OTHERHOST {
 			continue
 		}
-		return n, status&(unix.TP_STATUS_CSUMNOTREADY|unix.TP_STATUS_CSUM_VALID) != 0, nil
+		return n, status(oob[:oobn])&(unix.TP_STATUS_CSUMNOTREADY|unix.TP_STATUS_CSUM_VALID) != 0, nil
 	}
 }
 
 // auxSize is the size of struct tpacket_auxdata (linux/if_packet.h).
 const auxSize = 20
 
-// auxiliary reads PACKET_AUXDATA: tp_status, and the VLAN that a frame is
-// tagged for; 0 is none, also in a tag that gives a priority only (802.1Q, 9.6).
-func auxiliary(oob []byte) (status uint32, vlan uint16) {
+// status reads tp_status of PACKET_AUXDATA.
+func status(oob []byte) uint32 {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			break
 		}
 		if h.Level == unix.SOL_PACKET && h.Type == unix.PACKET_AUXDATA && len(data) >= auxSize {
-			status = binary.NativeEndian.Uint32(data)
-			if status&unix.TP_STATUS_VLAN_VALID != 0 {
-				vlan = binary.NativeEndian.Uint16(data[16:]) & 0xfff
-			}
+			return binary.NativeEndian.Uint32(data)
 		}
 		oob = rest
 	}
-	return status, vlan
+	return 0
 }
