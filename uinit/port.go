@@ -140,12 +140,11 @@ func (n *network) keep(ctx context.Context, p snapshot.Interface, mac net.Hardwa
 		if ctx.Err() != nil {
 			return
 		}
-		link, err := raise(p, mac)
-		switch {
-		case err == nil && link.Index == lease.Link.Index:
-			err = netconf.Apply(lease)
-		case err == nil:
-			err = fmt.Errorf("%s: %w", lease.Link.Name, netconf.ErrGone)
+		_, err := raise(p, mac)
+		if err == nil { // to a port that came back it cannot be given: its index is another
+			if err = netconf.Apply(lease); err != nil {
+				err = report.Errorf(report.NetApply, "%w", err)
+			}
 		}
 		if err != nil {
 			n.trouble(p.Name, netProblem(err))
