@@ -167,7 +167,11 @@ func TestAPortGoesAway(t *testing.T) {
 		}
 		must(t, tt.event(far))
 		if tt.ends {
-			<-ctx.Done()
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Second):
+				t.Errorf("%s: still waited at", tt.name)
+			}
 		} else if err := WaitCarrier(within(t, 100*time.Millisecond), link); !errors.Is(err, ErrNoCarrier) || ctx.Err() != nil {
 			t.Errorf("%s: %v; ended: %v", tt.name, err, ctx.Err())
 		}

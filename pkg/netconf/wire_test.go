@@ -146,6 +146,7 @@ func TestAFailedRoundIsNoLoop(t *testing.T) {
 		link := cable(t, fmt.Sprintf("lf%d", i), testMAC, fmt.Sprintf("far%d", i))
 		must(t, Up(link, 0))
 		w := talk(t, fmt.Sprintf("far%d", i), tt.answer)
+		forwards(t, fmt.Sprintf("plf%d", i), fmt.Sprintf("pfar%d", i))
 		all.Go(func() {
 			_, err := DHCP(within(t, 5*time.Second), link, Config{Want: want})
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -157,12 +158,31 @@ func TestAFailedRoundIsNoLoop(t *testing.T) {
 	link := cable(t, "lf9", testMAC, "far9")
 	must(t, Up(link, 0))
 	w := talk(t, "far9", nak)
+	forwards(t, "plf9", "pfar9")
 	all.Go(func() { dhclient(t, link, 5*time.Second) })
 	all.Wait()
 	theirs := len(w.of(testMAC, dhcpv4.MessageTypeDiscover))
 	for i, tt := range tests {
 		if counts[i] < 1 || counts[i] > theirs {
 			t.Errorf("%s: %d DISCOVERs, dhclient sent %d", tt.name, counts[i], theirs)
+		}
+	}
+}
+
+// forwards waits until a bridge takes in what its ports receive, so that no
+// first message is lost.
+func forwards(t *testing.T, ports ...string) {
+	t.Helper()
+	for _, name := range ports {
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			l, err := netlink.LinkByName(name)
+			must(t, err)
+			if l.Attrs().OperState == netlink.OperUp {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s is %s", name, l.Attrs().OperState)
+			}
 		}
 	}
 }
