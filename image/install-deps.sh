@@ -22,6 +22,7 @@ wanted() {
 	/usr/sbin/lldpd lldpd
 	/usr/bin/busybox busybox
 	/usr/sbin/dhclient isc-dhcp-client
+	/usr/sbin/dhcpd isc-dhcp-server
 	/usr/sbin/kea-dhcp4 kea-dhcp4-server
 	/usr/sbin/kea-dhcp6 kea-dhcp6-server
 	/usr/libexec/tangd tang

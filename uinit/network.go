@@ -37,9 +37,10 @@ type network struct {
 
 // Times of a port's life.
 const (
-	linkLook  = 50 * time.Millisecond // until the port exists
-	dhcpRound = 30 * time.Second      // then carrier is looked at again
-	leaseWait = 3 * time.Second       // before a missing lease is worth a word
+	linkLook   = 50 * time.Millisecond // until the port exists
+	portLook   = 5 * time.Second       // who was told of no change may have missed one
+	applyAgain = 8 * time.Second       // what the kernel refused it will refuse again
+	leaseWait  = 3 * time.Second       // before a missing lease is worth a word
 )
 
 // leaseMode says what a port does about a lease.
@@ -108,90 +109,6 @@ func (n *network) close() {
 	}
 }
 
-// port keeps one port up: it waits for the hardware, the cable and the lease,
-// and fetches the lease anew at half its time.
-func (n *network) port(ctx context.Context, p snapshot.Interface) {
-	cfg, mac, err := portConfig(p)
-	if err != nil {
-		n.trouble(p.Name, report.Errorf(report.SliceInvalid, "interface %s: %w", p.Name, err))
-		return
-	}
-	switch {
-	case n.mode != leaseAny && len(p.Addresses) == 0:
-		n.portWithoutLease(p, mac)
-		return
-	case n.mode == leaseStatic:
-		n.static(ctx, p, mac)
-		return
-	}
-	cfg.Warn = n.mode == leaseWarn
-	cfg.Wrong = func(w *netconf.WrongLeaseError) { n.trouble(p.Name, report.Errorf(report.NetWrongLease, "%w", w)) }
-	for ctx.Err() == nil {
-		lease, err := n.lease(ctx, p, mac, cfg)
-		if err == nil {
-			if err = netconf.Apply(lease); err == nil {
-				n.success(p.Name, lease, cfg.Want.Match(lease))
-				pause(ctx, lease.Duration/2)
-				continue
-			}
-			err = report.Errorf(report.NetApply, "%w", err)
-		}
-		n.trouble(p.Name, netProblem(err))
-		pause(ctx, linkLook)
-	}
-}
-
-// portWithoutLease sets a port up whose slice names no address: it is a
-// link to a neighbor, and no DHCP server there has anything to say.
-func (n *network) portWithoutLease(p snapshot.Interface, mac net.HardwareAddr) {
-	links, err := netconf.Links()
-	if err == nil {
-		if link := netconf.ByMAC(links, mac); link != nil {
-			err = netconf.Up(*link, p.MTU)
-		}
-	}
-	if err != nil {
-		n.m.logf("port %s: %v", p.Name, err)
-	}
-}
-
-// lease is one round, up to an unapplied lease.
-func (n *network) lease(ctx context.Context, p snapshot.Interface, mac net.HardwareAddr, cfg netconf.Config) (*netconf.Lease, error) {
-	link, err := raise(p, mac)
-	if err != nil {
-		return nil, err
-	}
-	if !link.Carrier {
-		n.trouble(p.Name, report.Errorf(report.NetNoCarrier, "%s (%s) has no carrier", link.Name, p.Name))
-	}
-	if err := netconf.WaitCarrier(ctx, *link); err != nil {
-		return nil, err
-	}
-	n.trouble(p.Name, report.Errorf(report.NetNoLease, "no DHCP server has answered on %s (%s)", link.Name, p.Name))
-	round, cancel := context.WithTimeout(ctx, dhcpRound)
-	defer cancel()
-	if cfg.Want.Address.Addr().Is6() {
-		return netconf.DHCP6(round, *link, cfg)
-	}
-	return netconf.DHCP(round, *link, cfg)
-}
-
-// raise finds a port and sets it up.
-func raise(p snapshot.Interface, mac net.HardwareAddr) (*netconf.Link, error) {
-	links, err := netconf.Links()
-	if err != nil {
-		return nil, err
-	}
-	link := netconf.ByMAC(links, mac)
-	if link == nil {
-		return nil, report.Errorf(report.NetNoInterface, "no port has %s (%s); there are %s", p.MAC, p.Name, describe(links))
-	}
-	if err := netconf.Up(*link, p.MTU); err != nil {
-		return nil, report.Errorf(report.NetApply, "%w", err)
-	}
-	return link, nil
-}
-
 // portConfig takes from the slice what the lease must be: its first IPv4
 // address, or the first of IPv6 if it has no other; and the gateway if it is of
 // the same family.
@@ -242,13 +159,6 @@ func describe(links []netconf.Link) string {
 		all = append(all, fmt.Sprintf("%s %s", l.Name, l.MAC))
 	}
 	return strings.Join(all, ", ")
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 func (n *network) success(port string, lease *netconf.Lease, differs string) {
@@ -358,6 +268,8 @@ func netProblem(err error) *report.Problem {
 		return p
 	case errors.As(err, &wrong):
 		return report.Errorf(report.NetWrongLease, "%w", err)
+	case errors.Is(err, netconf.ErrGone):
+		return report.Errorf(report.NetNoInterface, "%w", err)
 	case errors.Is(err, netconf.ErrNoCarrier):
 		return report.Errorf(report.NetNoCarrier, "%w", err)
 	}

@@ -18,7 +18,6 @@ import (
 
 // Times of ports that ask nobody in the region's name.
 const (
-	staticLook   = 5 * time.Second  // a port that was gone has lost its addresses
 	strangerLook = 3 * time.Second  // a slow driver is no missing port
 	strangerWait = 10 * time.Second // for a quarantine lease on one port
 )
@@ -29,6 +28,7 @@ func (n *network) static(ctx context.Context, p snapshot.Interface, mac net.Hard
 		lease, err := setStatic(p, mac)
 		if err != nil {
 			n.trouble(p.Name, netProblem(err))
+			n.lose(p.Name, fmt.Sprintf("is lost: %v", err))
 			pause(ctx, linkLook)
 			continue
 		}
@@ -42,7 +42,7 @@ func (n *network) static(ctx context.Context, p snapshot.Interface, mac net.Hard
 			n.signal()
 			n.m.changed()
 		}
-		pause(ctx, staticLook)
+		pauseAt(ctx, lease.Link, portLook) // a port that was gone has lost its addresses
 	}
 }
 
@@ -66,7 +66,7 @@ func setStatic(p snapshot.Interface, mac net.HardwareAddr) (*netconf.Lease, erro
 	if err := netconf.Static(*link, prefixes, gateway); err != nil {
 		return nil, report.Errorf(report.NetApply, "%w", err)
 	}
-	return &netconf.Lease{Link: *link, Address: prefixes[0], Router: gateway, Got: time.Now(), Duration: math.MaxInt64}, nil
+	return &netconf.Lease{Link: *link, Address: prefixes[0], Others: prefixes[1:], Router: gateway, Got: time.Now(), Duration: math.MaxInt64}, nil
 }
 
 // leaseOf is what a port has, by its name in the slice; nil: nothing.
@@ -106,7 +106,7 @@ func (n *network) stranger(ctx context.Context) {
 			continue
 		}
 		n.borrowed(lease, missing)
-		pause(ctx, lease.Duration/2)
+		pauseAt(ctx, lease.Link, lease.Duration/2)
 	}
 }
 

@@ -56,7 +56,7 @@ const (
 func (s *site) watch() {
 	var said string
 	for next := uptime() + newsFirst; ; {
-		s.m.pause(jitter(staticLook))
+		s.m.pause(jitter(portLook))
 		if text := s.trouble(); text != said {
 			said = text
 			s.m.logf("links: %s", text)

@@ -57,7 +57,7 @@ func TestOurClient6(t *testing.T) {
 	must(t, netconf.Apply(l))
 	cfg.Want.Address = netip.MustParsePrefix("fd00:9::99/64")
 	var wrong *netconf.WrongLeaseError
-	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.As(err, &wrong) || wrong.Difference != "fd00:9::13/64 instead of fd00:9::99/64" {
+	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.As(err, &wrong) || wrong.Does != "offers fd00:9::13/64 instead of fd00:9::99/64" {
 		t.Errorf("another address wanted: got %+v, %v", l, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -47,16 +48,8 @@ func DHCP6(ctx context.Context, link Link, cfg Config) (*Lease, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	defer stop()
-	c := &client6{client: client{link: link, cfg: cfg}, udp: conn}
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		lease, err := c.attempt(ctx, jitter(wait))
-		if err != nil || lease != nil {
-			return lease, err
-		}
-		if ctx.Err() != nil {
-			return nil, c.failure(ctx)
-		}
-	}
+	c := &client6{client: &client{link: link, cfg: cfg}, udp: conn}
+	return c.rounds(ctx, c.round)
 }
 
 // waitLinkLocal returns when the port has an address to send from.
@@ -87,39 +80,42 @@ func hasLinkLocal(l Link) (bool, error) {
 	}), nil
 }
 
+// client6 is the DHCPv6 client of one port.
 type client6 struct {
-	client
+	*client
 	udp net.PacketConn
+	buf [maxFrame]byte
 }
 
 // answer6 is a server's message, reduced to what is used of it.
 type answer6 struct {
-	kind   dhcpv6.MessageType // ADVERTISE or REPLY
-	server dhcpv6.DUID
-	answer
+	kind  dhcpv6.MessageType // ADVERTISE or REPLY
+	duid  dhcpv6.DUID        // the server's
+	lease Lease
 }
 
-// attempt is one exchange (RFC 8415, 18.2); nil, nil asks for another one.
-func (c *client6) attempt(ctx context.Context, patience time.Duration) (*Lease, error) {
+// round is two exchanges (RFC 8415, 18.2), each with one transaction ID; nil,
+// nil asks for another round.
+func (c *client6) round(ctx context.Context) (*Lease, error) {
 	solicit, err := c.message(dhcpv6.MessageTypeSolicit, &dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionRapidCommit})
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.exchange(ctx, solicit, patience)
+	a, err := c.exchange(ctx, solicit, math.MaxInt)
 	if err != nil || a == nil {
 		return nil, err
 	}
 	if a.kind == dhcpv6.MessageTypeReply {
-		return c.take(&a.answer), nil
+		return c.take(&answer{lease: a.lease}), nil
 	}
-	request, err := c.message(dhcpv6.MessageTypeRequest, dhcpv6.OptServerID(a.server))
+	request, err := c.message(dhcpv6.MessageTypeRequest, dhcpv6.OptServerID(a.duid))
 	if err != nil {
 		return nil, err
 	}
-	if a, err = c.exchange(ctx, request, patience); err != nil || a == nil {
+	if a, err = c.exchange(ctx, request, requestTries); err != nil || a == nil {
 		return nil, err
 	}
-	return c.take(&a.answer), nil
+	return c.take(&answer{lease: a.lease}), nil
 }
 
 // message asks for the expected address at once, as a hint.
@@ -129,7 +125,6 @@ func (c *client6) message(kind dhcpv6.MessageType, more ...dhcpv6.Option) (*dhcp
 		// One identity a port, of its MAC address (RFC 8415, 12).
 		dhcpv6.WithIAID([4]byte(c.link.MAC[len(c.link.MAC)-4:])),
 		dhcpv6.WithIANA(dhcpv6.OptIAAddress{IPv6Addr: c.cfg.Want.Address.Addr().AsSlice()}),
-		dhcpv6.WithOption(dhcpv6.OptElapsedTime(0)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make a DHCPv6 message: %w", err)
@@ -141,104 +136,102 @@ func (c *client6) message(kind dhcpv6.MessageType, more ...dhcpv6.Option) (*dhcp
 	return m, nil
 }
 
-// exchange sends a message and waits for the expected answer; in "warn" mode it
-// settles for a wrong one after a grace time.
-func (c *client6) exchange(ctx context.Context, m *dhcpv6.Message, patience time.Duration) (*answer6, error) {
-	to := &net.UDPAddr{IP: dhcpv6.AllDHCPRelayAgentsAndServers, Port: dhcpv6.DefaultServerPort, Zone: c.link.Name}
-	if _, err := c.udp.WriteTo(m.ToBytes(), to); err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENOBUFS) &&
-		!errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return nil, fmt.Errorf("send on %s: %w", c.link.Name, err)
-	}
-	end := time.Now().Add(patience)
-	var fallback *answer6
-	for {
-		a, err := c.receive6(ctx, m, end)
-		if err != nil {
+// maxElapsed is all that fits into option 8 (RFC 8415, 21.9).
+const maxElapsed = math.MaxUint16 * 10 * time.Millisecond
+
+// exchange sends a message, at most so many times, until there is an answer to
+// take; nil: there is none.
+func (c *client6) exchange(ctx context.Context, m *dhcpv6.Message, tries int) (*answer6, error) {
+	began, wait := time.Now(), firstRetry
+	for try := 0; try < tries && ctx.Err() == nil; try++ {
+		elapsed := min(time.Since(began), maxElapsed)
+		if try == 0 {
+			elapsed = 0
+		}
+		m.UpdateOption(dhcpv6.OptElapsedTime(elapsed))
+		if err := c.send(m); err != nil {
 			return nil, err
 		}
-		if a == nil {
-			return fallback, nil
+		a, over, err := c.collect(ctx, m, jitter(wait))
+		if err != nil || a != nil || over {
+			return a, err
 		}
-		diff := c.cfg.Want.Match(&a.lease)
-		if diff == "" {
-			return a, nil
+		wait = min(2*wait, lastRetry)
+	}
+	return nil, nil
+}
+
+func (c *client6) send(m *dhcpv6.Message) error {
+	// No zone: the socket's port is it. Package net would take the index that a
+	// port of this name had up to a minute ago.
+	to := &net.UDPAddr{IP: dhcpv6.AllDHCPRelayAgentsAndServers, Port: dhcpv6.DefaultServerPort}
+	if _, err := c.udp.WriteTo(m.ToBytes(), to); err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENOBUFS) &&
+		!errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("send on %s: %w", c.link.Name, err)
+	}
+	return nil
+}
+
+// collect waits for the expected answer; in "warn" mode it settles for a wrong
+// one, at once if the server was asked for it, else after a grace time. over
+// says that the server that was asked has no better one.
+func (c *client6) collect(ctx context.Context, m *dhcpv6.Message, patience time.Duration) (a *answer6, over bool, err error) {
+	end := time.Now().Add(patience)
+	asked := m.Options.ServerID() != nil
+	var fallback *answer6
+	for {
+		a, bad, err := c.receive(ctx, m, end)
+		if err != nil {
+			return nil, false, err
 		}
-		c.note(&a.answer, diff)
-		if c.cfg.Warn && fallback == nil {
+		if a == nil && bad == nil {
+			return fallback, false, nil
+		}
+		if bad == nil {
+			diff := c.cfg.Want.Match(&a.lease)
+			if diff == "" {
+				return a, false, nil
+			}
+			bad = &unusable{a.lease.Server, "offers " + diff}
+		}
+		c.note(bad.server, bad.does)
+		switch {
+		case asked && a != nil && c.cfg.Warn:
+			return a, false, nil
+		case asked:
+			return nil, true, nil
+		case c.cfg.Warn && fallback == nil:
 			fallback = a
 		}
-		if grace := time.Now().Add(graceWrong); grace.Before(end) {
+		if grace := time.Now().Add(graceWrong); fallback != nil && grace.Before(end) {
 			end = grace
 		}
 	}
 }
 
-// receive6 returns the next answer to m; nil when end or ctx came first.
-func (c *client6) receive6(ctx context.Context, m *dhcpv6.Message, end time.Time) (*answer6, error) {
+// receive returns the next answer to m, or why it cannot be taken; neither when
+// end or ctx came first.
+func (c *client6) receive(ctx context.Context, m *dhcpv6.Message, end time.Time) (*answer6, *unusable, error) {
 	if err := c.udp.SetReadDeadline(end); err != nil {
-		return nil, fmt.Errorf("set a deadline on %s: %w", c.link.Name, err)
+		return nil, nil, fmt.Errorf("set a deadline on %s: %w", c.link.Name, err)
 	}
 	for ctx.Err() == nil {
 		n, from, err := c.udp.ReadFrom(c.buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, nil
+			return nil, nil, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("receive on %s: %w", c.link.Name, err)
+			return nil, nil, fmt.Errorf("receive on %s: %w", c.link.Name, err)
 		}
 		udp, ok := from.(*net.UDPAddr)
 		if !ok || udp.Port != dhcpv6.DefaultServerPort {
 			continue
 		}
-		if a, err := parseAnswer6(c.buf[:n], m, c.cfg.Want); err == nil {
-			a.answer.server = toAddr(udp.IP)
-			a.lease.Server = a.answer.server
-			return a, nil
+		a, err := parseAnswer6(c.buf[:n], toAddr(udp.IP), m, c.cfg.Want)
+		var bad *unusable
+		if err == nil || errors.As(err, &bad) {
+			return a, bad, nil
 		}
 	}
-	return nil, nil
-}
-
-// parseAnswer6 checks that a message answers asked, and takes out the address
-// (RFC 8415, 16.3, 16.10 and 21.4).
-func parseAnswer6(b []byte, asked *dhcpv6.Message, want Want) (*answer6, error) {
-	m, err := dhcpv6.MessageFromBytes(b)
-	if err != nil {
-		return nil, err
-	}
-	o, mine := m.Options, asked.Options.ClientID()
-	if m.TransactionID != asked.TransactionID || o.ClientID() == nil || !o.ClientID().Equal(mine) || o.ServerID() == nil {
-		return nil, errNotOurs
-	}
-	rapid := o.GetOne(dhcpv6.OptionRapidCommit) != nil
-	switch {
-	case m.MessageType == dhcpv6.MessageTypeAdvertise && asked.MessageType == dhcpv6.MessageTypeSolicit:
-	case m.MessageType == dhcpv6.MessageTypeReply && rapid == (asked.MessageType == dhcpv6.MessageTypeSolicit):
-	default:
-		return nil, errNotOurs
-	}
-	if to := asked.Options.ServerID(); to != nil && !to.Equal(o.ServerID()) {
-		return nil, errNotOurs
-	}
-	for _, ia := range o.IANA() {
-		if ia.IaId != asked.Options.OneIANA().IaId {
-			continue
-		}
-		for _, given := range ia.Options.Addresses() {
-			ip, ok := netip.AddrFromSlice(given.IPv6Addr)
-			if !ok || given.ValidLifetime == 0 || !usable6(ip) {
-				continue
-			}
-			a := &answer6{kind: m.MessageType, server: o.ServerID()}
-			a.lease = Lease{Address: netip.PrefixFrom(ip, want.Address.Bits()), Router: want.Router,
-				Duration: max(given.ValidLifetime, minLease)}
-			return a, nil
-		}
-	}
-	return nil, errNotOurs
-}
-
-// usable6 says whether an IPv6 address may be leased to a host.
-func usable6(a netip.Addr) bool {
-	return a.Is6() && !a.Is4In6() && a.IsGlobalUnicast() && !a.IsLinkLocalUnicast()
+	return nil, nil, nil
 }

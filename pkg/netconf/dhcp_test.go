@@ -26,6 +26,8 @@ func TestDHCP(t *testing.T) {
 		{name: "rapid commit", args: []string{"--dhcp-range=10.9.0.0,static", "--dhcp-rapid-commit", reservation(testMAC, "10.9.0.12")},
 			cfg: Config{Want: want}, want: "10.9.0.12/24"},
 		{name: "anything", args: []string{"--dhcp-range=10.9.0.50,10.9.0.50"}, want: "10.9.0.50/24"},
+		{name: "server said twice", args: []string{"--dhcp-range=10.9.0.0,static", "--dhcp-option-force=54,10.9.0.1", reservation(testMAC, "10.9.0.12")},
+			cfg: Config{Want: want}, want: "10.9.0.12/24"},
 		{name: "answers late", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.12")},
 			late: 3 * time.Second, cfg: Config{Want: want}, want: "10.9.0.12/24"},
 		{name: "wrong address", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.13")},
@@ -49,10 +51,15 @@ func TestDHCP(t *testing.T) {
 				time.AfterFunc(tt.late, s.begin)
 			}
 			patience := 12 * time.Second
-			if tt.err != "" {
-				patience = 4 * time.Second
+			if tt.err == ErrNoLease.Error() {
+				patience = 2 * time.Second
 			}
-			lease, err := DHCP(within(t, patience), link, tt.cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if tt.err != "" {
+				tt.cfg.Wrong = func(*WrongLeaseError) { cancel() }
+			}
+			lease, err := DHCP(ctx, link, tt.cfg)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("got lease %+v, error %v; want error with %q", lease, err, tt.err)
@@ -129,6 +136,61 @@ func TestWaitCarrier(t *testing.T) {
 	must(t, err)
 	if l.Attrs().MTU != 1400 {
 		t.Errorf("MTU %d, want 1400", l.Attrs().MTU)
+	}
+}
+
+// TestAPortGoesAway: whoever waits at it is told, instead of waiting at an index
+// that no port will have again.
+func TestAPortGoesAway(t *testing.T) {
+	plug := func() (near Link, far netlink.Link) {
+		near, far = direct(t, "lf0", "far0")
+		must(t, netlink.LinkSetUp(far))
+		must(t, WaitCarrier(within(t, 5*time.Second), near))
+		return near, far
+	}
+	tests := []struct {
+		name    string
+		carrier bool
+		event   func(far netlink.Link) error
+		ends    bool
+	}{
+		{"deleted", false, netlink.LinkDel, true},
+		{"cable out", true, netlink.LinkSetDown, true},
+		{"cable out, which is no matter", false, netlink.LinkSetDown, false},
+	}
+	for _, tt := range tests {
+		link, far := plug()
+		ctx, cancel, err := WithPort(t.Context(), link, tt.carrier)
+		must(t, err)
+		if ctx.Err() != nil {
+			t.Fatalf("%s: ended before anything happened", tt.name)
+		}
+		must(t, tt.event(far))
+		if tt.ends {
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Second):
+				t.Errorf("%s: still waited at", tt.name)
+			}
+		} else if err := WaitCarrier(within(t, 100*time.Millisecond), link); !errors.Is(err, ErrNoCarrier) || ctx.Err() != nil {
+			t.Errorf("%s: %v; ended: %v", tt.name, err, ctx.Err())
+		}
+		cancel()
+		_ = netlink.LinkDel(far)
+	}
+	link, far := direct(t, "lf0", "far0") // no carrier
+	time.AfterFunc(200*time.Millisecond, func() { _ = netlink.LinkDel(far) })
+	if err := WaitCarrier(within(t, 20*time.Second), link); !errors.Is(err, ErrGone) {
+		t.Errorf("deleted meanwhile: got %v, want ErrGone", err)
+	}
+	if err := WaitCarrier(within(t, 20*time.Second), link); !errors.Is(err, ErrGone) {
+		t.Errorf("deleted before: got %v, want ErrGone", err)
+	}
+	ctx, cancel, err := WithPort(t.Context(), link, false)
+	must(t, err)
+	defer cancel()
+	if ctx.Err() == nil {
+		t.Error("a port that is not there is waited at")
 	}
 }
 

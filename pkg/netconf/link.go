@@ -12,6 +12,7 @@ package netconf
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -83,7 +84,8 @@ func handleOf(l Link) netlink.Link {
 }
 
 // WaitCarrier returns once the port has a partner, however late the cable or
-// the switch comes.
+// the switch comes. When the port goes away meanwhile, the error is ErrGone: what
+// comes back with its MAC address is another port.
 func WaitCarrier(ctx context.Context, l Link) error {
 	updates := make(chan netlink.LinkUpdate, 16)
 	done := make(chan struct{})
@@ -92,11 +94,11 @@ func WaitCarrier(ctx context.Context, l Link) error {
 		return fmt.Errorf("watch network ports: %w", err)
 	}
 	// Subscribed first, looked at second: no change falls between.
-	now, err := netlink.LinkByIndex(l.Index)
+	now, err := look(l)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", l.Name, err)
+		return err
 	}
-	if fromAttrs(now.Attrs()).Carrier {
+	if now.Carrier {
 		return nil
 	}
 	for {
@@ -107,11 +109,53 @@ func WaitCarrier(ctx context.Context, l Link) error {
 			if !ok {
 				return fmt.Errorf("%s: the kernel stopped telling about network ports", l.Name)
 			}
-			if a := u.Attrs(); a.Index == l.Index && fromAttrs(a).Carrier {
+			switch a := u.Attrs(); {
+			case a.Index != l.Index:
+			case u.Header.Type == unix.RTM_DELLINK:
+				return fmt.Errorf("%s: %w", l.Name, ErrGone)
+			case fromAttrs(a).Carrier:
 				return nil
 			}
 		}
 	}
+}
+
+// look is what a port is now.
+func look(l Link) (Link, error) {
+	now, err := netlink.LinkByIndex(l.Index)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return Link{}, fmt.Errorf("%s: %w", l.Name, ErrGone)
+	}
+	if err != nil {
+		return Link{}, fmt.Errorf("look at %s: %w", l.Name, err)
+	}
+	return fromAttrs(now.Attrs()), nil
+}
+
+// WithPort returns a context that ends with ctx, and when the port goes away or,
+// with carrier, has no partner any more. Then the caller looks for it by its MAC
+// address: its index is never used again.
+func WithPort(ctx context.Context, l Link, carrier bool) (context.Context, context.CancelFunc, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	events, err := Watch(ctx)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	now, err := look(l)
+	if err != nil || carrier && !now.Carrier {
+		cancel()
+	}
+	go func() {
+		defer cancel() // also when the kernel stopped telling: then looking must do
+		for e := range events {
+			if e.Index == l.Index && (e.Gone || carrier && e.Link.Index != 0 && !e.Link.Carrier) {
+				return
+			}
+		}
+	}()
+	return ctx, cancel, nil
 }
 
 // Loopback sets lo up; some programs of the factory image want it.
@@ -136,6 +180,9 @@ type Want struct {
 func (w Want) Match(l *Lease) string {
 	if w.Address.IsValid() && l.Address != w.Address {
 		return fmt.Sprintf("%s instead of %s", l.Address, w.Address)
+	}
+	if w.Router.IsValid() && !l.Router.IsValid() {
+		return fmt.Sprintf("%s without a router instead of %s", l.Address, w.Router)
 	}
 	if w.Router.IsValid() && l.Router != w.Router {
 		return fmt.Sprintf("router %s instead of %s", l.Router, w.Router)

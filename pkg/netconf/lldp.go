@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -19,7 +18,7 @@ import (
 // Sends may go on at the same time. It outlives a port that goes down and comes
 // up again.
 type LLDP struct {
-	conn    *packet.Conn
+	conn    *frames
 	link    Link
 	refused atomic.Uint64
 }
@@ -27,10 +26,9 @@ type LLDP struct {
 // ListenLLDP opens the socket and makes the port take frames to LLDP's group
 // address, which most ports would drop unseen.
 func ListenLLDP(link Link) (*LLDP, error) {
-	conn, err := packet.Listen(&net.Interface{Index: link.Index, Name: link.Name, HardwareAddr: link.MAC},
-		packet.Datagram, lldp.EtherType, nil)
+	conn, err := listenFrames(link, lldp.EtherType)
 	if err != nil {
-		return nil, fmt.Errorf("open an LLDP socket on %s: %w", link.Name, err)
+		return nil, err
 	}
 	if err := join(conn, link.Index, lldp.Group()); err != nil {
 		return nil, errors.Join(fmt.Errorf("receive LLDP's group address on %s: %w", link.Name, err), conn.Close())
@@ -39,25 +37,17 @@ func ListenLLDP(link Link) (*LLDP, error) {
 }
 
 // join lasts as long as the socket (packet(7), PACKET_ADD_MEMBERSHIP).
-func join(conn *packet.Conn, index int, group [6]byte) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
+func join(f *frames, index int, group [6]byte) error {
 	mreq := unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_MULTICAST, Alen: uint16(len(group))}
 	copy(mreq.Address[:], group[:])
-	var set error
-	if err := raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptPacketMreq(int(fd), unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq)
-	}); err != nil {
-		return err
-	}
-	return set
+	return control(f.raw, func(fd int) error {
+		return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq)
+	})
 }
 
 // Receive waits for the next sane LLDPDU; what is none is counted. It never
-// returns what this port sent. When ctx ends, the error wraps its error; the
-// socket can be used again.
+// returns what this port sent, nor what is tagged for a VLAN or for another
+// station. When ctx ends, the error wraps its error; the socket can be used again.
 func (l *LLDP) Receive(ctx context.Context) (*lldp.DU, error) {
 	if err := l.conn.SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("set a deadline on %s: %w", l.link.Name, err)
@@ -74,7 +64,7 @@ func (l *LLDP) Receive(ctx context.Context) (*lldp.DU, error) {
 	}()
 	var buf [lldp.MaxSize + 1]byte // one more: what is cut off here is refused
 	for ctx.Err() == nil {
-		n, _, err := l.conn.ReadFrom(buf[:])
+		n, _, err := l.conn.receive(buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ENETDOWN) { // a port that is down is silent
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/lldp"
 )
@@ -224,14 +226,29 @@ func TestLLDPHostileFrames(t *testing.T) {
 	inject(lldp.EtherType, sane[:5])
 	inject(lldp.EtherType, append(sane, make([]byte, 8000-len(sane))...)) // would be sane if cut off
 	inject(0x88b5, sane)                                                  // not LLDP
-	must(t, l.Send(sane))                                                 // our own
+	ifi, err := net.InterfaceByName("lldp3")
+	must(t, err)
+	whole, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+	must(t, err)
+	defer whole.Close()
+	group := lldp.Group()
+	frame := func(to net.HardwareAddr, between ...byte) {
+		t.Helper()
+		_, err := whole.WriteTo(slices.Concat(to, ifi.HardwareAddr, between, sane), &packet.Addr{HardwareAddr: to})
+		must(t, err)
+	}
+	frame(group[:], 0x81, 0, 0, 7, 0x88, 0xcc)               // for VLAN 7
+	frame(net.HardwareAddr{0x02, 0, 0, 0, 0, 9}, 0x88, 0xcc) // for another station
+	must(t, l.Send(sane))                                    // our own
 	silent(t, l)
 	if n := l.Refused(); n != 3 {
 		t.Errorf("refused %d frames, want 3", n)
 	}
-	inject(lldp.EtherType, sane)
-	if du := receive(t, l); du.Chassis.String() != "local r07-u13" {
-		t.Errorf("got %+v", du)
+	for _, between := range [][]byte{{0x88, 0xcc}, {0x81, 0, 0xe0, 0, 0x88, 0xcc}} { // the second has a priority
+		frame(group[:], between...)
+		if du := receive(t, l); du.Chassis.String() != "local r07-u13" {
+			t.Errorf("got %+v", du)
+		}
 	}
 }
 

@@ -1,7 +1,10 @@
 package netconf
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -29,33 +32,93 @@ func packetFrom(t testing.TB, mods ...dhcpv4.Modifier) ([]byte, dhcpv4.Transacti
 	return b, m.TransactionID
 }
 
+// resum makes a header's checksum right again.
+func resum(b []byte) []byte {
+	if len(b) >= ipv4Header {
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], checksum(b[:min(int(b[0]&15)*4, len(b))]))
+	}
+	return b
+}
+
+// inField moves options to the field file, or sname (RFC 2132, 9.3).
+func inField(at, size int, over byte, codes ...dhcpv4.OptionCode) func([]byte) []byte {
+	return func(b []byte) []byte {
+		m, err := dhcpv4.FromBytes(b[ipv4Header+udpHeader:])
+		if err != nil {
+			panic(err)
+		}
+		var moved []byte
+		for _, code := range codes {
+			v := m.Options.Get(code)
+			moved = append(append(moved, code.Code(), byte(len(v))), v...)
+			m.Options.Del(code)
+		}
+		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionOptionOverload, []byte{over}))
+		msg := m.ToBytes()
+		copy(msg[at:at+size], append(moved, 255))
+		b = Datagram4(nowhere(), everybody(), msg)
+		b[ipv4Header+1], b[ipv4Header+3] = serverPort, clientPort
+		return b
+	}
+}
+
 func TestParseAnswer(t *testing.T) {
 	good, xid := packetFrom(t)
+	other := errNotOurs.Error()
+	twice := func(code dhcpv4.OptionCode, v ...byte) []dhcpv4.Modifier {
+		return []dhcpv4.Modifier{dhcpv4.WithGeneric(code, v)}
+	}
 	tests := []struct {
-		name string
-		edit func([]byte) []byte
-		mods []dhcpv4.Modifier
-		ok   bool
+		name   string
+		edit   func([]byte) []byte
+		mods   []dhcpv4.Modifier
+		summed bool
+		want   netip.Prefix
+		err    string
 	}{
-		{name: "good", ok: true},
-		{name: "empty", edit: func([]byte) []byte { return nil }},
-		{name: "cut in the header", edit: func(b []byte) []byte { return b[:19] }},
-		{name: "cut in the payload", edit: func(b []byte) []byte { return b[:200] }},
-		{name: "IPv6", edit: func(b []byte) []byte { b[0] = 0x65; return b }},
-		{name: "TCP", edit: func(b []byte) []byte { b[9] = 6; return b }},
-		{name: "fragment", edit: func(b []byte) []byte { b[7] = 1; return b }},
-		{name: "header length past the end", edit: func(b []byte) []byte { b[0] = 0x4f; return b[:30] }},
-		{name: "UDP length too long", edit: func(b []byte) []byte { b[24] = 0xff; return b }},
-		{name: "other port", edit: func(b []byte) []byte { b[21] = 66; return b }},
-		{name: "other transaction", mods: []dhcpv4.Modifier{dhcpv4.WithTransactionID(dhcpv4.TransactionID{9})}},
-		{name: "other port's MAC", mods: []dhcpv4.Modifier{dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 9})}},
-		{name: "a client's message", mods: []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest)}},
-		{name: "no mask", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionSubnetMask)}},
-		{name: "mask with holes", mods: []dhcpv4.Modifier{dhcpv4.WithNetmask(net.IPMask{255, 0, 255, 0})}},
-		{name: "no server", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionServerIdentifier)}},
-		{name: "multicast address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))}},
-		{name: "no address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4zero)}},
-		{name: "loopback address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1))}},
+		{name: "good"},
+		{name: "empty", edit: func([]byte) []byte { return nil }, err: other},
+		{name: "cut in the header", edit: func(b []byte) []byte { return b[:19] }, err: other},
+		{name: "cut in the payload", edit: func(b []byte) []byte { return b[:200] }, err: other},
+		{name: "IPv6", edit: func(b []byte) []byte { b[0] = 0x65; return resum(b) }, err: other},
+		{name: "TCP", edit: func(b []byte) []byte { b[9] = 6; return resum(b) }, summed: true, err: other},
+		{name: "fragment", edit: func(b []byte) []byte { b[7] = 1; return resum(b) }, err: other},
+		{name: "header length past the end", edit: func(b []byte) []byte { b[0] = 0x4f; return resum(b[:30]) }, err: other},
+		{name: "UDP length too long", edit: func(b []byte) []byte { b[24] = 0xff; return b }, summed: true, err: other},
+		{name: "other port", edit: func(b []byte) []byte { b[21] = 66; return b }, summed: true, err: other},
+		{name: "header's checksum", edit: func(b []byte) []byte { b[8]--; return b }, err: other},
+		{name: "UDP checksum", edit: func(b []byte) []byte { b[26]++; return b }, err: other},
+		{name: "UDP checksum, offloaded", edit: func(b []byte) []byte { b[26]++; return b }, summed: true},
+		{name: "no UDP checksum", edit: func(b []byte) []byte { b[26], b[27] = 0, 0; return b }},
+		{name: "other transaction", mods: []dhcpv4.Modifier{dhcpv4.WithTransactionID(dhcpv4.TransactionID{9})}, err: other},
+		{name: "other port's MAC", mods: []dhcpv4.Modifier{dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 9})}, err: other},
+		{name: "a client's message", mods: []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest)}, err: other},
+		{name: "a proxy's", mods: append(twice(dhcpv4.OptionClassIdentifier, []byte("PXEClient")...), dhcpv4.WithYourIP(net.IPv4zero)), err: other},
+
+		// What RFCs allow.
+		{name: "server twice", mods: twice(dhcpv4.OptionServerIdentifier, 10, 9, 0, 1, 10, 9, 0, 99)},
+		{name: "mask twice", mods: twice(dhcpv4.OptionSubnetMask, 255, 255, 255, 0, 255, 255, 255, 0)},
+		{name: "options in file", edit: inField(atFile, 128, 1, dhcpv4.OptionDHCPMessageType, dhcpv4.OptionSubnetMask, dhcpv4.OptionServerIdentifier)},
+		{name: "options in sname", edit: inField(atSname, 64, 2, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter)},
+		{name: "no mask, one is expected", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionSubnetMask)}, want: want.Address},
+		{name: "no End", edit: func(b []byte) []byte {
+			i := bytes.LastIndexByte(b, 255)
+			b[i] = 0
+			return b
+		}, summed: true},
+
+		// What is named.
+		{name: "no mask", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionSubnetMask)}, err: "offers 10.9.0.12 without a subnet mask (option 1)"},
+		{name: "half a mask", mods: twice(dhcpv4.OptionSubnetMask, 255, 255), err: "offers 10.9.0.12 with an unreadable mask: option 1 has 2 octets"},
+		{name: "mask with holes", mods: []dhcpv4.Modifier{dhcpv4.WithNetmask(net.IPMask{255, 0, 255, 0})}, err: "offers 10.9.0.12 with the subnet mask 255.0.255.0, which has holes"},
+		{name: "no server", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionServerIdentifier)}, err: "sends an answer without its own address (option 54), which a request must name"},
+		{name: "BOOTP", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionDHCPMessageType)}, err: "sends a BOOTP answer, which is no lease: it has no message type (option 53)"},
+		{name: "BOOTP without options", edit: func(b []byte) []byte { b[ipv4Header+udpHeader+atCookie] = 0; return b }, summed: true, err: "sends a BOOTP answer, which is no lease: it has no message type (option 53)"},
+		{name: "options cut", edit: func(b []byte) []byte { b[ipv4Header+udpHeader+atOption+1] = 255; return b }, summed: true, err: "sends an answer that cannot be read: error collecting options: buffer too short at position 2: have 58 bytes, want 255 bytes"},
+		{name: "multicast address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))}, err: "offers 224.0.0.1, which is no host's address"},
+		{name: "no address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4zero)}, err: "offers 0.0.0.0, which is no host's address"},
+		{name: "loopback address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1))}, err: "offers 127.0.0.1, which is no host's address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,12 +129,16 @@ func TestParseAnswer(t *testing.T) {
 			if tt.edit != nil {
 				b = tt.edit(b)
 			}
-			a, err := parseAnswer(b, testMAC, xid)
-			if (err == nil) != tt.ok {
-				t.Fatalf("got %+v, %v; want accepted: %v", a, err, tt.ok)
+			got := ""
+			a, err := parseAnswer(b, tt.summed, question{testMAC, xid, tt.want})
+			if err != nil {
+				got = err.Error()
 			}
-			if tt.ok && (a.lease.Address.String() != "10.9.0.12/24" || a.lease.Router.String() != "10.9.0.1") {
-				t.Errorf("got %+v", a.lease)
+			if got != tt.err {
+				t.Fatalf("got %+v, %q; want %q", a, got, tt.err)
+			}
+			if err == nil && (a.lease.Address.String() != "10.9.0.12/24" || a.lease.Router.String() != "10.9.0.1" || a.server.String() != "10.9.0.1") {
+				t.Errorf("got %+v", a)
 			}
 		})
 	}
@@ -82,7 +149,7 @@ func TestLeaseTime(t *testing.T) {
 		0: minLease, time.Second: minLease, time.Hour: time.Hour, 0xffffffff * time.Second: 0xffffffff * time.Second,
 	} {
 		b, xid := packetFrom(t, dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(offered)))
-		a, err := parseAnswer(b, testMAC, xid)
+		a, err := parseAnswer(b, true, question{mac: testMAC, xid: xid})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +163,7 @@ func FuzzAnswer(f *testing.F) {
 	good, xid := packetFrom(f)
 	f.Add(good)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		a, err := parseAnswer(b, testMAC, xid)
+		a, err := parseAnswer(b, true, question{mac: testMAC, xid: xid})
 		if err == nil && a.kind != dhcpv4.MessageTypeNak && !usable(a.lease.Address.Addr()) {
 			t.Errorf("took the address %s", a.lease.Address)
 		}

@@ -27,7 +27,7 @@ const (
 //
 // Not protected: which hosts those are is the server's word.
 func Quarantine(ctx context.Context, link Link) (*Lease, error) {
-	return (&client{link: link, quarantine: true}).run(ctx)
+	return dhcp4(ctx, &client{link: link, quarantine: true})
 }
 
 // notQuarantine tells how a lease differs from a quarantine lease; "" when it

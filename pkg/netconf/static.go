@@ -34,17 +34,24 @@ func Apply(lease *Lease) error {
 	return defaultRoute(lease.Link, lease.Router)
 }
 
-// Withdraw takes a lease's address from its port, and with it the routes that
-// it was the source of. A lease that is not there is no error.
+// Withdraw takes a lease's address and routes from its port. A lease that is not
+// there is no error.
 func Withdraw(lease *Lease) error {
 	for _, r := range lease.Routes {
 		if err := netlink.RouteDel(hostRoute(lease, r)); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("remove the route to %s from %s: %w", r.To, lease.Link.Name, err)
 		}
 	}
-	err := netlink.AddrDel(handleOf(lease.Link), address(lease.Address))
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove %s from %s: %w", lease.Address, lease.Link.Name, err)
+	if lease.Router.IsValid() {
+		if err := netlink.RouteDel(defaultBy(lease.Link, lease.Router)); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove the route by %s from %s: %w", lease.Router, lease.Link.Name, err)
+		}
+	}
+	for _, p := range append([]netip.Prefix{lease.Address}, lease.Others...) {
+		err := netlink.AddrDel(handleOf(lease.Link), address(p))
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove %s from %s: %w", p, lease.Link.Name, err)
+		}
 	}
 	return nil
 }
@@ -75,16 +82,21 @@ func defaultRoute(link Link, gateway netip.Addr) error {
 	if !gateway.IsValid() {
 		return nil
 	}
-	// Several ports may each have a default route; the metric keeps them apart.
+	if err := netlink.RouteReplace(defaultBy(link, gateway)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("route by %s on %s: %w", gateway, link.Name, err)
+	}
+	return nil
+}
+
+// defaultBy is a port's default route. Several ports may each have one; the
+// metric keeps them apart.
+func defaultBy(link Link, gateway netip.Addr) *netlink.Route {
 	route := &netlink.Route{LinkIndex: link.Index, Gw: gateway.AsSlice(), Priority: 100 + link.Index}
 	if gateway.Is6() {
 		// Without a destination the family is not known to be IPv6.
 		route.Dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 	}
-	if err := netlink.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("route by %s on %s: %w", gateway, link.Name, err)
-	}
-	return nil
+	return route
 }
 
 func hostRoute(lease *Lease, r Route) *netlink.Route {

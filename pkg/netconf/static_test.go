@@ -54,6 +54,11 @@ func TestStatic(t *testing.T) {
 	if diff := cmp.Diff(want, has(t, link)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
+	must(t, Withdraw(&Lease{Link: link, Address: addrs[0], Others: addrs[1:], Router: netip.MustParseAddr("10.9.0.254")}))
+	must(t, Withdraw(&Lease{Link: link, Address: addrs[0], Router: netip.MustParseAddr("fd00:9::254")}))
+	if left := has(t, link); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 	if err := Static(link, addrs[:1], netip.MustParseAddr("192.0.2.1")); err == nil || !strings.Contains(err.Error(), "route by 192.0.2.1 on lf0") {
 		t.Errorf("a gateway elsewhere: %v", err)
 	}
@@ -125,7 +130,7 @@ func TestParseRoutes(t *testing.T) {
 func TestRoutesOfOrdinaryLeasesAreNotTaken(t *testing.T) {
 	b, xid := packetFrom(t, dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(
 		&dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4(10, 8, 0, 1), Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero})))
-	a, err := parseAnswer(b, testMAC, xid)
+	a, err := parseAnswer(b, false, question{mac: testMAC, xid: xid})
 	must(t, err)
 	if len(a.routes) != 1 {
 		t.Fatalf("routes %v", a.routes)

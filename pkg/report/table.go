@@ -119,7 +119,7 @@ func networks() []Info {
 			"The DHCP device is off or not ready, or the cable leads elsewhere.",
 			"bring up the region's DHCP device first", Goes},
 		{NetWrongLease, "NetWrongLease", "wrong lease",
-			"A DHCP server offers another address than the slice says: a cable in the wrong network, or a rogue server.",
+			"A DHCP server answers, but not with the slice's address: it offers another one, refuses what it offered (NAK, NoAddrsAvail), or sends what cannot be taken; the line says which. A cable in the wrong network, a rogue server, or one that is set up wrongly.",
 			"find the server named here; check the cable", Goes},
 		{NetApply, "NetApply", "address cannot be set",
 			"The kernel refused the address or the route.",
