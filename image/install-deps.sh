@@ -24,6 +24,7 @@ wanted() {
 	/usr/sbin/dhclient isc-dhcp-client
 	/usr/sbin/kea-dhcp4 kea-dhcp4-server
 	/usr/sbin/kea-dhcp6 kea-dhcp6-server
+	/usr/sbin/perfdhcp kea-admin
 	/usr/libexec/tangd tang
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod
