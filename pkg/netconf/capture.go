@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,9 +82,8 @@ func physical() ([]*netlink.LinkAttrs, error) {
 	}
 	var ports []*netlink.LinkAttrs
 	for _, l := range all {
-		a := l.Attrs()
-		if a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0 && slices.Contains([]string{"device", "veth"}, l.Type()) {
-			ports = append(ports, a)
+		if isPort(l) {
+			ports = append(ports, l.Attrs())
 		}
 	}
 	slices.SortFunc(ports, func(x, y *netlink.LinkAttrs) int { return strings.Compare(x.Name, y.Name) })
@@ -103,14 +101,6 @@ func describe(a *netlink.LinkAttrs, heard []snapshot.Heard) snapshot.CapturePort
 func carrier(a *netlink.LinkAttrs) bool {
 	now, err := netlink.LinkByIndex(a.Index)
 	return err == nil && fromAttrs(now.Attrs()).Carrier
-}
-
-// permanent is the address that the NIC was made with, where its driver tells.
-func permanent(a *netlink.LinkAttrs) net.HardwareAddr {
-	if len(a.PermHWAddr) == 6 && !slices.Equal(a.PermHWAddr, make(net.HardwareAddr, 6)) {
-		return a.PermHWAddr
-	}
-	return a.HardwareAddr
 }
 
 // hearing collects who speaks, by port.
