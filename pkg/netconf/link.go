@@ -48,10 +48,15 @@ func Links() ([]Link, error) {
 	return links, nil
 }
 
-// isPort: what has hardware has no kind; a veth is a port of a container.
+// isPort: what has hardware has no kind of its own; a veth is a port of a
+// container.
 func isPort(l netlink.Link) bool {
-	a := l.Attrs()
-	return a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0 && slices.Contains([]string{"device", "veth"}, l.Type())
+	switch l.(type) {
+	case *netlink.Device, *netlink.Veth:
+		a := l.Attrs()
+		return a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0
+	}
+	return false
 }
 
 func fromAttrs(a *netlink.LinkAttrs) Link {
