@@ -25,6 +25,7 @@ wanted() {
 	/usr/sbin/dhcpd isc-dhcp-server
 	/usr/sbin/kea-dhcp4 kea-dhcp4-server
 	/usr/sbin/kea-dhcp6 kea-dhcp6-server
+	/usr/sbin/perfdhcp kea-admin
 	/usr/libexec/tangd tang
 	/usr/bin/jose jose
 	/usr/sbin/depmod kmod

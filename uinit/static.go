@@ -138,13 +138,20 @@ func (n *network) misfits() (missing []snapshot.Interface, strangers []netconf.L
 	if err != nil {
 		return nil, nil
 	}
+	named := map[int]bool{}
 	for _, p := range n.ports {
-		if mac, err := net.ParseMAC(p.MAC); err == nil && netconf.ByMAC(links, mac) == nil {
+		mac, err := net.ParseMAC(p.MAC)
+		if err != nil {
+			continue
+		}
+		if l := netconf.ByMAC(links, mac); l != nil {
+			named[l.Index] = true
+		} else {
 			missing = append(missing, p)
 		}
 	}
 	for _, l := range links {
-		if !slices.ContainsFunc(n.ports, func(p snapshot.Interface) bool { return p.MAC == l.MAC.String() }) {
+		if !named[l.Index] {
 			strangers = append(strangers, l)
 		}
 	}

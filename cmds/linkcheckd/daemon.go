@@ -162,6 +162,14 @@ func (d *daemon) look() error {
 			missing = append(missing, fmt.Errorf("%s: no port has the MAC address %s", i.Name, mac))
 			continue
 		}
+		by, err := netconf.TakenBy(*link)
+		if err != nil {
+			return err
+		}
+		if by != "" && d.asksOn(i.Name) {
+			missing = append(missing, fmt.Errorf("%s (%s) is a member of %s, which takes what neighbors ask: make the links on it advisory, or waive them", i.Name, link.Name, by))
+			continue
+		}
 		addresses, err := netconf.Addresses(*link)
 		if err != nil {
 			return err

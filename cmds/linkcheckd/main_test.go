@@ -180,11 +180,26 @@ func (l *lab) cable(t *testing.T) {
 	must(t, netlink.LinkSetUp(far))
 }
 
+// bridge makes a bridge with the MAC address of b's port, and an address of its
+// own, as hypervisors do.
+func (l *lab) bridge(t *testing.T) netlink.Link {
+	t.Helper()
+	mac, err := net.ParseMAC(l.slice.Interfaces[0].MAC)
+	must(t, err)
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0", HardwareAddr: mac}}
+	must(t, netlink.LinkAdd(br))
+	t.Cleanup(func() { _ = netlink.LinkDel(br) })
+	must(t, netlink.LinkSetUp(br))
+	return br
+}
+
 // TestAnswers has a booting neighbor prove its link to this device, from the
-// LANDFALL partition's slice.
+// LANDFALL partition's slice, though a bridge that was made before has the
+// port's MAC address.
 func TestAnswers(t *testing.T) {
 	l := newLab(t)
 	l.cap(t)
+	l.bridge(t)
 	l.cable(t)
 	part, err := (&snapshot.Part{Slice: l.sign(t)}).Bytes()
 	must(t, err)
@@ -279,6 +294,12 @@ func TestCheck(t *testing.T) {
 	must(t, l.run(t.Context(), &out, "-check"))
 	if !strings.Contains(out.String(), "eth0 is enp1s0, carrier: false") {
 		t.Errorf("got\n%s", out.String())
+	}
+	port, err := netlink.LinkByName("enp1s0")
+	must(t, err)
+	must(t, netlink.LinkSetMaster(port, l.bridge(t)))
+	if err := l.run(t.Context(), &out, "-check"); err == nil || !strings.Contains(err.Error(), "eth0 (enp1s0) is a member of bridge br0") {
+		t.Errorf("a bridge's member: %v", err)
 	}
 }
 

@@ -65,6 +65,7 @@ type Core struct {
 	pool    *pool // nil: no quarantine
 	count   Counters
 	said    time.Time
+	unread  time.Time           // when a malformed message was last in the log
 	others  map[netip.Addr]bool // servers that were named in the log
 }
 
@@ -213,6 +214,16 @@ func (c *Core) say(now time.Time, format string, args ...any) bool {
 	c.said = now
 	c.logf(format, args...)
 	return true
+}
+
+// malformed counts a message that cannot be read and says so, once a minute: a
+// flood of them must not take the log from what an operator can mend.
+func (c *Core) malformed(now time.Time, i int, err error) {
+	c.count.Malformed++
+	if i < len(c.ports) && now.Sub(c.unread) >= time.Minute &&
+		c.say(now, "a DHCP message on %s cannot be read (%d so far): %v", c.ports[i].name, c.count.Malformed, err) {
+		c.unread = now
+	}
 }
 
 // Answer is a message to send.

@@ -51,7 +51,7 @@ func FuzzDHCPv6(f *testing.F) {
 	f.Add(true, relay.ToBytes())
 	f.Fuzz(func(t *testing.T, allowed bool, msg []byte) {
 		c := newCore(t, config(table()), allowed)
-		a := c.Answer6(noon, 0, fromKnown, msg)
+		a := c.Answer6(noon, 0, fromKnown, group6, msg)
 		if n := c.Counters(); n.Received != 1 {
 			t.Errorf("counted %+v", n)
 		}

@@ -80,9 +80,9 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // loop answers on one socket until it is closed.
 func (s *Server) loop(ctx context.Context, k *socket) {
-	buf := make([]byte, maxMessage)
+	buf, control := make([]byte, maxMessage), make([]byte, controlSize)
 	for {
-		n, from, err := k.udp.ReadFromUDPAddrPort(buf)
+		n, c, _, from, err := k.udp.ReadMsgUDPAddrPort(buf, control)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -95,7 +95,7 @@ func (s *Server) loop(ctx context.Context, k *socket) {
 			}
 			continue
 		}
-		if a := s.answer(k, from.Addr().Unmap(), buf[:n]); a != nil {
+		if a := s.answer(k, from.Addr().Unmap(), control[:c], buf[:n]); a != nil {
 			if err := k.send(a); err != nil {
 				s.core.unsent()
 			}
@@ -103,9 +103,9 @@ func (s *Server) loop(ctx context.Context, k *socket) {
 	}
 }
 
-func (s *Server) answer(k *socket, from netip.Addr, msg []byte) *Answer {
+func (s *Server) answer(k *socket, from netip.Addr, control, msg []byte) *Answer {
 	if k.raw == nil {
-		return s.core.Answer6(time.Now(), k.port, from, msg)
+		return s.core.Answer6(time.Now(), k.port, from, sentTo(control), msg)
 	}
 	return s.core.Answer4(time.Now(), k.port, msg)
 }

@@ -48,12 +48,30 @@ func listen6(link netconf.Link, port int) (*socket, error) {
 		if err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, group); err != nil {
 			return fmt.Errorf("join ff02::1:2: %w", err)
 		}
-		return nil
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &socket{udp: udp, link: link, port: port}, nil
+}
+
+// controlSize has room for where a message was sent to (RFC 3542, 6.2).
+var controlSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+
+// sentTo is the address that a DHCPv6 message was sent to; the zero Addr, which
+// is no group, if the kernel does not say.
+func sentTo(control []byte) netip.Addr {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo {
+			return netip.AddrFrom16([16]byte(m.Data[:16]))
+		}
+	}
+	return netip.Addr{}
 }
 
 // listenUDP opens a socket that is bound to a port by its index, so that those

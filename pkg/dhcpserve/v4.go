@@ -48,7 +48,7 @@ func (c *Core) Answer4(now time.Time, i int, msg []byte) *Answer {
 	c.count.Received++
 	switch {
 	case err != nil:
-		c.count.Malformed++
+		c.malformed(now, i, err)
 		return nil
 	case q == nil || i >= len(c.ports) || !c.ports[i].v4.IsValid() || !c.relayIsOurs(q.relay):
 		c.count.Ignored++
@@ -71,18 +71,15 @@ func (c *Core) Answer4(now time.Time, i int, msg []byte) *Answer {
 // parse4 reads a message (RFC 2131, 2). No error and no query: it is not for a
 // server like this one.
 func parse4(msg []byte) (*query, error) {
-	if len(msg) > maxMessage {
-		msg = msg[:maxMessage]
-	}
-	m, err := dhcpv4.FromBytes(msg)
+	m, err := read4(msg)
 	if err != nil {
 		return nil, err
 	}
 	if m.OpCode != dhcpv4.OpcodeBootRequest || m.HWType != iana.HWTypeEthernet || len(m.ClientHWAddr) != len(mac{}) ||
-		m.ClientHWAddr[0]&1 != 0 || m.MessageType() == dhcpv4.MessageTypeNone {
+		m.ClientHWAddr[0]&1 != 0 || kind4(m) == dhcpv4.MessageTypeNone {
 		return nil, nil
 	}
-	q := &query{DHCPv4: m, mac: mac(m.ClientHWAddr), kind: m.MessageType(), server: option4(m, dhcpv4.OptionServerIdentifier),
+	q := &query{DHCPv4: m, mac: mac(m.ClientHWAddr), kind: kind4(m), server: option4(m, dhcpv4.OptionServerIdentifier),
 		wanted: option4(m, dhcpv4.OptionRequestedIPAddress), relay: valid4(m.GatewayIPAddr)}
 	if a := valid4(m.ClientIPAddr); a.IsValid() && !q.wanted.IsValid() {
 		q.wanted = a
@@ -96,9 +93,18 @@ func parse4(msg []byte) (*query, error) {
 	return q, nil
 }
 
+// kind4 is the message's type; the first of those that were sent twice.
+func kind4(m *dhcpv4.DHCPv4) dhcpv4.MessageType {
+	if b := m.Options.Get(dhcpv4.OptionDHCPMessageType); len(b) > 0 {
+		return dhcpv4.MessageType(b[0])
+	}
+	return dhcpv4.MessageTypeNone
+}
+
+// option4 is an option's address; the first of those that were sent twice.
 func option4(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
-	if b := m.Options.Get(code); len(b) == 4 {
-		return valid4(b)
+	if b := m.Options.Get(code); len(b) >= 4 {
+		return valid4(b[:4])
 	}
 	return netip.Addr{}
 }

@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 
@@ -16,6 +18,7 @@ var (
 	fromKnown = netip.MustParseAddr("fe80::5054:ff:fe00:12")
 	fromOnly6 = netip.MustParseAddr("fe80::5054:ff:fe00:66")
 	fromOther = netip.MustParseAddr("fe80::1")
+	group6    = netip.MustParseAddr("ff02::1:2")
 )
 
 func duidLL(hw net.HardwareAddr) dhcpv6.DUID {
@@ -42,6 +45,19 @@ func ia(addrs ...string) dhcpv6.Modifier {
 	}
 }
 
+// iata and iapd are identity associations that nothing is given to.
+func iata(addrs ...string) dhcpv6.Modifier {
+	return func(d dhcpv6.DHCPv6) {
+		o := &dhcpv6.OptIATA{IaId: [4]byte{0, 0, 0, 8}}
+		for _, a := range addrs {
+			o.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: net.ParseIP(a), ValidLifetime: 60e9})
+		}
+		d.AddOption(o)
+	}
+}
+
+func iapd() dhcpv6.Modifier { return option(&dhcpv6.OptIAPD{IaId: [4]byte{0, 0, 0, 9}}) }
+
 func option(o dhcpv6.Option) dhcpv6.Modifier { return dhcpv6.WithOption(o) }
 
 // words6 shows what matters of an answer.
@@ -64,8 +80,17 @@ func words6(t testing.TB, a *Answer) string {
 			s += fmt.Sprintf(" %s %s", x.IPv6Addr, x.ValidLifetime)
 		}
 		if st := i.Options.Status(); st != nil {
-			s += " " + st.StatusCode.String()
+			s += " NA " + st.StatusCode.String()
 		}
+	}
+	for _, i := range m.Options.IATA() {
+		s += " TA " + i.Options.Status().StatusCode.String()
+	}
+	for _, i := range m.Options.IAPD() {
+		s += " PD " + i.Options.Status().StatusCode.String()
+	}
+	if m.MessageType == dhcpv6.MessageTypeAdvertise && m.Options.Preference() != 255 {
+		s += " or others"
 	}
 	if st := m.Options.Status(); st != nil {
 		s += " " + st.StatusCode.String()
@@ -86,6 +111,9 @@ func TestAnswer6(t *testing.T) {
 	const (
 		solicit = dhcpv6.MessageTypeSolicit
 		request = dhcpv6.MessageTypeRequest
+		renew   = dhcpv6.MessageTypeRenew
+		release = dhcpv6.MessageTypeRelease
+		confirm = dhcpv6.MessageTypeConfirm
 		lease   = " fd00:9::12 24h0m0s"
 	)
 	class := func(s string) dhcpv6.Modifier {
@@ -117,12 +145,35 @@ func TestAnswer6(t *testing.T) {
 		{name: "requests another address", from: fromKnown, msg: message6(t, request, ia("fd00:9::99"), mine), before: "silence", after: "REPLY" + lease + " fd00:9::99 0s"},
 		{name: "requests of another server", from: fromKnown, msg: message6(t, request, ia("fd00:9::12"), other), before: "silence", after: "silence"},
 		{name: "requests of nobody", from: fromKnown, msg: message6(t, request, ia("fd00:9::12")), before: "silence", after: "silence"},
-		{name: "two identities", from: fromKnown, msg: message6(t, request, ia(), ia(), mine), before: "silence", after: "REPLY" + lease + " NoAddrsAvail"},
+		{name: "two identities", from: fromKnown, msg: message6(t, request, ia(), ia(), mine), before: "silence", after: "REPLY" + lease + " NA NoAddrsAvail"},
 		{name: "renew", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRenew, ia("fd00:9::12"), mine), before: "silence", after: "REPLY" + lease},
 		{name: "rebind", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRebind, ia("fd00:9::12")), before: "silence", after: "REPLY" + lease},
-		{name: "confirm", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeConfirm, ia("fd00:9::12")), before: "silence", after: "REPLY Success"},
-		{name: "confirm elsewhere", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeConfirm, ia("fd00:1::12")), before: "silence", after: "REPLY NotOnLink"},
-		{name: "release", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRelease, ia("fd00:9::12"), mine), before: "REPLY Success", after: "REPLY Success"},
+		{name: "renews two identities", from: fromKnown, msg: message6(t, renew, ia("fd00:9::12"), ia("fd00:9::77"), mine), before: "silence", after: "REPLY" + lease + " NA NoBinding"},
+		{name: "solicits a prefix too", from: fromKnown, msg: message6(t, solicit, ia(), iapd()), before: "silence", after: "ADVERTISE" + lease + " PD NoPrefixAvail or others"},
+		{name: "solicits a prefix only", from: fromKnown, msg: message6(t, solicit, iapd()), before: "silence", after: "ADVERTISE PD NoPrefixAvail or others"},
+		{name: "solicits a prefix only, rapid", from: fromKnown, msg: message6(t, solicit, iapd(), dhcpv6.WithRapidCommit), before: "silence", after: "ADVERTISE PD NoPrefixAvail or others"},
+		{name: "requests a prefix too", from: fromKnown, msg: message6(t, request, ia(), iapd(), mine), before: "silence", after: "REPLY" + lease + " PD NoPrefixAvail"},
+		{name: "renews a prefix", from: fromKnown, msg: message6(t, renew, iapd(), mine), before: "silence", after: "REPLY PD NoBinding"},
+		{name: "rebinds a prefix", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRebind, iapd()), before: "silence", after: "REPLY PD NoBinding"},
+		{name: "requests a temporary address", from: fromKnown, msg: message6(t, request, iata(), mine), before: "silence", after: "REPLY TA NoAddrsAvail"},
+		{name: "stranger's prefix", from: fromOther, msg: message6(t, solicit, iapd()), before: "silence", after: "silence"},
+
+		{name: "confirm", from: fromKnown, msg: message6(t, confirm, ia("fd00:9::12")), before: "silence", after: "REPLY Success"},
+		{name: "confirm another of the prefix", from: fromKnown, msg: message6(t, confirm, ia("fd00:9::99")), before: "silence", after: "REPLY Success"},
+		{name: "confirm elsewhere", from: fromKnown, msg: message6(t, confirm, ia("fd00:1::12")), before: "silence", after: "REPLY NotOnLink"},
+		{name: "confirm here and elsewhere", from: fromKnown, msg: message6(t, confirm, ia("fd00:9::12"), ia("fd00:1::12")), before: "silence", after: "REPLY NotOnLink"},
+		{name: "confirm a temporary one elsewhere", from: fromKnown, msg: message6(t, confirm, ia("fd00:9::12"), iata("fd00:1::12")), before: "silence", after: "REPLY NotOnLink"},
+		{name: "confirm without addresses", from: fromKnown, msg: message6(t, confirm, ia()), before: "silence", after: "silence"},
+		{name: "confirm of a stranger", from: fromOther, msg: message6(t, confirm, ia("fd00:9::12")), before: "silence", after: "silence"},
+
+		{name: "release", from: fromKnown, msg: message6(t, release, ia("fd00:9::12"), mine), before: "REPLY Success", after: "REPLY Success"},
+		{name: "release of a strange address", from: fromKnown, msg: message6(t, release, ia("fd00:9::99"), mine), before: "REPLY NA NoBinding Success", after: "REPLY NA NoBinding Success"},
+		{name: "release of one of two", from: fromKnown, msg: message6(t, release, ia("fd00:9::12"), ia("fd00:9::99"), mine), before: "REPLY NA NoBinding Success", after: "REPLY NA NoBinding Success"},
+		{name: "release of all kinds", from: fromKnown, msg: message6(t, release, ia("fd00:9::12"), iata("fd00:9::98"), iapd(), mine),
+			before: "REPLY TA NoBinding PD NoBinding Success", after: "REPLY TA NoBinding PD NoBinding Success"},
+		{name: "release by a stranger", from: fromOther, msg: message6(t, release, ia("fd00:9::12"), mine), before: "REPLY NA NoBinding Success", after: "REPLY NA NoBinding Success"},
+		{name: "release at another server", from: fromKnown, msg: message6(t, release, ia("fd00:9::12"), other), before: "silence", after: "silence"},
+		{name: "decline of a strange address", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeDecline, ia("fd00:9::99"), mine), before: "REPLY NA NoBinding Success", after: "REPLY NA NoBinding Success"},
 		{name: "information", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeInformationRequest), before: "silence", after: "silence"},
 		{name: "a server's message", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeAdvertise, ia()), before: "silence", after: "silence"},
 
@@ -141,7 +192,7 @@ func TestAnswer6(t *testing.T) {
 				if d == nil {
 					d = table()
 				}
-				a := newCore(t, config(d), allowed).Answer6(noon, 0, tt.from, tt.msg.ToBytes())
+				a := newCore(t, config(d), allowed).Answer6(noon, 0, tt.from, group6, tt.msg.ToBytes())
 				if got := words6(t, a); got != want {
 					t.Errorf("allowed %v:\n got %s\nwant %s", allowed, got, want)
 				}
@@ -150,6 +201,42 @@ func TestAnswer6(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestUnicast6: no client is ever allowed to leave the group out (RFC 8415, 16
+// and 18.3); a relay agent may.
+func TestUnicast6(t *testing.T) {
+	own := netip.MustParseAddr("fd00:9::1")
+	mine, other := dhcpv6.WithServerID(serverDUID), dhcpv6.WithServerID(duidLL(strangeMAC))
+	relay, err := dhcpv6.EncapsulateRelay(message6(t, dhcpv6.MessageTypeSolicit, ia()), dhcpv6.MessageTypeRelayForward, own.AsSlice(), fromKnown.AsSlice())
+	must(t, err)
+	tests := []struct {
+		name string
+		from netip.Addr
+		msg  dhcpv6.DHCPv6
+		want string
+	}{
+		{"solicit", fromKnown, message6(t, dhcpv6.MessageTypeSolicit, ia()), "silence"},
+		{"confirm", fromKnown, message6(t, dhcpv6.MessageTypeConfirm, ia("fd00:9::12")), "silence"},
+		{"rebind", fromKnown, message6(t, dhcpv6.MessageTypeRebind, ia("fd00:9::12")), "silence"},
+		{"request", fromKnown, message6(t, dhcpv6.MessageTypeRequest, ia("fd00:9::12"), mine), "REPLY UseMulticast"},
+		{"renew", fromKnown, message6(t, dhcpv6.MessageTypeRenew, ia("fd00:9::12"), mine), "REPLY UseMulticast"},
+		{"release", fromKnown, message6(t, dhcpv6.MessageTypeRelease, ia("fd00:9::12"), mine), "REPLY UseMulticast"},
+		{"decline", fromKnown, message6(t, dhcpv6.MessageTypeDecline, ia("fd00:9::12"), mine), "REPLY UseMulticast"},
+		{"request of another server", fromKnown, message6(t, dhcpv6.MessageTypeRequest, ia("fd00:9::12"), other), "silence"},
+		{"request of no server", fromKnown, message6(t, dhcpv6.MessageTypeRequest, ia("fd00:9::12")), "silence"},
+		{"stranger", fromOther, message6(t, dhcpv6.MessageTypeRequest, ia("fd00:9::12"), mine), "silence"},
+		{"relay agent", own, relay, "relayed ADVERTISE fd00:9::12 24h0m0s"},
+	}
+	for _, tt := range tests {
+		c := newCore(t, config(table()), true)
+		if got := words6(t, c.Answer6(noon, 0, tt.from, own, tt.msg.ToBytes())); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+		if n := c.Counters(); n.Declined != 0 {
+			t.Errorf("%s: counted %+v", tt.name, n)
+		}
 	}
 }
 
@@ -182,12 +269,28 @@ func TestRelay6(t *testing.T) {
 		{"too many", deep, "silence"},
 	}
 	for _, tt := range tests {
-		a := newCore(t, config(table()), true).Answer6(noon, 0, router, tt.msg.ToBytes())
+		a := newCore(t, config(table()), true).Answer6(noon, 0, router, group6, tt.msg.ToBytes())
 		if got := words6(t, a); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 		if a != nil && a.To != netip.AddrPortFrom(router, 547) {
 			t.Errorf("%s: sent to %s", tt.name, a.To)
 		}
+	}
+}
+
+// TestDecline6: only a device's own address can be said to be in use.
+func TestDecline6(t *testing.T) {
+	var log []string
+	cfg := config(table())
+	cfg.Logf = func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }
+	c := newCore(t, cfg, true)
+	for i, address := range []string{"fd00:9::99", "fd00:9::12"} {
+		msg := message6(t, dhcpv6.MessageTypeDecline, ia(address), dhcpv6.WithServerID(serverDUID))
+		c.Answer6(noon.Add(time.Duration(i)*time.Minute), 0, fromKnown, group6, msg.ToBytes())
+	}
+	want := []string{"r07-u12 eth0 says that somebody else uses its address fd00:9::12"}
+	if diff := cmp.Diff(want, log); diff != "" || c.Counters().Declined != 1 {
+		t.Errorf("counted %d; log (-want +got):\n%s", c.Counters().Declined, diff)
 	}
 }

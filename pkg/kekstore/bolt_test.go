@@ -242,6 +242,40 @@ func TestTamperedFile(t *testing.T) {
 	}
 }
 
+// TestValuePutBackWhileOpen: a value of before is good in itself, and this
+// process knows a newer one.
+func TestValuePutBackWhileOpen(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, newStore(t))
+	defer func() { _ = s.Close() }()
+	var old []byte
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.db.View(func(tx *bbolt.Tx) error {
+		old = bytes.Clone(tx.Bucket(bucketValues()).Get([]byte("k/a")))
+		return nil
+	}))
+	version, err := s.Swap(ctx, "k/a", 1, []byte("state=live"))
+	must(err)
+	must(s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketValues()).Put([]byte("k/a"), old) }))
+	if v, err := s.Get(ctx, "k/a"); !errors.Is(err, ErrTampered) {
+		t.Errorf("Get: %q, %v, want ErrTampered", v.Data, err)
+	}
+	if _, err := s.Swap(ctx, "k/a", version, nil); !errors.Is(err, ErrTampered) {
+		t.Errorf("Swap: %v, want ErrTampered", err)
+	}
+	if _, err := s.Create(ctx, "k/a", Token{1}, nil); !errors.Is(err, ErrTampered) {
+		t.Errorf("Create: %v, want ErrTampered", err)
+	}
+	if v, err := s.Get(ctx, "k/b"); err != nil || string(v.Data) != "state=building k/b" {
+		t.Errorf("another value: %q, %v", v.Data, err)
+	}
+}
+
 // An older file as a whole is consistent; its epoch gives it away.
 func TestSnapshotKeepsEpoch(t *testing.T) {
 	path := newStore(t)

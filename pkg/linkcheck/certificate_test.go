@@ -91,6 +91,8 @@ func TestVerifyCertificateRefuses(t *testing.T) {
 		b[at] ^= 1
 		return b
 	}
+	control := bytes.Clone(good)
+	control[1+34+2] = '\n'
 	tests := []struct {
 		name        string
 		certificate []byte
@@ -109,6 +111,7 @@ func TestVerifyCertificateRefuses(t *testing.T) {
 		{"version", altered(0), tpm.AKName(), linkcheck.ErrCertificate},
 		{"cut", good[:len(good)-1], tpm.AKName(), linkcheck.ErrCertificate},
 		{"goes on", append(bytes.Clone(good), 0), tpm.AKName(), linkcheck.ErrCertificate},
+		{"region that no console should get", control, tpm.AKName(), linkcheck.ErrCertificate},
 		{"empty", nil, tpm.AKName(), linkcheck.ErrCertificate},
 	}
 	if _, err := linkcheck.VerifyCertificate(good, tpm.AKName()); err != nil {

@@ -159,8 +159,6 @@ func TestRoutedAddress(t *testing.T) {
 	}
 }
 
-// TestDone holds the linger: until every required neighbor has had the answer
-// "ok" and is content, but no longer than half a minute.
 // TestAddressComesLate asks a routed neighbor soon after an address has come,
 // but no others, and none more often than once a second.
 func TestAddressComesLate(t *testing.T) {
@@ -225,6 +223,8 @@ func TestSwitchNames(t *testing.T) {
 	}
 }
 
+// TestDone holds the linger: until every required neighbor has had the answer
+// "ok" and is content, but no longer than half a minute.
 func TestDone(t *testing.T) {
 	t.Parallel()
 	a, _ := ends(t, nil)

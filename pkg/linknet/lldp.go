@@ -48,8 +48,14 @@ func (n *Net) listen(ctx context.Context, p *port, l *netconf.LLDP) {
 	}
 }
 
-// hear takes an LLDPDU, which holds for as long as it says.
+// hear takes an LLDPDU, which holds for as long as it says, and which only its
+// sender takes back.
 func (n *Net) hear(p *port, du *lldp.DU) {
+	sender := du.Chassis.Exact() + " " + du.Port.Exact()
+	if du.Shutdown() && sender != p.sender {
+		return
+	}
+	p.sender = sender
 	if p.heard != nil {
 		p.heard.Stop()
 		p.heard = nil
@@ -61,7 +67,7 @@ func (n *Net) hear(p *port, du *lldp.DU) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			if p.heard == this {
-				n.hear(p, &lldp.DU{})
+				n.hear(p, &lldp.DU{Chassis: du.Chassis, Port: du.Port})
 			}
 		})
 		p.heard = this

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/landfall-project/landfall/pkg/linkcheck"
+	"github.com/landfall-project/landfall/pkg/lldp"
+	"github.com/landfall-project/landfall/pkg/netconf"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -115,4 +118,42 @@ func TestSwitchForgetsUs(t *testing.T) {
 	eventually(t, 15*time.Second, "the switch shows our state", func() bool { return strings.Contains(neighbors(), "landfall pending") })
 	must(t, n.Close())
 	eventually(t, 5*time.Second, "the switch forgets us", func() bool { return !strings.Contains(neighbors(), "landfall") })
+}
+
+// TestSwitchIsTakenBackByItself: another sender's farewell on the same cable is
+// not the switch's.
+func TestSwitchIsTakenBackByItself(t *testing.T) {
+	a, b := lightBoard(t), lightBoard(t)
+	macA := mac(t)
+	plug(t, "near", "far", macA, nil)
+	c := config(t, a, "a", macA, to(b, "b"))
+	c.LLDP = true
+	n := start(t, c)
+	links, err := netconf.Links()
+	must(t, err)
+	at := slices.IndexFunc(links, func(l netconf.Link) bool { return l.Name == "far" })
+	must(t, netconf.Up(links[at], 0))
+	must(t, netconf.WaitCarrier(t.Context(), links[at]))
+	sock, err := netconf.ListenLLDP(links[at])
+	must(t, err)
+	defer sock.Close()
+	say := func(device string, leaving bool) {
+		t.Helper()
+		before := n.Counters().LLDPHeard
+		du, err := lldp.Marshal(lldp.Announcement{Device: device, Interface: "swp7", Leaving: leaving})
+		must(t, err)
+		eventually(t, 10*time.Second, device+" is heard", func() bool {
+			must(t, sock.Send(du)) // until the port listens
+			return n.Counters().LLDPHeard > before
+		})
+	}
+	say("tor-7", false)
+	say("r07-u13", true)
+	if got := n.Links()[0].LLDPSeen; got != "tor-7 port swp7" {
+		t.Errorf("another's farewell leaves %q", got)
+	}
+	say("tor-7", true)
+	if got := n.Links()[0].LLDPSeen; got != "" {
+		t.Errorf("its own farewell leaves %q", got)
+	}
 }

@@ -32,6 +32,7 @@ type port struct {
 	stop      context.CancelFunc // ends the readers of both
 	said      announced
 	heard     *time.Timer // forgets what the switch said
+	sender    string      // of it
 }
 
 func newPort(cfg *Config, name string) *port {

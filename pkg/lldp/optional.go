@@ -20,6 +20,12 @@ const (
 	CapStation = 1 << 7
 )
 
+// StationOnly says whether the system is switched on to be an end of the network
+// and nothing else, as a server is.
+func (c Capabilities) StationOnly() bool {
+	return c.Enabled&CapStation != 0 && c.Enabled&(CapBridge|CapRouter) == 0
+}
+
 // Management is an address under which the system is managed (802.1AB, 8.5.9).
 type Management struct {
 	Family    uint8  // IANA address family number: 1 IPv4, 2 IPv6

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,7 +49,7 @@ func Capture(ctx context.Context, device string, listen Listen) (*snapshot.Captu
 	}
 	ctx, cancel := context.WithTimeout(ctx, listen.Wait)
 	defer cancel()
-	h := &hearing{device: device, start: time.Now(), heard: make([][]snapshot.Heard, len(links))}
+	h := &hearing{device: device, start: time.Now(), heard: make([][]heard, len(links))}
 	errs := make([]error, len(links))
 	var wg sync.WaitGroup
 	for i, l := range links {
@@ -71,7 +70,7 @@ func Capture(ctx context.Context, device string, listen Listen) (*snapshot.Captu
 	})
 	wg.Wait()
 	for i, l := range links {
-		c.Ports = append(c.Ports, describe(l, h.heard[i]))
+		c.Ports = append(c.Ports, describe(l, h.at(i, time.Now())))
 	}
 	return c, errors.Join(errs...)
 }
@@ -84,9 +83,8 @@ func physical() ([]*netlink.LinkAttrs, error) {
 	}
 	var ports []*netlink.LinkAttrs
 	for _, l := range all {
-		a := l.Attrs()
-		if a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0 && slices.Contains([]string{"device", "veth"}, l.Type()) {
-			ports = append(ports, a)
+		if isPort(l) {
+			ports = append(ports, l.Attrs())
 		}
 	}
 	slices.SortFunc(ports, func(x, y *netlink.LinkAttrs) int { return strings.Compare(x.Name, y.Name) })
@@ -106,22 +104,20 @@ func carrier(a *netlink.LinkAttrs) bool {
 	return err == nil && fromAttrs(now.Attrs()).Carrier
 }
 
-// permanent is the address that the NIC was made with, where its driver tells.
-func permanent(a *netlink.LinkAttrs) net.HardwareAddr {
-	if len(a.PermHWAddr) == 6 && !slices.Equal(a.PermHWAddr, make(net.HardwareAddr, 6)) {
-		return a.PermHWAddr
-	}
-	return a.HardwareAddr
-}
-
 // hearing collects who speaks, by port.
 type hearing struct {
 	device string
 	start  time.Time
 
 	mu    sync.Mutex
-	heard [][]snapshot.Heard
+	heard [][]heard
 	last  time.Time // when somebody new was heard
+}
+
+// heard is what a sender said, and how long that holds.
+type heard struct {
+	snapshot.Heard
+	until time.Time
 }
 
 // exchange announces this device at a port and collects who else speaks, until
@@ -155,41 +151,55 @@ func (h *hearing) exchange(ctx context.Context, port int, link Link) error {
 		if err != nil {
 			return err
 		}
-		h.take(port, snapshot.HeardFrom(du))
+		h.take(port, du, time.Now())
 	}
 }
 
 // maxHeard bounds what is kept of one port.
 const maxHeard = 64
 
-// take keeps each sender once, with what it said last.
-func (h *hearing) take(port int, one snapshot.Heard) {
+// take keeps each sender once, with what it said last, for as long as it said: a
+// time to live of 0 takes it back (802.1AB-2016, 8.5.4).
+func (h *hearing) take(port int, du *lldp.DU, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i, old := range h.heard[port] {
-		if old.ChassisID == one.ChassisID && old.PortID == one.PortID {
-			h.heard[port][i] = one
-			return
+	one := heard{snapshot.HeardFrom(du), now.Add(time.Duration(du.TTL) * time.Second)}
+	list := slices.DeleteFunc(h.heard[port], func(old heard) bool { return !old.until.After(now) })
+	i := slices.IndexFunc(list, func(old heard) bool { return old.ChassisID == one.ChassisID && old.PortID == one.PortID })
+	switch {
+	case i >= 0:
+		list[i] = one
+	case len(list) < maxHeard:
+		list = append(list, one)
+		h.last = now
+	}
+	h.heard[port] = list
+}
+
+// at is what holds at a port. The caller holds mu, or nobody listens any more.
+func (h *hearing) at(port int, now time.Time) []snapshot.Heard {
+	var all []snapshot.Heard
+	for _, one := range h.heard[port] {
+		if one.until.After(now) {
+			all = append(all, one.Heard)
 		}
 	}
-	if len(h.heard[port]) < maxHeard {
-		h.heard[port] = append(h.heard[port], one)
-		h.last = time.Now()
-	}
+	return all
 }
 
 // enough says whether listening on is not worth it.
 func (h *hearing) enough(links []*netlink.LinkAttrs, quiet time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	now := time.Now()
 	if h.last.IsZero() {
-		return quiet > 0 && time.Since(h.start) > quiet
+		return quiet > 0 && now.Sub(h.start) > quiet
 	}
-	if time.Since(h.last) < settled {
+	if now.Sub(h.last) < settled {
 		return false
 	}
 	for i, l := range links {
-		if len(h.heard[i]) == 0 && carrier(l) {
+		if len(h.at(i, now)) == 0 && carrier(l) {
 			return false
 		}
 	}

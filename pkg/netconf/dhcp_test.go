@@ -194,15 +194,61 @@ func TestAPortGoesAway(t *testing.T) {
 	}
 }
 
+// TestLinksByMAC: a bridge with the MAC address of a port is none, though it was
+// there first, nor is one with an address of its own.
 func TestLinksByMAC(t *testing.T) {
+	other := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x77}
+	for name, mac := range map[string]net.HardwareAddr{"brmac": testMAC, "brown": other} {
+		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac}}
+		must(t, netlink.LinkAdd(br))
+		t.Cleanup(func() { _ = netlink.LinkDel(br) })
+	}
 	cable(t, "lf0", testMAC, "far0")
 	links, err := Links()
 	must(t, err)
 	if l := ByMAC(links, testMAC); l == nil || l.Name != "lf0" {
 		t.Errorf("port of %s: got %+v, want lf0", testMAC, l)
 	}
-	if l := ByMAC(links, net.HardwareAddr{2, 0, 0, 0, 0, 1}); l != nil {
-		t.Errorf("got %+v for a MAC address that is not there", l)
+	for _, mac := range []net.HardwareAddr{other, {2, 0, 0, 0, 0, 1}} {
+		if l := ByMAC(links, mac); l != nil {
+			t.Errorf("got %+v for %s, which is no port's", l, mac)
+		}
+	}
+}
+
+// TestByMACInBond: a bond gives its members the address of the first.
+func TestByMACInBond(t *testing.T) {
+	a, b, c := net.HardwareAddr{2, 0, 0, 0, 0, 0xa}, net.HardwareAddr{2, 0, 0, 0, 0, 0xb}, net.HardwareAddr{2, 0, 0, 0, 0, 0xc}
+	links := []Link{{Name: "eth1", MAC: a, Permanent: b}, {Name: "eth0", MAC: a, Permanent: a}, {Name: "eth2", MAC: c, Permanent: net.HardwareAddr{2, 0, 0, 0, 0, 0xd}}}
+	for want, mac := range map[string]net.HardwareAddr{"eth0": a, "eth1": b, "eth2": c} {
+		if l := ByMAC(links, mac); l == nil || l.Name != want {
+			t.Errorf("%s: got %+v, want %s", mac, l, want)
+		}
+	}
+}
+
+func TestTakenBy(t *testing.T) {
+	link := cable(t, "lf0", testMAC, "far0")
+	port, err := netlink.LinkByName("lf0")
+	must(t, err)
+	for _, tt := range []struct {
+		master netlink.Link // nil: none
+		want   string
+	}{
+		{nil, ""},
+		{&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "brtake"}}, "bridge brtake"},
+		{nil, ""},
+	} {
+		if tt.master == nil {
+			must(t, netlink.LinkSetNoMaster(port))
+		} else {
+			must(t, netlink.LinkAdd(tt.master))
+			t.Cleanup(func() { _ = netlink.LinkDel(tt.master) })
+			must(t, netlink.LinkSetMaster(port, tt.master))
+		}
+		if got, err := TakenBy(link); err != nil || got != tt.want {
+			t.Errorf("got %q, %v, want %q", got, err, tt.want)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -27,9 +28,13 @@ type Link struct {
 	Name    string
 	MAC     net.HardwareAddr
 	Carrier bool // the port is up and has a partner
+	// Permanent is the MAC address that the NIC was made with, where its driver
+	// tells; else MAC. A bond gives all of its members the address of one.
+	Permanent net.HardwareAddr
 }
 
-// Links lists the Ethernet ports.
+// Links lists the Ethernet ports that cables are plugged into. Bridges, bonds,
+// VLANs and tunnels are none, though they often have the MAC address of one.
 func Links() ([]Link, error) {
 	all, err := netlink.LinkList()
 	if err != nil {
@@ -37,27 +42,68 @@ func Links() ([]Link, error) {
 	}
 	var links []Link
 	for _, l := range all {
-		a := l.Attrs()
-		if a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0 {
-			links = append(links, fromAttrs(a))
+		if isPort(l) {
+			links = append(links, fromAttrs(l.Attrs()))
 		}
 	}
 	return links, nil
 }
 
-func fromAttrs(a *netlink.LinkAttrs) Link {
-	return Link{Index: a.Index, Name: a.Name, MAC: a.HardwareAddr, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+// isPort: what has hardware has no kind of its own; a veth is a port of a
+// container.
+func isPort(l netlink.Link) bool {
+	switch l.(type) {
+	case *netlink.Device, *netlink.Veth:
+		a := l.Attrs()
+		return a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0
+	}
+	return false
 }
 
-// ByMAC picks the port with a MAC address; nil when there is none. Of several
-// ports with one address (a bond's members) it takes the first.
+func fromAttrs(a *netlink.LinkAttrs) Link {
+	return Link{Index: a.Index, Name: a.Name, MAC: a.HardwareAddr, Permanent: permanent(a), Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0}
+}
+
+// permanent is the address that the NIC was made with, where its driver tells.
+func permanent(a *netlink.LinkAttrs) net.HardwareAddr {
+	if len(a.PermHWAddr) == 6 && !slices.Equal(a.PermHWAddr, make(net.HardwareAddr, 6)) {
+		return a.PermHWAddr
+	}
+	return a.HardwareAddr
+}
+
+// ByMAC picks the port with a MAC address; nil when there is none. One that was
+// made with it is rather meant than one that has got it since.
 func ByMAC(links []Link, mac net.HardwareAddr) *Link {
-	for i := range links {
-		if bytes.Equal(links[i].MAC, mac) {
+	for _, of := range []func(Link) net.HardwareAddr{
+		func(l Link) net.HardwareAddr { return l.Permanent },
+		func(l Link) net.HardwareAddr { return l.MAC },
+	} {
+		if i := slices.IndexFunc(links, func(l Link) bool { return bytes.Equal(of(l), mac) }); i >= 0 {
 			return &links[i]
 		}
 	}
 	return nil
+}
+
+// TakenBy names the bridge or bond that takes all that comes in at a port, so
+// that nobody hears it there; "" if none does.
+func TakenBy(l Link) (string, error) {
+	now, err := netlink.LinkByIndex(l.Index)
+	if err != nil {
+		return "", fmt.Errorf("look at %s: %w", l.Name, err)
+	}
+	if now.Attrs().MasterIndex == 0 {
+		return "", nil
+	}
+	master, err := netlink.LinkByIndex(now.Attrs().MasterIndex)
+	if err != nil {
+		return "", fmt.Errorf("look at what %s belongs to: %w", l.Name, err)
+	}
+	if master.Type() == "vrf" { // it only chooses the routes
+		return "", nil
+	}
+	return fmt.Sprintf("%s %s", master.Type(), master.Attrs().Name), nil
 }
 
 // Up sets a port up, after giving it an MTU (0 keeps the driver's) and the

@@ -113,6 +113,14 @@ func (s *realSwitch) stop() {
 	_ = s.cmd.Wait()
 }
 
+// tell configures the running lldpd.
+func (s *realSwitch) tell(words ...string) {
+	s.t.Helper()
+	if out, err := exec.Command("lldpcli", append([]string{"-u", s.sock}, words...)...).CombinedOutput(); err != nil {
+		s.t.Errorf("lldpcli %v: %v: %s", words, err, out)
+	}
+}
+
 // shows waits until "show lldp neighbors" on the switch holds all the texts,
 // or, without any, until it has no neighbor.
 func (s *realSwitch) shows(texts ...string) {

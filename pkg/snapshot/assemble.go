@@ -57,6 +57,8 @@ type assembler struct {
 	defaults *PlanDefaults
 	links    []PlanLink // between devices
 	linked   map[[2]Port]bool
+	own      map[string]string // names and MAC addresses of devices, to words about them
+	adopted  map[string]bool   // chassis IDs of switches that no plan lists
 }
 
 func (a *assembler) note(format string, args ...any) {

@@ -75,6 +75,7 @@ func (a *assembler) heardAt(id string, i *PlanInterface) (switches, devices []He
 // setSwitches decides what each interface should hear, and compares it with
 // what it heard.
 func (a *assembler) setSwitches() {
+	a.own, a.adopted = a.ownMarks(), map[string]bool{}
 	for _, w := range a.switches {
 		a.chassis(w)
 	}
@@ -169,28 +170,82 @@ func (a *assembler) seen(h Heard) string {
 // what it should hear.
 func (a *assembler) adoptSwitch(id string, i *PlanInterface) {
 	heard, _ := a.heardAt(id, i)
-	switch {
-	case i.LLDP == nil && len(heard) == 1:
-		i.LLDP = &LLDP{ChassisID: heard[0].ChassisID, PortID: heard[0].PortID}
-		a.adoptName(id, heard[0])
-	case i.LLDP == nil && len(heard) > 1:
-		a.note("%s/%s heard %d switches; the plan should say which one counts", id, i.Name, len(heard))
-	case i.LLDP != nil && len(heard) > 0:
+	if i.LLDP != nil {
 		match := func(h Heard) bool { return same(i.LLDP.ChassisID, h.ChassisID) && same(i.LLDP.PortID, h.PortID) }
-		if !slices.ContainsFunc(heard, match) {
+		if len(heard) > 0 && !slices.ContainsFunc(heard, match) {
 			a.c.add(id+"/"+i.Name, "is planned on %s port %s, but heard %s", i.LLDP.ChassisID, i.LLDP.PortID, a.seen(heard[0]))
 		}
+		return
+	}
+	var switches []Heard
+	for _, h := range heard {
+		if why := a.noSwitch(h); why != "" {
+			a.note("%s/%s heard %s port %s, which is not taken for a switch: %s", id, i.Name, cmp.Or(h.System, h.ChassisID), h.port(), why)
+			continue
+		}
+		switches = append(switches, h)
+	}
+	switch len(switches) {
+	case 0:
+	case 1:
+		i.LLDP = &LLDP{ChassisID: switches[0].ChassisID, PortID: switches[0].PortID}
+		a.adoptName(id, i.Name, switches[0])
+	default:
+		a.note("%s/%s heard %d switches; the plan should say which one counts", id, i.Name, len(switches))
 	}
 }
 
-// adoptName keeps the name of a switch that no plan lists, for people.
-func (a *assembler) adoptName(id string, h Heard) {
+// noSwitch says why what was heard is none: a server may announce itself too. A
+// switch that the plan names is one whatever it says.
+func (a *assembler) noSwitch(h Heard) string {
+	if slices.ContainsFunc(a.switches, func(w *planSwitch) bool { return w.ID == h.System || same(w.ChassisID, h.ChassisID) }) {
+		return ""
+	}
+	name, _, _ := strings.Cut(h.System, ".")
+	for _, key := range []string{name, h.ChassisID, h.PortID} {
+		if why := a.own[key]; why != "" {
+			return why
+		}
+	}
+	if h.Station {
+		return "it says that it is a station only; if it is a switch, a plan must name it"
+	}
+	return ""
+}
+
+// ownMarks maps the names and MAC addresses of devices, as LLDP carries them, to
+// words about them.
+func (a *assembler) ownMarks() map[string]string {
+	own := map[string]string{}
+	for _, id := range a.ids() {
+		d := a.devices[id]
+		own[id], own[cmp.Or(d.Hostname, id)] = "it has the name of the device "+id, "it has the name of the device "+id
+		mark := func(mac string) { own["mac:"+mac] = "it has a MAC address of the device " + id }
+		for _, i := range d.Interfaces {
+			mark(i.MAC)
+		}
+		if c := a.captures[id]; c != nil {
+			for _, p := range c.Ports {
+				mark(p.MAC)
+			}
+		}
+	}
+	return own
+}
+
+// adoptName keeps the name of a switch that no plan lists, for people, and says
+// so, once.
+func (a *assembler) adoptName(id, port string, h Heard) {
 	for _, w := range a.switches {
 		if w.ID == h.System || same(w.ChassisID, h.ChassisID) {
 			return
 		}
 	}
-	if IsName(h.System) && a.devices[h.System] == nil {
+	if !a.adopted[h.ChassisID] {
+		a.note("switch %s is in no plan; it is taken from what %s/%s heard", cmp.Or(h.System, h.ChassisID), id, port)
+		a.adopted[h.ChassisID] = true
+	}
+	if IsName(h.System) {
 		w := PlanSwitch{ID: h.System, Rack: a.devices[id].Rack, ChassisID: h.ChassisID}
 		a.switches = append(a.switches, &planSwitch{PlanSwitch: w, ports: map[string]Port{}})
 	}

@@ -104,12 +104,63 @@ func TestAssembleAdopts(t *testing.T) {
 	}
 	src.Plans[0].Links, src.Plans[0].Switches = nil, nil
 	got, notes, err := Assemble(src)
-	if err != nil || len(notes) != 0 {
-		t.Fatalf("%v\nnotes: %q", err, notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"switch tor-7 is in no plan; it is taken from what r07-u01/eth0 heard"}, notes); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
 	}
 	want.Switches[0].Unit = "" // nobody says so
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("from captures alone (-planned +got):\n%s", diff)
+	}
+}
+
+// TestAssembleServersAreNoSwitches: what a server's own lldpd says does not make
+// it one, and its cable stays a cable between devices.
+func TestAssembleServersAreNoSwitches(t *testing.T) {
+	const eth2 = "r07-u12/eth2 heard "
+	const not = " port eth1, which is not taken for a switch: "
+	tests := []struct {
+		name  string
+		heard Heard
+		want  string // note; "": it is a switch
+	}{
+		{"a device's name", Heard{ChassisID: "mac:02:00:00:00:00:99", PortID: "ifname:eth1", System: "r07-u13"}, eth2 + "r07-u13" + not + "it has the name of the device r07-u13"},
+		{"with a domain", Heard{ChassisID: "mac:02:00:00:00:00:99", PortID: "ifname:eth1", System: "r07-u13.example.net"},
+			eth2 + "r07-u13.example.net" + not + "it has the name of the device r07-u13"},
+		{"a device's hostname", Heard{ChassisID: "mac:02:00:00:00:00:99", PortID: "ifname:eth1", System: "node13"}, eth2 + "node13" + not + "it has the name of the device r07-u13"},
+		{"a captured MAC address", Heard{ChassisID: "mac:52:54:00:00:03:00", PortID: "ifname:eth1", System: "debian"}, eth2 + "debian" + not + "it has a MAC address of the device r07-u13"},
+		{"a planned MAC address", Heard{ChassisID: "mac:52:54:00:00:05:00", PortID: "ifname:eth1"}, eth2 + "mac:52:54:00:00:05:00" + not + "it has a MAC address of the device r07-u15"},
+		{"a port's MAC address", Heard{ChassisID: "local:x", PortID: "mac:52:54:00:00:03:01"},
+			eth2 + "local:x port 52:54:00:00:03:01, which is not taken for a switch: it has a MAC address of the device r07-u13"},
+		{"a station", Heard{ChassisID: "mac:02:00:00:00:00:99", PortID: "ifname:eth1", System: "debian", Station: true},
+			eth2 + "debian" + not + "it says that it is a station only; if it is a switch, a plan must name it"},
+		{"a switch that calls itself a station", Heard{ChassisID: "mac:02:00:00:00:00:07", PortID: "ifname:eth1", System: "tor-7", Station: true}, ""},
+		{"a switch without a name", Heard{ChassisID: "mac:02:00:00:00:00:99", PortID: "ifname:eth1"}, "switch mac:02:00:00:00:00:99 is in no plan; it is taken from what r07-u12/eth2 heard"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			src := rackSources(t)
+			src.Plans[0].Devices[2].Hostname = "node13"
+			for i := range src.Captures[4].Ports { // planned, not captured
+				src.Plans[0].Devices[4].Interfaces[i].MAC = src.Captures[4].Ports[i].MAC
+			}
+			src.Captures = src.Captures[:4]
+			src.Captures[1].Ports[2].Heard = append(src.Captures[1].Ports[2].Heard, tt.heard)
+			doc, notes, err := Assemble(src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			notes = slices.DeleteFunc(notes, func(n string) bool { return strings.Contains(n, "have no capture") })
+			if got := strings.Join(notes, "\n"); got != tt.want {
+				t.Errorf("notes: got %s\nwant %s", got, tt.want)
+			}
+			isSwitch := strings.HasPrefix(tt.name, "a switch")
+			if got := doc.Slice("r07-u12").findInterface("eth2").LLDP; (got != nil) != isSwitch || len(doc.Switches) != 1 {
+				t.Errorf("the slice expects %+v, switches %+v", got, doc.Switches)
+			}
+		})
 	}
 }
 

@@ -54,11 +54,14 @@ type Heard struct {
 	// Device says that it is a machine with a Landfall image: System is its ID,
 	// PortID names its port.
 	Device bool `json:"device,omitempty"`
+	// Station says that it calls itself a station only: no bridge, no router.
+	Station bool `json:"station,omitempty"`
 }
 
 // HeardFrom is what a capture keeps of an LLDPDU.
 func HeardFrom(du *lldp.DU) Heard {
-	h := Heard{ChassisID: du.Chassis.Exact(), PortID: du.Port.Exact(), System: du.SystemName, PortText: du.PortDescription}
+	h := Heard{ChassisID: du.Chassis.Exact(), PortID: du.Port.Exact(), System: du.SystemName, PortText: du.PortDescription,
+		Station: du.Capabilities.StationOnly()}
 	if du.Chassis.Subtype == lldp.Local && du.Port.Subtype == lldp.InterfaceName && strings.HasPrefix(du.SystemDescription, "landfall") {
 		h.Device, h.System = true, du.Chassis.Text()
 	}

@@ -73,7 +73,9 @@ func testCA(t testing.TB) []byte {
 	return readTestdata(t, "ca.der")
 }
 
-func newCA(t testing.TB) []byte {
+func newCA(t testing.TB) []byte { return newCertificate(t, true) }
+
+func newCertificate(t testing.TB, ca bool) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -82,7 +84,7 @@ func newCA(t testing.TB) []byte {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test fleet CA"},
 		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<32, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: ca, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
