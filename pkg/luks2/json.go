@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -14,6 +16,9 @@ const (
 	maxJSONDepth  = 16
 	maxJSONValues = 8192
 )
+
+// Whatever is refused for a member of an object is refused in the order of the
+// members' names: Go walks a map in any order, and one input has one reason.
 
 // object is a JSON object whose names are exact and unique. encoding/json
 // alone would match names in any case and take the last of two, cryptsetup's
@@ -138,14 +143,10 @@ func (r *reader) fail(c Code, format string, args ...any) {
 
 // only refuses every field that is not in names.
 func (r *reader) only(names ...string) {
-next:
-	for got := range r.obj {
-		for _, n := range names {
-			if got == n {
-				continue next
-			}
+	for _, got := range slices.Sorted(maps.Keys(r.obj)) {
+		if !slices.Contains(names, got) {
+			r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
 		}
-		r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
 	}
 }
 
@@ -209,12 +210,12 @@ func numbered(where string, v *value, limit int) (map[int]*value, error) {
 		return nil, refuse(CodeField, "%s: missing or not an object", where)
 	}
 	out := make(map[int]*value, len(v.obj))
-	for name, m := range v.obj {
+	for _, name := range slices.Sorted(maps.Keys(v.obj)) {
 		n, ok := decimal(name, 32)
 		if !ok || n >= uint64(limit) {
 			return nil, refuse(CodeNumber, "%s: name %q is not a number below %d", where, name, limit)
 		}
-		out[int(n)] = m
+		out[int(n)] = v.obj[name]
 	}
 	return out, nil
 }

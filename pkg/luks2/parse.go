@@ -243,7 +243,8 @@ func (h *Header) parseTokens(v *value) error {
 		return err
 	}
 	h.Tokens = make(map[int]json.RawMessage, len(tokens))
-	for id, t := range tokens {
+	for _, id := range slices.Sorted(maps.Keys(tokens)) {
+		t := tokens[id]
 		r := newReader(label("token", id), t)
 		r.str("type")
 		for _, name := range r.strings("keyslots") {
