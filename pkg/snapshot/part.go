@@ -93,14 +93,17 @@ func (p *Part) check() error {
 	if len(p.Policies) > maxPartEntries-6 {
 		return fmt.Errorf("%w: %d PCR policies, limit %d", ErrPart, len(p.Policies), maxPartEntries-6)
 	}
-	for name, size := range map[string][2]int{
-		partSlice:   {len(p.Slice), MaxSliceSize},
-		partStation: {len(p.Station), maxStationSize},
-		partToken:   {len(p.Token), maxTokenSize},
-		partPlan:    {len(p.Plan), MaxSealPlan},
+	for _, e := range []struct {
+		name      string
+		size, max int
+	}{
+		{partSlice, len(p.Slice), MaxSliceSize},
+		{partStation, len(p.Station), maxStationSize},
+		{partToken, len(p.Token), maxTokenSize},
+		{partPlan, len(p.Plan), MaxSealPlan},
 	} {
-		if size[0] > size[1] {
-			return fmt.Errorf("%w: %s has %d bytes, limit %d", ErrPart, name, size[0], size[1])
+		if e.size > e.max {
+			return fmt.Errorf("%w: %s has %d bytes, limit %d", ErrPart, e.name, e.size, e.max)
 		}
 	}
 	for i, b := range p.Policies {
