@@ -90,6 +90,7 @@ const (
 	CodeChecksum    Code = "checksum"      // checksum wrong
 	CodeCopies      Code = "copies-differ" // two valid copies, same seqid, other content
 	CodeStale       Code = "stale-copy"    // the older of two valid copies is of another volume
+	CodeForeign     Code = "foreign"       // a copy is damaged or older, and another program's signature is there
 	CodeUUID        Code = "uuid"          // not a UUID
 	CodeLabel       Code = "label"         // label or subsystem unprintable or not terminated
 )
@@ -103,7 +104,7 @@ const (
 	CodeJSONLimit     Code = "json-limit"     // too deep or too many values
 	CodeUnknownField  Code = "unknown-field"  // a field that may change the meaning
 	CodeField         Code = "field"          // missing, or of the wrong type or range
-	CodeNumber        Code = "object-number"  // name of an object is not a number in range
+	CodeNumber        Code = "object-number"  // name of an object is not a number in range, or leaves a gap
 )
 
 // Codes of config, segments and digests.

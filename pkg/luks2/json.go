@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -17,13 +16,21 @@ const (
 	maxJSONValues = 8192
 )
 
-// Whatever is refused for a member of an object is refused in the order of the
-// members' names: Go walks a map in any order, and one input has one reason.
-
 // object is a JSON object whose names are exact and unique. encoding/json
 // alone would match names in any case and take the last of two, cryptsetup's
 // parser does neither: two readers must not see two headers in one text.
 type object map[string]*value
+
+// first returns the least name of which wrong is true. Go walks a map in any
+// order, and one input has one reason to be refused.
+func (o object) first(wrong func(name string) bool) (least string, ok bool) {
+	for name := range o {
+		if (!ok || name < least) && wrong(name) {
+			least, ok = name, true
+		}
+	}
+	return least, ok
+}
 
 // value is one of: object, array, string, number; true, false and null have a
 // raw text only and fit nothing that this package asks for.
@@ -143,10 +150,8 @@ func (r *reader) fail(c Code, format string, args ...any) {
 
 // only refuses every field that is not in names.
 func (r *reader) only(names ...string) {
-	for _, got := range slices.Sorted(maps.Keys(r.obj)) {
-		if !slices.Contains(names, got) {
-			r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
-		}
+	if got, ok := r.obj.first(func(name string) bool { return !slices.Contains(names, name) }); ok {
+		r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
 	}
 }
 
@@ -210,12 +215,16 @@ func numbered(where string, v *value, limit int) (map[int]*value, error) {
 		return nil, refuse(CodeField, "%s: missing or not an object", where)
 	}
 	out := make(map[int]*value, len(v.obj))
-	for _, name := range slices.Sorted(maps.Keys(v.obj)) {
+	wrong := func(name string) bool {
 		n, ok := decimal(name, 32)
-		if !ok || n >= uint64(limit) {
-			return nil, refuse(CodeNumber, "%s: name %q is not a number below %d", where, name, limit)
-		}
-		out[int(n)] = v.obj[name]
+		return !ok || n >= uint64(limit)
+	}
+	if name, ok := v.obj.first(wrong); ok {
+		return nil, refuse(CodeNumber, "%s: name %q is not a number below %d", where, name, limit)
+	}
+	for name, m := range v.obj {
+		n, _ := decimal(name, 32)
+		out[int(n)] = m
 	}
 	return out, nil
 }

@@ -101,6 +101,9 @@ func (h *Header) parseSegments(v *value, metaEnd, devSize uint64) (int, error) {
 		return 0, refuse(CodeSegmentCount, "%d segments, want one", len(segs))
 	}
 	id := slices.Collect(maps.Keys(segs))[0]
+	if id != 0 {
+		return 0, refuse(CodeNumber, "the only segment has the number %d: segments count from 0", id)
+	}
 	r := newReader(label("segment", id), segs[id])
 	if t := r.str("type"); r.err == nil && t != "crypt" {
 		r.fail(CodeSegmentType, "segment of type %q", t)

@@ -49,6 +49,12 @@ var segmentMutations = []mutation{
 	{"integrity", CodeIntegrity, set(map[string]any{"type": "none", "journal_encryption": "none", "journal_integrity": "none"}, "segments", "0", "integrity")},
 	{"segment unknown field", CodeUnknownField, set("x", "segments", "0", "opal_segment_number")},
 	{"segment field in other case", CodeUnknownField, set("0", "segments", "0", "Offset")},
+	{"only segment 1", CodeNumber, func(m map[string]any) {
+		s := at(m, "segments")
+		s["1"] = s["0"]
+		delete(s, "0")
+		set([]any{"1"}, "digests", "0", "segments")(m)
+	}},
 	{"segment number", CodeNumber, func(m map[string]any) { s := at(m, "segments"); s["00"] = s["0"]; delete(s, "0") }},
 	{"sector size 0", CodeSectorSize, set(0, "segments", "0", "sector_size")},
 	{"sector size 768", CodeSectorSize, set(768, "segments", "0", "sector_size")},
