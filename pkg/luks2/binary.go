@@ -217,9 +217,9 @@ func checkSum(bin *[binSize]byte, area []byte) error {
 
 func (b *binHeader) decode(bin *[binSize]byte, area []byte) error {
 	var ok1, ok2, ok3 bool
-	b.label, ok1 = text(bin[24:72])
+	b.label, ok1 = terminated(bin[24:72])
 	b.uuid, ok2 = text(bin[168:208])
-	b.subsystem, ok3 = text(bin[208:256])
+	b.subsystem, ok3 = terminated(bin[208:256])
 	if !ok1 || !ok3 {
 		return refuse(CodeLabel, "label %q, subsystem %q", b.label, b.subsystem)
 	}
@@ -246,12 +246,17 @@ func (b *binHeader) equal(o *binHeader) bool {
 
 // text decodes a zero-terminated field of printable UTF-8.
 func text(field []byte) (string, bool) {
+	s, ok := terminated(field)
+	return s, ok && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// terminated decodes a zero-terminated field of any bytes.
+func terminated(field []byte) (string, bool) {
 	n := bytes.IndexByte(field, 0)
 	if n < 0 {
 		return string(field), false
 	}
-	s := string(field[:n])
-	return s, utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	return string(field[:n]), true
 }
 
 // readFull reads exactly len(p) bytes at off.

@@ -150,17 +150,26 @@ func (r *reader) fail(c Code, format string, args ...any) {
 
 // only refuses every field that is not in names.
 func (r *reader) only(names ...string) {
-	if got, ok := r.obj.first(func(name string) bool { return !slices.Contains(names, name) }); ok {
-		r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
+	if err := r.unknown(names...); err != nil && r.err == nil {
+		r.err = err
 	}
+}
+
+// unknown returns the refusal of a field that is not in names.
+func (r *reader) unknown(names ...string) error {
+	if got, ok := r.obj.first(func(name string) bool { return !slices.Contains(names, name) }); ok {
+		return refuse(CodeUnknownField, "%s: unknown field %q", r.where, got)
+	}
+	return nil
 }
 
 func (r *reader) has(name string) bool { return r.obj[name] != nil }
 
+// str reads a string, which is never empty in LUKS2.
 func (r *reader) str(name string) string {
 	v := r.obj[name]
-	if v == nil || v.str == nil {
-		r.fail(CodeField, "%s: %s is missing or not a string", r.where, name)
+	if v == nil || v.str == nil || *v.str == "" {
+		r.fail(CodeField, "%s: %s is missing, empty or not a string", r.where, name)
 		return ""
 	}
 	return *v.str

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -51,7 +52,7 @@ func TestOneInputOneReason(t *testing.T) {
 // TestTwoFaults puts two mutations into one header.
 func TestTwoFaults(t *testing.T) {
 	_, base := twoKeyslots(t)
-	all := append(append(append([]mutation{}, segmentMutations...), keyslotMutations...), otherMutations...)
+	all := slices.Concat(segmentMutations, keyslotMutations, otherMutations)
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 150 {
 		a, b := all[r.IntN(len(all))], all[r.IntN(len(all))]

@@ -207,7 +207,10 @@ func realHeaders(t *testing.T) []*volume {
 	tokens := format(t, "--luks2-metadata-size", "32k", "-s", "256", "--label", "data")
 	tokens.importToken(Token{Keyslots: []int{0}, Device: "r07-u12", Volume: "data", MAC: make([]byte, 32)})
 	cryptsetup(t, "config", "--priority", "prefer", "--key-slot", "0", tokens.img)
-	return []*volume{two, recovery, tokens}
+	foreign := format(t)
+	foreign.addKey("--key-slot", "1", "--unbound", "--key-size", "256")
+	foreign.addKey("--key-slot", "2", "--hash", "sha1")
+	return []*volume{two, recovery, tokens, foreign, converted(t, "sha256")}
 }
 
 // TestWhatWeAcceptCryptsetupAccepts edits real headers at random. Whatever Read
