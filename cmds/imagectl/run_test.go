@@ -50,7 +50,11 @@ func makeImages(dir string) error {
 	if err != nil {
 		return err
 	}
-	disk, err := snapshot.DiskImage(content, 4<<20)
+	disk4k, err := snapshot.DiskImage(content, 4<<20, 4096)
+	if err != nil {
+		return err
+	}
+	disk, err := snapshot.DiskImage(content, 4<<20, 512)
 	if err != nil {
 		return err
 	}
@@ -65,6 +69,7 @@ func makeImages(dir string) error {
 		"section.efi": ukitest.Build(ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")}, ukitest.Section{Name: ".splash", Data: []byte("BM")}),
 		"plain.efi":   ukitest.Image("kernel", cmdline, "1.4", initrd),
 		"disk.raw":    disk,
+		"disk4k.raw":  disk4k,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err

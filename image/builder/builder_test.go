@@ -282,7 +282,7 @@ func buildCopy(t *testing.T, o Options, dir string) built {
 	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0"}, efi); err != nil {
 		t.Fatal(err)
 	}
-	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), disk); err != nil {
+	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), 512, disk); err != nil {
 		t.Fatal(err)
 	}
 	b := built{done: time.Now()}
