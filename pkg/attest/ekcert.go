@@ -144,8 +144,8 @@ func ParseEKCert(b []byte) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// withoutHeader drops the header of TCG_PCCLIENT_STORED_CERT (PC Client Specific
-// Implementation Specification 1.21, 7.3.2): tag 10 01, type 00 for a whole
+// withoutHeader drops the header of TCG_PCCLIENT_STORED_CERT (TCG PC Client
+// Implementation Specification for Conventional BIOS): tag 10 01, type 00 for a whole
 // certificate, its length as 16 bits big-endian, and sometimes tag 10 02.
 func withoutHeader(b []byte) ([]byte, error) {
 	if !bytes.HasPrefix(b, []byte{0x10, 0x01}) {
