@@ -29,6 +29,8 @@
 //	-part FILE        content of the LANDFALL partition (snapshot part write); empty without
 //	-policy-key FILE  the policy key (PEM), for /etc/landfall/policy.pub
 //	-region-key FILE  the region root's note verifier, for /etc/landfall/region.pub
+//	-sector-size N    logical sectors, in bytes, of the disk that FLAVOUR.disk is
+//	                  for: 512 or 4096; 512 by default
 //	-sign-cert FILE   the certificate (PEM) of -sign-key
 //	-sign-key FILE    sign the UKI for Secure Boot with this key (PEM)
 //	-version VERSION  semantic version without "v"; 0.0.0-dev by default

@@ -28,6 +28,7 @@ type settings struct {
 	regionKey, policyKey                   string
 	signKey, signCert                      string
 	part                                   string
+	sectorSize                             int
 	noModules                              bool
 }
 
@@ -42,6 +43,7 @@ func (s *settings) flags() *flag.FlagSet {
 	fs.StringVar(&s.signKey, "sign-key", "", "sign the UKI for Secure Boot with this key (PEM)")
 	fs.StringVar(&s.signCert, "sign-cert", "", "the certificate (PEM) of -sign-key")
 	fs.StringVar(&s.part, "part", "", "content of the LANDFALL partition (snapshot part write); empty without")
+	fs.IntVar(&s.sectorSize, "sector-size", 512, "logical sectors, in bytes, of the disk that FLAVOUR.disk is for: 512 or 4096")
 	fs.BoolVar(&s.noModules, "no-modules", false, "leave the kernel's modules out")
 	fs.StringVar(&s.out, "out", "out", "where to write")
 	return fs
@@ -101,6 +103,9 @@ func (s settings) job(stdout, stderr io.Writer) (*job, error) {
 	j.kernel = kernel.Flavours()[n]
 	if !measure.ValidVersion(s.version) {
 		return nil, fmt.Errorf("-version %q is no semantic version: write 1.4 or 1.4.2", s.version)
+	}
+	if !slices.Contains(snapshot.SectorSizes(), s.sectorSize) {
+		return nil, fmt.Errorf("-sector-size %d: disks have sectors of 512 or of 4096 bytes", s.sectorSize)
 	}
 	if (s.signKey == "") != (s.signCert == "") {
 		return nil, errors.New("-sign-key and -sign-cert go together")
@@ -207,7 +212,7 @@ func (j *job) volume(ctx context.Context, f builder.Flavour, k *kernel.Kernel, i
 			return err
 		}
 	}
-	if err := bootvolume.Disk(ctx, uki, j.partition, base+".disk"); err != nil {
+	if err := bootvolume.Disk(ctx, uki, j.partition, j.sectorSize, base+".disk"); err != nil {
 		return err
 	}
 	return j.netboot(f, uki)

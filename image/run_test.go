@@ -60,6 +60,7 @@ func TestRefusedArguments(t *testing.T) {
 		"-flavour is missing":       nil,
 		`-flavour "shell"`:          {"-flavour", "shell"},
 		`-kernel "bsd"`:             {"-flavour", "server", "-kernel", "bsd"},
+		`-sector-size 520`:          {"-flavour", "server", "-sector-size", "520"},
 		`-version "v1"`:             {"-flavour", "server", "-version", "v1"},
 		"go together":               {"-flavour", "server", "-sign-key", "k"},
 		"-region-key: open /absent": {"-flavour", "server", "-region-key", "/absent"},

@@ -243,8 +243,8 @@ func (n *network) worst() error {
 			return &report.Problem{Code: code, What: strings.Join(same, "\n")}
 		}
 	}
-	for _, p := range n.problems {
-		return p
+	if ports := slices.Sorted(maps.Keys(n.problems)); len(ports) > 0 {
+		return n.problems[ports[0]]
 	}
 	return report.Errorf(report.NetNoInterface, "the slice names no port")
 }
@@ -253,7 +253,8 @@ func (n *network) worst() error {
 func (n *network) settled() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for port, p := range n.problems {
+	for _, port := range slices.Sorted(maps.Keys(n.problems)) {
+		p := n.problems[port]
 		if p.Code == report.NetWrongLease || n.leases[port] == nil && p.Code != report.NetNoLease {
 			n.m.warn(p)
 		}

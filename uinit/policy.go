@@ -9,10 +9,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// maxPolicies bounds the PCR policies that are looked at, of all LANDFALL
-// partitions together.
-const maxPolicies = 64
-
 // readPolicies reads the PCR policies of all partitions, those beside the slice
 // in use first: a boot volume may bring the policy of its own image. Nothing
 // here is believed; anybody can write such a partition.
@@ -23,9 +19,9 @@ func (m *machine) readPolicies(own *snapshot.Part, parts []*snapshot.Part) []*pc
 			texts = append(texts[:len(texts):len(texts)], part.Policies...)
 		}
 	}
-	if len(texts) > maxPolicies {
-		m.warn(report.Errorf(report.NVPolicyBad, "%d PCR policies on %d LANDFALL partitions: only the first %d count", len(texts), len(parts), maxPolicies))
-		texts = texts[:maxPolicies]
+	if len(texts) > snapshot.MaxPolicies {
+		m.warn(report.Errorf(report.NVPolicyBad, "%d PCR policies on %d LANDFALL partitions: only the first %d count", len(texts), len(parts), snapshot.MaxPolicies))
+		texts = texts[:snapshot.MaxPolicies]
 	}
 	var policies []*pcrpolicy.Policy
 	for i, text := range texts {

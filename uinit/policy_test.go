@@ -85,7 +85,7 @@ func TestPoliciesOfAllPartitions(t *testing.T) {
 		{"beside a foreign slice", []*snapshot.Part{{Slice: note(testSlice(t), true), Policies: [][]byte{b}}, {Slice: slice}}, "b", ""},
 		{"junk hides nothing", []*snapshot.Part{{Policies: [][]byte{[]byte("{}\n"), b}}, {Slice: slice, Policies: [][]byte{a}}}, "a b", ""},
 		{"bounded, the slice's own among them", []*snapshot.Part{{Policies: many}, {Policies: many}, {Slice: slice, Policies: [][]byte{a}}},
-			"a" + strings.Repeat(" c", maxPolicies-1), ""},
+			"a" + strings.Repeat(" c", snapshot.MaxPolicies-1), ""},
 		{"a blank boot volume", []*snapshot.Part{nil, {Slice: slice, Policies: [][]byte{a}}}, "a", ""},
 		{"no slice anywhere", []*snapshot.Part{{Policies: [][]byte{b}}, {}}, "", report.SliceMissing},
 		{"a slice that is not signed", []*snapshot.Part{{Policies: [][]byte{b}}, {Slice: note(testSlice(t), true)}}, "", report.SliceSignature},

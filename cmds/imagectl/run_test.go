@@ -54,7 +54,11 @@ func makeImages(dir string) error {
 	if err != nil {
 		return err
 	}
-	disk, err := snapshot.DiskImage(content, 4<<20)
+	disk4k, err := snapshot.DiskImage(content, 4<<20, 4096)
+	if err != nil {
+		return err
+	}
+	disk, err := snapshot.DiskImage(content, 4<<20, 512)
 	if err != nil {
 		return err
 	}
@@ -75,6 +79,7 @@ func makeImages(dir string) error {
 		"twice.efi":    image("kernel", cmdline, "1.4", slices.Concat(initrd, ukitest.Initrd("/etc/landfall/role", "debug\n"))),
 		"link.efi":     image("kernel", cmdline, "1.4", slices.Concat(initrd, ukitest.Initrd("./etc/landfall", "elsewhere"))),
 		"disk.raw":     disk,
+		"disk4k.raw":   disk4k,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err

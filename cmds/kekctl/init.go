@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -50,16 +51,11 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 	f.StringVar(&o.EKPolicy, "ek-certs", "required", "the former name of --ek-cert")
 	f.StringVar(&o.Listen, "listen", "", "IP address on which members listen (default: that of their URL)")
 	f.StringVar(&o.EKRoots, "ek-roots", "", "PEM file with the TPM vendors' roots and intermediates")
+	f.StringVar(&o.EKDelivery, "ek-delivery", "", "file that lists the TPMs that were ordered, by EK name or SHA-256 of the EK certificate; others wait for an operator, or are refused")
 	f.BoolVar(&o.Countersign, "countersign", false, "an amendment of a slice takes an agent's signature beside the region root's")
 	f.BoolVar(&o.AllowLab, "allow-lab", false, "accept manifests of unmeasured boots: labs only")
-	if err := f.MarkHidden("ek-certs"); err != nil {
+	if err := errors.Join(f.MarkHidden("ek-certs"), c.MarkFlagRequired("name"), c.MarkFlagRequired("member"), c.MarkFlagRequired("agent")); err != nil {
 		panic(err) // only for a flag that does not exist
-	}
-	for _, name := range []string{"name", "member", "agent"} {
-		// It only fails for a flag that does not exist.
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err)
-		}
 	}
 	return c
 }

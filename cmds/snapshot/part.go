@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,7 @@ type partInput struct {
 	stationDevice string
 	stationFile   string
 	diskMiB       int64
+	sectorSize    int
 	out           output
 }
 
@@ -65,6 +67,7 @@ with the region's keys, and where no factory station hands it out, a seal plan. 
 	f.StringVar(&in.plan, "plan", "", "seal plan, for a factory without a station")
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
+	f.IntVar(&in.sectorSize, "sector-size", 512, "logical sectors of that disk in bytes: 512 or 4096 (blockdev --getss says it)")
 	in.out.flags(cmd, "file to write")
 	return cmd
 }
@@ -91,9 +94,15 @@ func (in *partInput) write(cmd *cobra.Command) error {
 		if in.diskMiB < 3 || in.diskMiB > 1024 {
 			return fmt.Errorf("--disk-mib: %d, must be 3 to 1024", in.diskMiB)
 		}
-		if b, err = snapshot.DiskImage(b, in.diskMiB<<20); err != nil {
+		if !slices.Contains(snapshot.SectorSizes(), in.sectorSize) {
+			return fmt.Errorf("--sector-size: %d, must be 512 or 4096", in.sectorSize)
+		}
+		if b, err = snapshot.DiskImage(b, in.diskMiB<<20, in.sectorSize); err != nil {
 			return err
 		}
+	}
+	if cmd.Flags().Changed("sector-size") && !cmd.Flags().Changed("disk-mib") {
+		return errors.New("--sector-size is of the disk that --disk-mib writes: name both, or neither")
 	}
 	perm := os.FileMode(0o644)
 	if p.Token != nil {

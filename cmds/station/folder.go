@@ -42,10 +42,9 @@ const (
 
 // Bounds, in bytes or files.
 const (
-	maxToken    = 256
-	maxPolicies = 59
-	maxPolicy   = 16 << 10
-	maxDevice   = 4 << 10
+	maxToken  = 256
+	maxPolicy = 16 << 10
+	maxDevice = 4 << 10
 )
 
 // folder is a station's folder.
@@ -187,8 +186,8 @@ func (d folder) policies() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(names) > maxPolicies {
-		return nil, fmt.Errorf("%s has %d PCR policies, the limit is %d: remove those of old images", d.path(policiesDir), len(names), maxPolicies)
+	if len(names) > snapshot.MaxPolicies {
+		return nil, fmt.Errorf("%s has %d PCR policies, the limit is %d: remove those of old images", d.path(policiesDir), len(names), snapshot.MaxPolicies)
 	}
 	slices.Sort(names)
 	key, err := d.policyKey()

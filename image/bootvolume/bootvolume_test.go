@@ -3,6 +3,7 @@ package bootvolume
 import (
 	"bytes"
 	"debug/pe"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,7 +55,7 @@ func volume(t *testing.T, o Options, landfall []byte) (uki, disk string) {
 	if err := UKI(t.Context(), o, uki); err != nil {
 		t.Fatal(err)
 	}
-	if err := Disk(t.Context(), uki, landfall, disk); err != nil {
+	if err := Disk(t.Context(), uki, landfall, 512, disk); err != nil {
 		t.Fatal(err)
 	}
 	left, err := os.ReadDir(dir)
@@ -104,7 +105,8 @@ func TestUKISections(t *testing.T) {
 	}
 }
 
-// TestDisk reads the disk image with tools that did not make it.
+// TestDisk reads the disk image with tools that did not make it, for disks with
+// sectors of either size.
 func TestDisk(t *testing.T) {
 	t.Parallel()
 	part := &snapshot.Part{Policies: [][]byte{[]byte(`{"policy": 1}`)}}
@@ -112,32 +114,53 @@ func TestDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	uki, disk := volume(t, inputs(t), content)
-	f, err := os.Open(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	at, size, err := snapshot.FindPartition(f)
-	if err != nil || at != landfallAt || size != landfallSize {
-		t.Fatalf("LANDFALL partition: %d bytes at %d, %v", size, at, err)
-	}
-	got := make([]byte, len(content))
-	if _, err := f.ReadAt(got, at); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("the LANDFALL partition does not begin with its content (%v)", err)
-	}
-	if out, err := exec.Command("sfdisk", "--verify", disk).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("No errors detected")) {
-		t.Errorf("sfdisk --verify: %v: %s", err, out)
-	}
-	esp := filepath.Join(t.TempDir(), "esp")
-	if err := os.WriteFile(esp, read(t, disk)[espStart:landfallAt], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("fsck.vfat", "-n", esp).CombinedOutput(); err != nil {
-		t.Errorf("fsck.vfat: %v: %s", err, out)
-	}
-	if b, err := exec.Command("mtype", "-i", esp, "::/EFI/BOOT/BOOTX64.EFI").Output(); err != nil || !bytes.Equal(b, read(t, uki)) {
-		t.Errorf("the EFI system partition holds another file than the UKI (%v)", err)
+	uki, _ := volume(t, inputs(t), content)
+	for _, sector := range snapshot.SectorSizes() {
+		disk := filepath.Join(t.TempDir(), "disk")
+		if err := Disk(t.Context(), uki, content, sector, disk); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		landfallAt := espStart + espSize(sector)
+		at, size, err := snapshot.FindPartition(f)
+		if err != nil || at != landfallAt || size != landfallSize {
+			t.Fatalf("LANDFALL partition: %d bytes at %d, %v", size, at, err)
+		}
+		got := make([]byte, len(content))
+		if _, err := f.ReadAt(got, at); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("the LANDFALL partition does not begin with its content (%v)", err)
+		}
+		verify := exec.Command("fdisk", "-b", fmt.Sprint(sector), disk)
+		verify.Stdin = strings.NewReader("v\nq\n")
+		if out, err := verify.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("No errors detected")) || bytes.Contains(out, []byte("corrupt")) {
+			t.Errorf("fdisk, sectors of %d: %v: %s", sector, err, out)
+		}
+		esp := filepath.Join(t.TempDir(), "esp")
+		if out, err := exec.Command("dd", "if="+disk, "of="+esp, "bs=1M", "skip=1", fmt.Sprintf("count=%d", espSize(sector)/mib), "conv=sparse").CombinedOutput(); err != nil {
+			t.Fatalf("dd: %v: %s", err, out)
+		}
+		// It says so when there are too few clusters for FAT32.
+		if out, err := exec.Command("fsck.vfat", "-n", "-v", esp).CombinedOutput(); err != nil || !bytes.Contains(out, fmt.Appendf(nil, "%d bytes per logical sector", sector)) {
+			t.Errorf("fsck.vfat: %v: %s", err, out)
+		}
+		boot := make([]byte, 90)
+		if b, err := os.Open(esp); err != nil {
+			t.Error(err)
+		} else if _, err := b.ReadAt(boot, 0); err != nil || b.Close() != nil {
+			t.Error(err)
+		}
+		le := binary.LittleEndian
+		clusters := (le.Uint32(boot[32:]) - uint32(le.Uint16(boot[14:])) - uint32(boot[16])*le.Uint32(boot[36:])) / uint32(boot[13])
+		if clusters < 65525 {
+			t.Errorf("%d clusters: too few for FAT32", clusters)
+		}
+		if b, err := exec.Command("mtype", "-i", esp, "::/EFI/BOOT/BOOTX64.EFI").Output(); err != nil || !bytes.Equal(b, read(t, uki)) {
+			t.Errorf("the EFI system partition holds another file than the UKI (%v)", err)
+		}
 	}
 }
 
@@ -244,17 +267,17 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: a UKI was left", want)
 		}
 	}
-	if err := Disk(t.Context(), empty, make([]byte, landfallSize+1), filepath.Join(t.TempDir(), "x")); err == nil {
+	if err := Disk(t.Context(), empty, make([]byte, landfallSize+1), 512, filepath.Join(t.TempDir(), "x")); err == nil {
 		t.Error("more content than the LANDFALL partition holds was accepted")
 	}
 	big := filepath.Join(t.TempDir(), "big")
 	if err := os.WriteFile(big, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(big, espSize); err != nil {
+	if err := os.Truncate(big, espSize(512)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Disk(t.Context(), big, nil, filepath.Join(t.TempDir(), "x")); err == nil || !strings.Contains(err.Error(), fmt.Sprint(espSize)) {
+	if err := Disk(t.Context(), big, nil, 512, filepath.Join(t.TempDir(), "x")); err == nil || !strings.Contains(err.Error(), fmt.Sprint(espSize(512)-4*mib)) {
 		t.Errorf("a UKI as big as its partition: %v", err)
 	}
 }

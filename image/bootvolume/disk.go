@@ -3,10 +3,10 @@ package bootvolume
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -15,12 +15,17 @@ import (
 const (
 	mib          = 1 << 20
 	espStart     = 1 * mib
-	espSize      = 64 * mib
-	landfallAt   = espStart + espSize
 	landfallSize = 1 * mib
-	diskSize     = landfallAt + landfallSize + mib
-	sector       = 512
 )
+
+// espSize is the size of the EFI system partition. FAT32 has at least 65525
+// clusters, none of which is smaller than a sector.
+func espSize(sector int) int64 {
+	if sector == 4096 {
+		return 260 * mib
+	}
+	return 64 * mib
+}
 
 // fatEpoch is when FAT's calendar begins, 1980-01-01 UTC: the time of all files.
 const fatEpoch = "315532800"
@@ -28,10 +33,11 @@ const fatEpoch = "315532800"
 // Disk writes a raw disk image: a GPT with an EFI system partition (FAT32) that
 // holds the UKI as \EFI\BOOT\BOOTX64.EFI, where firmware looks for it without a
 // boot entry, and a LANDFALL partition that begins with the given content
-// (snapshot.Part; nil leaves it empty). Identifiers are made from the UKI and
-// content: equal volumes are equal byte by byte, and different ones can be told
-// apart.
-func Disk(ctx context.Context, uki string, landfall []byte, out string) error {
+// (snapshot.Part; nil leaves it empty). It is for disks with sectors of that many
+// bytes, one of snapshot.SectorSizes: a partition table counts in them.
+// Identifiers are made from the UKI and content: equal volumes are equal byte by
+// byte, and different ones can be told apart.
+func Disk(ctx context.Context, uki string, landfall []byte, sector int, out string) error {
 	if len(landfall) > landfallSize {
 		return fmt.Errorf("content of the LANDFALL partition has %d bytes, at most %d fit", len(landfall), landfallSize)
 	}
@@ -39,25 +45,40 @@ func Disk(ctx context.Context, uki string, landfall []byte, out string) error {
 	if err != nil {
 		return err
 	}
-	if len(b) > espSize-4*mib {
-		return fmt.Errorf("UKI %s has %d bytes: more than fit into the boot volume's %d", uki, len(b), espSize-4*mib)
+	if most := espSize(sector) - 4*mib; int64(len(b)) > most {
+		return fmt.Errorf("UKI %s has %d bytes: more than fit into the boot volume's %d", uki, len(b), most)
 	}
 	id := volumeID(b, landfall)
+	landfallAt := espStart + espSize(sector)
+	table := snapshot.GPT{Sector: sector, ID: guid(id, 0), Partitions: []snapshot.GPTPartition{
+		{Type: snapshot.GPTESP(), ID: guid(id, 1), Name: "ESP", Offset: espStart, Size: espSize(sector)},
+		{Type: snapshot.GPTLinux(), ID: guid(id, 2), Name: snapshot.PartitionName, Offset: landfallAt, Size: landfallSize},
+	}}
 	return replace(out, func(file string) error {
-		if err := os.WriteFile(file, nil, 0o644); err != nil {
+		if err := writeDisk(file, &table, landfall); err != nil {
 			return err
 		}
-		if err := os.Truncate(file, diskSize); err != nil {
-			return err
-		}
-		if err := partition(ctx, file, id); err != nil {
-			return err
-		}
-		if err := fillESP(ctx, file, uki, id); err != nil {
-			return err
-		}
-		return writeAt(file, landfall, landfallAt)
+		return fillESP(ctx, file, uki, id, sector)
 	})
+}
+
+// writeDisk makes the disk without its EFI system partition's content.
+func writeDisk(file string, table *snapshot.GPT, landfall []byte) (err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	last := table.Partitions[len(table.Partitions)-1]
+	size := last.Offset + last.Size + mib
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	if err := table.Write(f, size); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(landfall, last.Offset)
+	return err
 }
 
 // volumeID is the digest that a volume's identifiers are taken from.
@@ -67,28 +88,19 @@ func volumeID(uki, landfall []byte) [32]byte {
 }
 
 // guid is the n-th identifier: a UUIDv8 (RFC 9562, 5.8).
-func guid(id [32]byte, n byte) string {
+func guid(id [32]byte, n byte) [16]byte {
 	u := sha256.Sum256(append(id[:], n))
 	u[6] = u[6]&0x0f | 0x80
 	u[8] = u[8]&0x3f | 0x80
-	return fmt.Sprintf("%X-%X-%X-%X-%X", u[:4], u[4:6], u[6:8], u[8:10], u[10:16])
-}
-
-func partition(ctx context.Context, file string, id [32]byte) error {
-	cmd := exec.CommandContext(ctx, "sfdisk", "-q", "--no-reread", "--no-tell-kernel", file)
-	cmd.Stdin = strings.NewReader(fmt.Sprintf("label: gpt\nlabel-id: %s\n"+
-		"start=%d, size=%d, type=uefi, name=ESP, uuid=%s\n"+
-		"start=%d, size=%d, type=linux, name=%s, uuid=%s\n",
-		guid(id, 0), espStart/sector, espSize/sector, guid(id, 1), landfallAt/sector, landfallSize/sector, snapshot.PartitionName, guid(id, 2)))
-	return run(cmd, "fdisk")
+	return [16]byte(u[:16])
 }
 
 // fillESP makes the file system inside the image; nothing is mounted.
-func fillESP(ctx context.Context, file, uki string, id [32]byte) error {
+func fillESP(ctx context.Context, file, uki string, id [32]byte, sector int) error {
 	at := fmt.Sprintf("%s@@%d", file, espStart)
 	for _, args := range [][]string{
-		{"mkfs.vfat", "--invariant", "-F", "32", "-i", fmt.Sprintf("%x", id[:4]), "-n", "ESP", "-h", fmt.Sprint(espStart / sector),
-			"--offset", fmt.Sprint(espStart / sector), file, fmt.Sprint(espSize / 1024)},
+		{"mkfs.vfat", "--invariant", "-F", "32", "-S", fmt.Sprint(sector), "-i", fmt.Sprintf("%x", id[:4]), "-n", "ESP", "-h", fmt.Sprint(espStart / sector),
+			"--offset", fmt.Sprint(espStart / sector), file, fmt.Sprint(espSize(sector) / 1024)},
 		{"mmd", "-i", at, "::/EFI", "::/EFI/BOOT"},
 		{"mcopy", "-i", at, uki, "::/EFI/BOOT/BOOTX64.EFI"},
 	} {
@@ -100,18 +112,4 @@ func fillESP(ctx context.Context, file, uki string, id [32]byte) error {
 		}
 	}
 	return nil
-}
-
-func writeAt(file string, content []byte, at int64) (err error) {
-	f, err := os.OpenFile(file, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	_, err = f.WriteAt(content, at)
-	return err
 }

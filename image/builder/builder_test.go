@@ -289,7 +289,7 @@ func buildAll(t *testing.T, o Options, dir string) built {
 	if err := bootvolume.UKI(t.Context(), bootvolume.Options{Kernel: o.Kernel, Initrd: img.Path, Image: "landfall-server", Version: "1.0", Role: measure.RoleServer}, efi); err != nil {
 		t.Fatal(err)
 	}
-	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), disk); err != nil {
+	if err := bootvolume.Disk(t.Context(), efi, []byte("content"), 512, disk); err != nil {
 		t.Fatal(err)
 	}
 	b := built{done: time.Now()}

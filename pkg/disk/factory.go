@@ -278,7 +278,7 @@ func locate(devs []Device, v snapshot.Volume) (*Device, error) {
 	}
 	var found []Device
 	for _, d := range devs {
-		if d.Partition == f.Partition && (d.Disk == f.Disk || d.Serial == f.Disk || d.PCI != "" && "pci-"+d.PCI == f.Disk) {
+		if d.Partition == f.Partition && (d.Disk == f.Disk || d.Serial == f.Disk || slices.ContainsFunc(d.PCI, func(a string) bool { return "pci-"+a == f.Disk })) {
 			found = append(found, d)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -101,6 +102,18 @@ func TestRecoveryRepaired(t *testing.T) {
 			if _, err := f.WriteAt(make([]byte, 512), int64(at)+4096); err != nil {
 				t.Fatal(err)
 			}
+		},
+		"of another kind": func(path string, m *Maker) {
+			text, err := keyblob.RecoveryText(m.Recovery)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := filepath.Join(t.TempDir(), "old")
+			if err := os.WriteFile(old, text.Expose(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			command0(t, "cryptsetup", "luksChangeKey", "-q", "--key-slot", "1", "--hash", "sha1", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+				"--new-keyfile-size", "32", "--key-file", old, path, "/dev/urandom")
 		},
 		"of another key":       func(path string, m *Maker) { m.Recovery = testDEK("the fleet's new one") },
 		"missing, no token":    func(path string, m *Maker) { dropTokenAnd(t, path, "luksKillSlot", "-q", path, "1") },

@@ -50,13 +50,14 @@ type Device struct {
 	Partition int      // from 1; 0 for a whole disk
 	PartName  string   // GPT partition name
 	Serial    string   // of the disk; "" when it has none
-	PCI       string   // address of the PCI function closest to the disk, 0000:00:04.0
+	PCI       []string // addresses of the PCI functions closest to the disk, 0000:00:04.0: one, or one for each port of an NVMe drive
 	ReadOnly  bool     // the kernel refuses writes
 	Holders   []string // devices on top of it: dm-0, md127
 }
 
 // Scan lists the disks and partitions that can hold a volume, sorted by name.
-// Mappings, RAM disks and empty drives are left out; loop devices are in.
+// Mappings, RAM disks, empty drives and the single paths to a multipath NVMe
+// namespace, which have no node, are left out; loop devices are in.
 func (t Tree) Scan() ([]Device, error) {
 	class := filepath.Join(t.sys(), "class/block")
 	entries, err := os.ReadDir(class)
@@ -75,7 +76,7 @@ func (t Tree) Scan() ([]Device, error) {
 		if err != nil {
 			return nil, fmt.Errorf("block device %s: %w", e.Name(), err)
 		}
-		if d.Size > 0 {
+		if d != nil && d.Size > 0 {
 			out = append(out, *d)
 		}
 	}
@@ -92,11 +93,15 @@ func skipName(name string) bool {
 	return false
 }
 
+// read returns nil for a disk that the kernel hides.
 func (t Tree) read(name string) (*Device, error) {
 	dir := filepath.Join(t.sys(), "class/block", name)
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
+	}
+	if readText(real, "hidden") == "1" {
+		return nil, nil
 	}
 	size, err := readInt(real, "size")
 	if err != nil {
@@ -115,7 +120,7 @@ func (t Tree) read(name string) (*Device, error) {
 		}
 	}
 	d.Serial = serial(disk)
-	d.PCI = pciAddress(disk)
+	d.PCI = pciAddresses(disk)
 	if n, err := readInt(disk, "queue/logical_block_size"); err == nil {
 		d.Block = int(n)
 	}
@@ -139,6 +144,35 @@ func serial(disk string) string {
 		return strings.TrimSpace(string(page[4:]))
 	}
 	return ""
+}
+
+// pciAddresses returns the PCI functions that a disk hangs on. A namespace of an
+// NVMe subsystem with multipath is a virtual device; the subsystem, the folder
+// that it lies in, has a link to each controller.
+func pciAddresses(disk string) []string {
+	if a := pciAddress(disk); a != "" {
+		return []string{a}
+	}
+	subsystem := filepath.Dir(disk)
+	if !strings.HasPrefix(filepath.Base(subsystem), "nvme-subsys") {
+		return nil
+	}
+	entries, err := os.ReadDir(subsystem)
+	if err != nil {
+		return nil // unplugged meanwhile
+	}
+	var all []string
+	for _, e := range entries {
+		controller, err := filepath.EvalSymlinks(filepath.Join(subsystem, e.Name()))
+		if err != nil || filepath.Base(filepath.Dir(controller)) != "nvme" {
+			continue
+		}
+		if a := pciAddress(controller); a != "" {
+			all = append(all, a)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // pciAddress takes the last component of the form dddd:bb:dd.f.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // fakeTree is a sysfs and a /dev whose devices are files: Tree, Finder and
@@ -92,7 +94,7 @@ func TestScan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const pci = "0000:00:04.0"
+	pci := []string{"0000:00:04.0"}
 	want := []Device{
 		{Name: "sda", Path: f.path("sda"), Size: 1 << 20, Disk: "sda", Serial: "S12", PCI: pci},
 		{Name: "vda", Path: f.path("vda"), Size: 8 << 20, Disk: "vda", Serial: "DISK-A", PCI: pci},
@@ -103,5 +105,58 @@ func TestScan(t *testing.T) {
 	}
 	if l := Landfall(got); len(l) != 1 || l[0].Name != "vda1" {
 		t.Errorf("Landfall = %v", l)
+	}
+}
+
+// TestNVMeMultipath: sysfs of a drive with two ports, as Linux 6 shows it with
+// native multipath. The namespace is a virtual device below its subsystem, and
+// each path to it a hidden disk below a controller; only the namespace has a
+// node. It answers to its serial number and to either port's PCI address.
+func TestNVMeMultipath(t *testing.T) {
+	f := newTree(t)
+	f.write(f.path("nvme6n1"), "")
+	if err := os.Truncate(f.path("nvme6n1"), 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	sys := filepath.Join(f.dir, "sys")
+	link := func(to, from string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(sys, from)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(sys, to), filepath.Join(sys, from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const subsystem = "devices/virtual/nvme-subsystem/nvme-subsys6"
+	f.write(filepath.Join(sys, subsystem, "serial"), "S6CKNE0T\n")
+	disk := func(name, dir, hidden, size string) {
+		t.Helper()
+		f.write(filepath.Join(sys, dir, name, "size"), size)
+		f.write(filepath.Join(sys, dir, name, "hidden"), hidden)
+		link(dir, filepath.Join(dir, name, "device"))
+		link(filepath.Join(dir, name), "class/block/"+name)
+	}
+	disk("nvme6n1", subsystem, "0\n", "16384\n")
+	for controller, function := range map[string]string{"nvme6": "pci0000:00/0000:00:1d.0/0000:3d:00.0", "nvme7": "pci0000:80/0000:80:1d.0/0000:bd:00.0"} {
+		dir := filepath.Join("devices", function, "nvme", controller)
+		f.write(filepath.Join(sys, dir, "serial"), "S6CKNE0T\n")
+		link(dir, filepath.Join(subsystem, controller))
+		disk("nvme6c"+controller[4:]+"n1", dir, "1\n", "16384\n")
+	}
+	got, err := f.tree().Scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Device{{Name: "nvme6n1", Path: f.path("nvme6n1"), Size: 8 << 20, Disk: "nvme6n1", Serial: "S6CKNE0T",
+		PCI: []string{"0000:3d:00.0", "0000:bd:00.0"}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Scan (-want +got):\n%s", diff)
+	}
+	for _, name := range []string{"nvme6n1", "S6CKNE0T", "pci-0000:3d:00.0", "pci-0000:bd:00.0"} {
+		d, err := locate(got, snapshot.Volume{Name: "root", Factory: &snapshot.Factory{Disk: name}})
+		if err != nil || d.Name != "nvme6n1" {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
 	}
 }

@@ -46,7 +46,10 @@ type Options struct {
 	EKPolicy  string // "required" or "record"
 	Listen    string // IP address on which members listen, if it is not that of their URL
 	EKRoots   string // PEM file with roots (and intermediates) of EK certificates; may be empty with "record"
-	AllowLab  bool
+	// EKDelivery is a file that lists the TPMs that were ordered
+	// (attest.ParseDelivery); empty: any that EKRoots vouch for.
+	EKDelivery string
+	AllowLab   bool
 	// Countersign demands an agent's signature of each amendment, beside the
 	// region root's.
 	Countersign bool
@@ -62,11 +65,11 @@ type AgentOption struct {
 // anything is written, and the folder is built under a temporary name, so that
 // what fails leaves nothing that blocks the next try.
 func Init(ctx context.Context, dir string, o Options) error {
-	roots, err := o.validate()
+	roots, delivery, err := o.validate()
 	if err != nil {
 		return err
 	}
-	if err := build(ctx, dir, maker{o: o, ekRoots: roots}); err != nil {
+	if err := build(ctx, dir, maker{o: o, ekRoots: roots, ekDelivery: delivery}); err != nil {
 		return fmt.Errorf("make region folder: %w", err)
 	}
 	return nil
@@ -78,6 +81,8 @@ type maker struct {
 	o       Options
 	ekRoots []byte // PEM
 	err     error
+
+	ekDelivery []byte
 
 	ca       *x509.Certificate
 	caKey    *ecdsa.PrivateKey
@@ -257,6 +262,10 @@ func (m *maker) member(ctx context.Context, member snapshot.Member) {
 	if m.o.EKRoots != "" {
 		m.write(filepath.Join(dir, "ek-roots.pem"), 0o644, m.ekRoots)
 		conf.EKRoots = "ek-roots.pem"
+	}
+	if m.o.EKDelivery != "" {
+		m.write(filepath.Join(dir, "ek-delivery.txt"), 0o644, m.ekDelivery)
+		conf.EKDelivery = "ek-delivery.txt"
 	}
 	m.write(filepath.Join(dir, "policy.pub"), 0o644, m.policy)
 	m.json(filepath.Join(dir, "kekd.json"), &conf)

@@ -1,6 +1,7 @@
 package fleetdir
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
@@ -48,6 +50,7 @@ type memberFile struct {
 	Threshold   int          `json:"threshold"`
 	EKPolicy    string       `json:"ek_certificates"`
 	EKRoots     string       `json:"ek_roots,omitempty"`
+	EKDelivery  string       `json:"ek_delivery,omitempty"`
 	AllowLab    bool         `json:"allow_lab,omitempty"`
 }
 
@@ -179,6 +182,9 @@ func (m *Member) config() (*kekserver.Config, error) {
 	if f.EKRoots != "" {
 		err = loadRoots(m.path(f.EKRoots), cfg)
 	}
+	if err == nil && f.EKDelivery != "" {
+		cfg.Delivery, err = readDelivery(m.path(f.EKDelivery))
+	}
 	return cfg, err
 }
 
@@ -220,7 +226,20 @@ func publicKey(verifier string) ([]byte, error) {
 	return key[1:], nil
 }
 
-// loadRoots takes self-signed certificates as roots, others as intermediates.
+func readDelivery(path string) (attest.Delivery, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("list of delivered TPMs: %w", err)
+	}
+	d, err := attest.ParseDelivery(text)
+	if err != nil {
+		return nil, fmt.Errorf("list of delivered TPMs %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// loadRoots takes self-issued certificates as roots, others as intermediates. A
+// root's signature over itself proves nothing, and may be with an old hash.
 func loadRoots(path string, cfg *kekserver.Config) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -232,7 +251,7 @@ func loadRoots(path string, cfg *kekserver.Config) error {
 	}
 	cfg.EKRoots = x509.NewCertPool()
 	for _, c := range certs {
-		if c.CheckSignatureFrom(c) == nil {
+		if bytes.Equal(c.RawIssuer, c.RawSubject) && (len(c.AuthorityKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId)) {
 			cfg.EKRoots.AddCert(c)
 		} else {
 			cfg.EKIssuers = append(cfg.EKIssuers, c)

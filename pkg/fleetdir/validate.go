@@ -16,14 +16,17 @@ import (
 )
 
 // validate checks everything that can be checked before a file is written, and
-// returns the file with the EK roots, if there is one.
-func (o *Options) validate() ([]byte, error) {
+// returns the files with the EK roots and the delivered TPMs, where there are any.
+func (o *Options) validate() (roots, delivery []byte, err error) {
 	var name error
 	if !kekproto.ValidDeviceID(o.Region) {
 		name = fmt.Errorf("region name %q: want [a-z0-9-]", o.Region)
 	}
-	roots, err := o.readRoots()
-	return roots, errors.Join(name, o.checkMembers(), o.checkAgents(), err)
+	roots, err = o.readRoots()
+	if err == nil {
+		delivery, err = o.readDelivery()
+	}
+	return roots, delivery, errors.Join(name, o.checkMembers(), o.checkAgents(), err)
 }
 
 func (o *Options) checkMembers() error {
@@ -146,6 +149,19 @@ func (o *Options) readRoots() ([]byte, error) {
 		return nil, fmt.Errorf("EK roots %s: %w", o.EKRoots, err)
 	}
 	return text, nil
+}
+
+func (o *Options) readDelivery() ([]byte, error) {
+	if o.EKDelivery == "" {
+		return nil, nil
+	}
+	if o.EKRoots == "" {
+		return nil, errors.New("a list of delivered TPMs narrows down what their makers vouch for: give --ek-roots FILE with it")
+	}
+	if _, err := readDelivery(o.EKDelivery); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(o.EKDelivery)
 }
 
 func signs(role string) bool {

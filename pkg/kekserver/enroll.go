@@ -8,7 +8,6 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -142,6 +141,9 @@ func (s *Server) beginEnrolment(ctx context.Context, m *kekproto.EnrollBegin) (*
 	if sum := sha256.Sum256([]byte(m.Token)); subtle.ConstantTimeCompare(sum[:], d.TokenHash) != 1 {
 		return nil, "", refuseEnroll("no such device is expected, or the token is not its own")
 	}
+	if err := s.uniqueEK(ctx, v, m.Device, m.EKPublic); err != nil {
+		return nil, m.Device, err
+	}
 	rec, err := s.enrolledRecord(d, m)
 	if err != nil {
 		return nil, m.Device, err
@@ -195,26 +197,6 @@ func (s *Server) enrolledRecord(d *device, m *kekproto.EnrollBegin) (*deviceReco
 	return &rec, nil
 }
 
-func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
-	err := errors.New("there is no EK certificate")
-	if len(m.EKCert) > 0 && s.cfg.EKRoots == nil {
-		err = errors.New("this member knows no roots to check EK certificates with")
-	} else if len(m.EKCert) > 0 {
-		err = attest.CheckEKCert(m.EKCert, m.EKPublic, s.cfg.EKRoots, s.cfg.EKIssuers...)
-	}
-	if err == nil {
-		rec.Approved = true
-		return nil
-	}
-	if s.cfg.EKPolicy == EKRequired {
-		return &report.Problem{Code: report.TPMNoCert, Err: err,
-			What: fmt.Sprintf("this region enrols TPMs with their maker's certificate only; that of %s, EK name %s: %v", m.Device, rec.EKName, err),
-			Do: "look whether the EK certificate is in the TPM and the maker's roots are in --ek-roots; to take such TPMs after an operator compared the EK name, set \"ek_certificates\": \"record\" in kekd.json " +
-				"(kekctl init --ek-cert record), restart the member, provision again, and `kekctl device approve`; or replace the TPM"}
-	}
-	return nil // recorded; waits for approval
-}
-
 func (s *Server) enrollFinish(w http.ResponseWriter, r *http.Request) {
 	var m kekproto.EnrollFinish
 	id, err := "", s.readEnroll(w, r, &m)
@@ -247,6 +229,9 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 		return nil, n.device, refuseEnroll("enrolment is closed: the region is %s", v.region.State)
 	}
 	d, err := s.state.device(ctx, v, n.device)
+	if err == nil {
+		err = s.uniqueEK(ctx, v, n.device, n.record.EKPublic)
+	}
 	if err != nil {
 		return nil, n.device, err
 	}

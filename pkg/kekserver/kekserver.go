@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
@@ -75,6 +76,7 @@ type Config struct {
 	EKPolicy    EKPolicy
 	EKRoots     *x509.CertPool
 	EKIssuers   []*x509.Certificate // intermediates between EK certificates and EKRoots
+	Delivery    attest.Delivery     // TPMs that were ordered: with it, a certificate alone approves none that is not in it; nil: none is demanded
 	AllowLab    bool                // accept manifests of unmeasured boots: labs only
 	Log         *slog.Logger
 }
@@ -154,6 +156,7 @@ func (c *Config) validate() error {
 	need(c.Log != nil, "no logger")
 	need(len(c.Certificate.Certificate) > 0, "no TLS certificate")
 	need(c.EKPolicy == EKRequired || c.EKPolicy == EKRecord, "EK policy is neither required nor record")
+	need(c.Delivery == nil || c.EKRoots != nil, "a delivery of TPMs is given, but no roots to check their certificates with")
 	need(c.EKPolicy != EKRequired || c.EKRoots != nil, "EK certificates are required, but no roots are given")
 	signers := c.checkAgents(&errs)
 	need(c.Threshold >= 1 && c.Threshold <= signers,

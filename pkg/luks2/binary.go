@@ -49,9 +49,14 @@ func Read(dev io.ReaderAt, size int64) (*Header, error) {
 	if size < 2*minHeaderSize {
 		return nil, refuse(CodeDeviceSize, "%d bytes hold no LUKS2 header", size)
 	}
-	b, old, secondary, err := readCopies(dev, size)
+	b, other, secondary, err := readCopies(dev, size)
 	if err != nil {
 		return nil, err
+	}
+	if other == nil || other.seqID != b.seqID {
+		if err := refuseForeign(dev, size); err != nil {
+			return nil, err
+		}
 	}
 	if b.bad != nil {
 		return nil, b.bad
@@ -60,9 +65,9 @@ func Read(dev io.ReaderAt, size int64) (*Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if old != nil && old.bad == nil {
+	if other != nil && other.seqID != b.seqID && other.bad == nil {
 		// An older state that is refused is none of a finished volume.
-		if o, err := parse(old, uint64(size)); err == nil && !h.sameVolume(o) {
+		if o, err := parse(other, uint64(size)); err == nil && !h.sameVolume(o) {
 			return nil, refuse(CodeStale, "the older copy (seqid %d) is of another volume than the newer one (seqid %d)", o.SeqID, h.SeqID)
 		}
 	}
@@ -77,14 +82,13 @@ func (h *Header) sameVolume(o *Header) bool {
 		h.Digest.Hash == o.Digest.Hash && bytes.Equal(h.Digest.Value, o.Digest.Value)
 }
 
-// readCopies returns the copy to use, and the older one if both are good and
-// differ in age. A copy with a wrong checksum is damaged
-// and the other one is used. With two good copies the higher seqid wins: a
+// readCopies returns the copy to use, and the other one if it is good too. A copy with a
+// wrong checksum is damaged and the other one is used. With two good copies the higher seqid wins: a
 // crash between the two writes leaves the primary newer. Equal seqids with
 // other content do not arise from cryptsetup and are refused. Unlike
 // cryptsetup there is no way back to the older copy when the newer one has a
 // good checksum and bad JSON: that is tampering, not damage.
-func readCopies(dev io.ReaderAt, size int64) (b, old *binHeader, secondary bool, err error) {
+func readCopies(dev io.ReaderAt, size int64) (b, other *binHeader, secondary bool, err error) {
 	first, err1 := readCopy(dev, size, 0)
 	if refusedAs(err1, CodeVersion) {
 		return nil, nil, false, err1 // cryptsetup does not look for the other one either
@@ -107,10 +111,8 @@ func readCopies(dev io.ReaderAt, size int64) (b, old *binHeader, secondary bool,
 		return nil, nil, false, refuse(CodeCopies, "both copies have seqid %d and a good checksum, but not the same content", first.seqID)
 	case second.seqID > first.seqID:
 		return second, first, true, nil
-	case second.seqID < first.seqID:
-		return first, second, false, nil
 	}
-	return first, nil, false, nil
+	return first, second, false, nil
 }
 
 // refusedAs says whether err is a refusal with this code.
@@ -215,9 +217,9 @@ func checkSum(bin *[binSize]byte, area []byte) error {
 
 func (b *binHeader) decode(bin *[binSize]byte, area []byte) error {
 	var ok1, ok2, ok3 bool
-	b.label, ok1 = text(bin[24:72])
+	b.label, ok1 = terminated(bin[24:72])
 	b.uuid, ok2 = text(bin[168:208])
-	b.subsystem, ok3 = text(bin[208:256])
+	b.subsystem, ok3 = terminated(bin[208:256])
 	if !ok1 || !ok3 {
 		return refuse(CodeLabel, "label %q, subsystem %q", b.label, b.subsystem)
 	}
@@ -244,12 +246,17 @@ func (b *binHeader) equal(o *binHeader) bool {
 
 // text decodes a zero-terminated field of printable UTF-8.
 func text(field []byte) (string, bool) {
+	s, ok := terminated(field)
+	return s, ok && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// terminated decodes a zero-terminated field of any bytes.
+func terminated(field []byte) (string, bool) {
 	n := bytes.IndexByte(field, 0)
 	if n < 0 {
 		return string(field), false
 	}
-	s := string(field[:n])
-	return s, utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	return string(field[:n]), true
 }
 
 // readFull reads exactly len(p) bytes at off.

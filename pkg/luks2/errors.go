@@ -90,8 +90,9 @@ const (
 	CodeChecksum    Code = "checksum"      // checksum wrong
 	CodeCopies      Code = "copies-differ" // two valid copies, same seqid, other content
 	CodeStale       Code = "stale-copy"    // the older of two valid copies is of another volume
+	CodeForeign     Code = "foreign"       // a copy is damaged or older, and another program's signature is there
 	CodeUUID        Code = "uuid"          // not a UUID
-	CodeLabel       Code = "label"         // label or subsystem unprintable or not terminated
+	CodeLabel       Code = "label"         // label or subsystem not terminated
 )
 
 // Codes of the JSON area as a whole (specification §3).
@@ -103,7 +104,7 @@ const (
 	CodeJSONLimit     Code = "json-limit"     // too deep or too many values
 	CodeUnknownField  Code = "unknown-field"  // a field that may change the meaning
 	CodeField         Code = "field"          // missing, or of the wrong type or range
-	CodeNumber        Code = "object-number"  // name of an object is not a number in range
+	CodeNumber        Code = "object-number"  // name of an object is not a number in range, or leaves a gap
 )
 
 // Codes of config, segments and digests.
@@ -120,17 +121,18 @@ const (
 	CodeSegmentOffset Code = "segment-offset"          // misaligned, in the metadata or past the device
 	CodeSegmentSize   Code = "segment-size"            // zero, misaligned or past the device
 	CodeIVOffset      Code = "segment-iv"              // iv_tweak misaligned or overflowing
-	CodeDigestCount   Code = "digest-count"            // not exactly one digest
+	CodeDigestCount   Code = "digest-count"            // not exactly one digest of the segment
 	CodeDigestType    Code = "digest-type"             // not pbkdf2
 	CodeDigestHash    Code = "digest-hash"             // hash outside the allow-list
-	CodeDigestLength  Code = "digest-length"           // digest is not the hash's full length
+	CodeDigestLength  Code = "digest-length"           // digest is not the hash's full length, nor LUKS1's
 	CodeDigestSalt    Code = "digest-salt"             // salt is not 32 bytes
 	CodeDigestCost    Code = "digest-cost"             // iterations out of bounds
 	CodeDigestSegment Code = "digest-segment-mismatch" // digest names other segments
-	CodeDigestKeyslot Code = "digest-keyslot-mismatch" // digest names other keyslots
+	CodeDigestKeyslot Code = "digest-keyslot-mismatch" // keyslot of no digest, of two, or of another key
 )
 
-// Codes of keyslots and tokens.
+// Codes of keyslots and tokens. Those that say what it takes to open a keyslot
+// refuse a header only when none of the volume's keyslots can be opened.
 const (
 	CodeKeyslotCount    Code = "keyslot-count"         // none, or more than 32
 	CodeKeyslotType     Code = "keyslot-type"          // not luks2, e.g. reencrypt

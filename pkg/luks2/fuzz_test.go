@@ -43,7 +43,9 @@ var frozenHeaders = []struct {
 	{"encryption-in-progress", 33 * mib, CodeRequirement},
 	{"reencryption-in-progress", 20 * mib, CodeRequirement},
 	{"aes-cbc", 20 * mib, CodeSegmentCipher},
-	{"unbound-key", 20 * mib, CodeKeyslotKeySize},
+	{"unbound-key", 20 * mib, ""},
+	{"foreign-keyslots", 20 * mib, ""},
+	{"converted-luks1", 20 * mib, ""},
 }
 
 func TestFrozenHeaders(t *testing.T) {
@@ -124,10 +126,15 @@ func checkInvariants(t *testing.T, h *Header, size int64) {
 	dev := uint64(size)
 	ok := h.Cipher == CipherXTS && (h.KeySize == 32 || h.KeySize == 64) &&
 		h.Offset < dev && h.Size > 0 && h.Size <= dev-h.Offset && h.Size%uint64(h.SectorSize) == 0 &&
-		len(h.Digest.Value) == hashSize(h.Digest.Hash) && len(h.Keyslots) > 0 && len(h.Keyslots) <= 32
+		(len(h.Digest.Value) == hashSize(h.Digest.Hash) || len(h.Digest.Value) == luks1Digest) && len(h.Keyslots) > 0 && len(h.Keyslots) <= 32
+	ours := false
 	for i, k := range h.Keyslots {
-		ok = ok && k.AreaOffset >= 2*minHeaderSize && k.AreaOffset+k.AreaSize <= h.Offset &&
-			k.AreaSize >= uint64(materialSize(h.KeySize)) && len(k.KDF.Salt) == saltSize && k.KDF.work() <= maxKeyslotWork
+		ok = ok && k.AreaOffset >= 2*minHeaderSize && k.AreaSize > 0 && k.AreaOffset+k.AreaSize <= h.Offset
+		ours = ours || k.Refused == nil
+		if k.Refused == nil {
+			ok = ok && k.keySize == h.KeySize && k.AreaSize >= uint64(materialSize(h.KeySize)) &&
+				len(k.KDF.Salt) == saltSize && k.KDF.work() <= maxKeyslotWork
+		}
 		for _, o := range h.Keyslots[:i] {
 			ok = ok && (o.AreaOffset+o.AreaSize <= k.AreaOffset || k.AreaOffset+k.AreaSize <= o.AreaOffset)
 		}
@@ -135,7 +142,7 @@ func checkInvariants(t *testing.T, h *Header, size int64) {
 	for _, raw := range h.Tokens {
 		ok = ok && json.Valid(raw)
 	}
-	if !ok {
+	if !ok || !ours {
 		t.Errorf("accepted %+v on a device of %d bytes", h, size)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -19,6 +20,17 @@ const (
 // alone would match names in any case and take the last of two, cryptsetup's
 // parser does neither: two readers must not see two headers in one text.
 type object map[string]*value
+
+// first returns the least name of which wrong is true. Go walks a map in any
+// order, and one input has one reason to be refused.
+func (o object) first(wrong func(name string) bool) (least string, ok bool) {
+	for name := range o {
+		if (!ok || name < least) && wrong(name) {
+			least, ok = name, true
+		}
+	}
+	return least, ok
+}
 
 // value is one of: object, array, string, number; true, false and null have a
 // raw text only and fit nothing that this package asks for.
@@ -138,23 +150,26 @@ func (r *reader) fail(c Code, format string, args ...any) {
 
 // only refuses every field that is not in names.
 func (r *reader) only(names ...string) {
-next:
-	for got := range r.obj {
-		for _, n := range names {
-			if got == n {
-				continue next
-			}
-		}
-		r.fail(CodeUnknownField, "%s: unknown field %q", r.where, got)
+	if err := r.unknown(names...); err != nil && r.err == nil {
+		r.err = err
 	}
+}
+
+// unknown returns the refusal of a field that is not in names.
+func (r *reader) unknown(names ...string) error {
+	if got, ok := r.obj.first(func(name string) bool { return !slices.Contains(names, name) }); ok {
+		return refuse(CodeUnknownField, "%s: unknown field %q", r.where, got)
+	}
+	return nil
 }
 
 func (r *reader) has(name string) bool { return r.obj[name] != nil }
 
+// str reads a string, which is never empty in LUKS2.
 func (r *reader) str(name string) string {
 	v := r.obj[name]
-	if v == nil || v.str == nil {
-		r.fail(CodeField, "%s: %s is missing or not a string", r.where, name)
+	if v == nil || v.str == nil || *v.str == "" {
+		r.fail(CodeField, "%s: %s is missing, empty or not a string", r.where, name)
 		return ""
 	}
 	return *v.str
@@ -209,11 +224,15 @@ func numbered(where string, v *value, limit int) (map[int]*value, error) {
 		return nil, refuse(CodeField, "%s: missing or not an object", where)
 	}
 	out := make(map[int]*value, len(v.obj))
-	for name, m := range v.obj {
+	wrong := func(name string) bool {
 		n, ok := decimal(name, 32)
-		if !ok || n >= uint64(limit) {
-			return nil, refuse(CodeNumber, "%s: name %q is not a number below %d", where, name, limit)
-		}
+		return !ok || n >= uint64(limit)
+	}
+	if name, ok := v.obj.first(wrong); ok {
+		return nil, refuse(CodeNumber, "%s: name %q is not a number below %d", where, name, limit)
+	}
+	for name, m := range v.obj {
+		n, _ := decimal(name, 32)
 		out[int(n)] = m
 	}
 	return out, nil

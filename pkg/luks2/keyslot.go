@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/sha512"
+	"errors"
 	"hash"
 	"maps"
 	"slices"
@@ -28,8 +29,10 @@ const afStripes = 4000
 // span is a half-open range of bytes on the device.
 type span struct{ start, end uint64 }
 
-// parseKeyslots checks all keyslots (specification §3.2), also those that are
-// never tried.
+// parseKeyslots checks all keyslots (specification §3.2): each must have the shape
+// that cryptsetup wants, and an area of its own within bounds. What it takes to
+// open one is another matter, and kept in Keyslot.Refused: a keyslot that nobody
+// here tries may be of any kind.
 func (h *Header) parseKeyslots(v *value, areas span) error {
 	if v != nil && len(v.obj) > maxObjects {
 		return refuse(CodeKeyslotCount, "%d keyslots", len(v.obj))
@@ -42,119 +45,171 @@ func (h *Header) parseKeyslots(v *value, areas span) error {
 		return refuse(CodeKeyslotCount, "no keyslots")
 	}
 	for _, id := range slices.Sorted(maps.Keys(slots)) {
-		if err := h.parseKeyslot(id, slots[id], areas); err != nil {
+		k := Keyslot{ID: id, Priority: PriorityNormal}
+		if err := k.parse(newReader(label("keyslot", id), slots[id]), areas); err != nil {
 			return err
 		}
+		h.Keyslots = append(h.Keyslots, k)
 	}
 	return h.checkOverlap()
 }
 
-func (h *Header) parseKeyslot(id int, v *value, areas span) error {
-	where := label("keyslot", id)
-	r := newReader(where, v)
-	if t := r.str("type"); r.err == nil && t != "luks2" {
-		r.fail(CodeKeyslotType, "%s of type %q", where, t)
+func (k *Keyslot) parse(r *reader, areas span) error {
+	kind := r.str("type")
+	if kind == "reencrypt" {
+		r.fail(CodeKeyslotType, "%s of type %q", r.where, kind)
 	}
-	r.only("type", "key_size", "priority", "area", "kdf", "af")
 	keySize := r.u32("key_size")
-	k := Keyslot{ID: id, Priority: PriorityNormal}
+	k.keySize = int(keySize)
 	if r.has("priority") {
 		k.Priority = Priority(r.u32("priority"))
+	}
+	area := newReader(r.where+" area", r.obj["area"])
+	if r.err == nil {
+		r.err = k.parseArea(area, areas)
 	}
 	if r.err != nil {
 		return r.err
 	}
+	if kind != "luks2" {
+		k.cannot(refuse(CodeKeyslotType, "%s of type %q", r.where, kind))
+		return nil
+	}
+	k.cannot(r.unknown("type", "key_size", "priority", "area", "kdf", "af"))
 	if k.Priority > PriorityPrefer {
-		return refuse(CodeKeyslotPriority, "%s: priority %d", where, k.Priority)
+		k.cannot(refuse(CodeKeyslotPriority, "%s: priority %d", r.where, k.Priority))
 	}
-	if keySize != 32 && keySize != 64 || h.KeySize != 0 && h.KeySize != int(keySize) {
-		return refuse(CodeKeyslotKeySize, "%s: key of %d bytes", where, keySize)
+	if !keySizeAllowed(keySize) {
+		k.cannot(refuse(CodeKeyslotKeySize, "%s: key of %d bytes", r.where, keySize))
+	} else if k.AreaSize < uint64(materialSize(k.keySize)) {
+		k.cannot(refuse(CodeAreaSize, "%s: %d bytes, the split key has %d", area.where, k.AreaSize, materialSize(k.keySize)))
 	}
-	h.KeySize = int(keySize)
-	if err := k.parseAF(newReader(where+" af", r.obj["af"])); err != nil {
-		return err
-	}
-	if err := k.parseArea(newReader(where+" area", r.obj["area"]), areas, h.KeySize); err != nil {
-		return err
-	}
-	if err := k.KDF.parse(newReader(where+" kdf", r.obj["kdf"])); err != nil {
-		return err
-	}
-	h.Keyslots = append(h.Keyslots, k)
-	return nil
+	return cmp.Or(k.parseAF(newReader(r.where+" af", r.obj["af"])),
+		k.parseCipher(area), k.parseKDF(newReader(r.where+" kdf", r.obj["kdf"])))
 }
 
+// cannot keeps the first reason why this package does not open the keyslot.
+func (k *Keyslot) cannot(err error) {
+	if k.Refused == nil {
+		errors.As(err, &k.Refused)
+	}
+}
+
+// keySizeAllowed says whether n is the size of a key for CipherXTS, in bytes.
+func keySizeAllowed(n uint32) bool { return n == 32 || n == 64 }
+
 func (k *Keyslot) parseAF(r *reader) error {
-	r.only("type", "stripes", "hash")
 	t, n, hash := r.str("type"), r.u32("stripes"), r.str("hash")
-	if r.err == nil && (t != "luks1" || n != afStripes || hashSize(hash) == 0) {
-		r.fail(CodeAF, "%s: splitter %q, %d stripes, hash %q", r.where, t, n, hash)
+	if r.err == nil && t != "luks1" {
+		r.fail(CodeAF, "%s: splitter %q", r.where, t)
+	}
+	k.cannot(r.unknown("type", "stripes", "hash"))
+	if n != afStripes || hashSize(hash) == 0 {
+		k.cannot(refuse(CodeAF, "%s: splitter %q, %d stripes, hash %q", r.where, t, n, hash))
 	}
 	k.AFHash = hash
 	return r.err
 }
 
-func (k *Keyslot) parseArea(r *reader, areas span, keySize int) error {
-	if t := r.str("type"); r.err == nil && t != "raw" {
-		r.fail(CodeAreaType, "%s of type %q", r.where, t)
-	}
-	r.only("type", "offset", "size", "encryption", "key_size")
+// parseArea checks where the area of a keyslot of any type is.
+func (k *Keyslot) parseArea(r *reader, areas span) error {
 	k.AreaOffset, k.AreaSize = r.u64("offset"), r.u64("size")
-	cipher, areaKey := r.str("encryption"), r.u32("key_size")
 	if r.err != nil {
 		return r.err
 	}
-	if err := checkCipher(cipher, CodeAreaCipher, r.where); err != nil {
-		return err
-	}
-	if areaKey != 32 && areaKey != 64 {
-		return refuse(CodeAreaKeySize, "%s: key of %d bytes", r.where, areaKey)
-	}
-	k.AreaKeySize = int(areaKey)
 	// Offset and size are compared without adding them first: the sum may wrap.
 	if k.AreaOffset%512 != 0 || k.AreaOffset < areas.start || k.AreaOffset > areas.end || k.AreaSize > areas.end-k.AreaOffset {
 		return refuse(CodeAreaBounds, "%s: %d bytes at %d, outside of %d to %d", r.where, k.AreaSize, k.AreaOffset, areas.start, areas.end)
 	}
-	if k.AreaSize < uint64(materialSize(keySize)) {
-		return refuse(CodeAreaSize, "%s: %d bytes, the split key has %d", r.where, k.AreaSize, materialSize(keySize))
+	if k.AreaSize == 0 {
+		return refuse(CodeAreaSize, "%s: empty", r.where)
 	}
 	return nil
+}
+
+// parseCipher reads what encrypts the area of a luks2 keyslot.
+func (k *Keyslot) parseCipher(r *reader) error {
+	if t := r.str("type"); r.err == nil && t != "raw" {
+		r.fail(CodeAreaType, "%s of type %q", r.where, t)
+	}
+	cipher, areaKey := r.str("encryption"), r.u32("key_size")
+	k.cannot(r.unknown("type", "offset", "size", "encryption", "key_size"))
+	k.cannot(checkCipher(cipher, CodeAreaCipher, r.where))
+	if !keySizeAllowed(areaKey) {
+		k.cannot(refuse(CodeAreaKeySize, "%s: key of %d bytes", r.where, areaKey))
+	}
+	k.AreaKeySize = int(areaKey)
+	return r.err
+}
+
+// bind keeps the keyslots apart that the volume's digest binds to its segment,
+// and takes the volume key's size from them. One of them must be of a kind that
+// this package opens.
+func (h *Header) bind(own []int) error {
+	var refused *HeaderError
+	usable := false
+	for i := range h.Keyslots {
+		k := &h.Keyslots[i]
+		if !slices.Contains(own, k.ID) {
+			k.cannot(refuse(CodeDigestKeyslot, "keyslot %d holds another key than the volume's", k.ID))
+			continue
+		}
+		if h.KeySize == 0 {
+			h.KeySize = k.keySize
+		}
+		if k.keySize != h.KeySize || !keySizeAllowed(uint32(k.keySize)) {
+			return refuse(CodeKeyslotKeySize, "keyslot %d: key of %d bytes", k.ID, k.keySize)
+		}
+		usable = usable || k.Refused == nil
+		refused = cmp.Or(refused, k.Refused)
+	}
+	switch {
+	case usable:
+		return nil
+	case refused != nil:
+		return refused
+	}
+	return refuse(CodeDigestKeyslot, "the digest is bound to no keyslot")
 }
 
 // materialSize is the length in bytes of a split key, in whole 512-byte
 // sectors as the keyslot area stores it.
 func materialSize(keySize int) int { return (keySize*afStripes + 511) / 512 * 512 }
 
-func (k *KDF) parse(r *reader) error {
-	k.Type = r.str("type")
-	k.Salt = r.base64("salt", CodeKDFSalt)
-	if r.err == nil && len(k.Salt) != saltSize {
-		r.fail(CodeKDFSalt, "%s: salt of %d bytes", r.where, len(k.Salt))
-	}
-	if r.err != nil {
-		return r.err
-	}
-	switch k.Type {
+// parseKDF checks the fields that a type of KDF has; their values only matter
+// where the keyslot is to be opened.
+func (k *Keyslot) parseKDF(r *reader) error {
+	d := &k.KDF
+	d.Type = r.str("type")
+	switch d.Type {
 	case KDFPBKDF2:
-		r.only("type", "salt", "hash", "iterations")
-		k.Hash, k.Iterations = r.str("hash"), r.u32("iterations")
-		if r.err == nil && hashSize(k.Hash) == 0 {
-			r.fail(CodeKDFHash, "%s: hash %q", r.where, k.Hash)
+		d.Hash, d.Iterations = r.str("hash"), r.u32("iterations")
+		k.cannot(r.unknown("type", "salt", "hash", "iterations"))
+		if hashSize(d.Hash) == 0 {
+			k.cannot(refuse(CodeKDFHash, "%s: hash %q", r.where, d.Hash))
 		}
-		if r.err == nil && (k.Iterations < minIterations || k.Iterations > maxIterations) {
-			r.fail(CodeKDFCost, "%s: %d iterations", r.where, k.Iterations)
+		if d.Iterations < minIterations || d.Iterations > maxIterations {
+			k.cannot(refuse(CodeKDFCost, "%s: %d iterations", r.where, d.Iterations))
 		}
 	case KDFArgon2i, KDFArgon2id:
-		r.only("type", "salt", "time", "memory", "cpus")
 		cpus := r.u32("cpus")
-		k.Time, k.Memory, k.CPUs = r.u32("time"), r.u32("memory"), uint8(min(cpus, 255))
-		if r.err == nil && (k.Time < 1 || k.Time > maxArgonTime || k.CPUs < 1 || k.CPUs > maxArgonCPUs ||
-			k.Memory < 8*uint32(k.CPUs) || k.Memory > maxArgonMemory || k.work() > maxKeyslotWork) {
-			r.fail(CodeKDFCost, "%s: time %d, memory %d KiB, cpus %d", r.where, k.Time, k.Memory, cpus)
+		d.Time, d.Memory, d.CPUs = r.u32("time"), r.u32("memory"), uint8(min(cpus, 255))
+		k.cannot(r.unknown("type", "salt", "time", "memory", "cpus"))
+		if d.Time < 1 || d.Time > maxArgonTime || d.CPUs < 1 || d.CPUs > maxArgonCPUs ||
+			d.Memory < 8*uint32(d.CPUs) || d.Memory > maxArgonMemory || d.work() > maxKeyslotWork {
+			k.cannot(refuse(CodeKDFCost, "%s: time %d, memory %d KiB, cpus %d", r.where, d.Time, d.Memory, cpus))
 		}
 	default:
-		r.fail(CodeKDFType, "%s of type %q", r.where, k.Type)
+		k.cannot(refuse(CodeKDFType, "%s of type %q", r.where, d.Type))
+		return r.err
 	}
+	salt := &reader{where: r.where, obj: r.obj}
+	d.Salt = salt.base64("salt", CodeKDFSalt)
+	k.cannot(salt.err)
+	if len(d.Salt) != saltSize {
+		k.cannot(refuse(CodeKDFSalt, "%s: salt of %d bytes", r.where, len(d.Salt)))
+	}
+	r.str("salt")
 	return r.err
 }
 

@@ -1,10 +1,11 @@
 // Package luks2 opens LUKS2 volumes, read-only, without trusting them.
 //
 // A thief can edit everything that this package reads. Read therefore takes
-// both copies of the header into memory once, checks every field against an
-// allow-list that is narrower than cryptsetup's, and all later steps work on
-// that copy. What Read accepts is one aes-xts-plain64 segment with nothing in
-// progress; each refusal is a *HeaderError with its own Code.
+// both copies of the header into memory once, checks what decides how the volume is
+// opened against an allow-list that is narrower than cryptsetup's, and all else
+// for its bounds; all later steps work on that copy. What Read accepts is one
+// aes-xts-plain64 segment with nothing in progress and a keyslot that opens it
+// (docs/decisions/0002); each refusal is a *HeaderError with its own Code.
 //
 // A header that passes is only well-formed, not genuine: whoever knows any
 // passphrase can make one. VerifyMAC tells whether a volume is the one that
@@ -31,8 +32,8 @@ const CipherXTS = "aes-xts-plain64"
 // Header is one validated LUKS2 header. Read makes it; nothing changes it.
 type Header struct {
 	UUID      string // canonical lower-case text form of RFC 9562
-	Label     string // printable text or ""
-	Subsystem string
+	Label     string // any bytes, as the header has them
+	Subsystem string // likewise
 	SeqID     uint64 // of the copy in use; grows with every header write
 	Secondary bool   // the primary copy was damaged or older
 
@@ -75,9 +76,16 @@ type Keyslot struct {
 	KDF      KDF
 	AFHash   string // hash of the anti-forensic splitter: sha256 or sha512
 
+	// Refused says why this package does not open the keyslot: it is of another
+	// kind, or holds another key. Its fields, other than where its area is, are
+	// what the header says. nil: Unlock may try it.
+	Refused *HeaderError `json:",omitempty"`
+
 	AreaOffset  uint64 // bytes from the start of the device
 	AreaSize    uint64 // bytes
 	AreaKeySize int    // bytes of the key that encrypts the area: 32 or 64
+
+	keySize int // bytes of the key that it holds
 }
 
 // KDF types.
@@ -105,7 +113,7 @@ type Digest struct {
 	Hash       string
 	Iterations uint32
 	Salt       []byte
-	Value      []byte // as long as the hash's output
+	Value      []byte // as long as the hash's output, or 20 bytes where it was LUKS1's
 }
 
 // VolumeKey is an unlocked volume key with what the mapping needs. The caller

@@ -14,6 +14,7 @@ const (
 	maxDigests      = 8
 	maxKeyslotsSize = 128 << 20
 	saltSize        = 32
+	luks1Digest     = 20 // bytes of a digest that was made for LUKS1, whatever its hash
 	maxFlags        = 32
 )
 
@@ -39,14 +40,13 @@ func parse(b *binHeader, devSize uint64) (*Header, error) {
 	if areas.end > devSize {
 		return nil, refuse(CodeDeviceSize, "keyslots area ends at %d, the device at %d", areas.end, devSize)
 	}
-	segID, err := h.parseSegments(top["segments"], areas.end, devSize)
-	if err != nil {
+	if err := h.parseSegments(top["segments"], areas.end, devSize); err != nil {
 		return nil, err
 	}
 	if err := h.parseKeyslots(top["keyslots"], areas); err != nil {
 		return nil, err
 	}
-	if err := h.parseDigests(top["digests"], segID); err != nil {
+	if err := h.parseDigests(top["digests"]); err != nil {
 		return nil, err
 	}
 	if err := h.parseTokens(top["tokens"]); err != nil {
@@ -90,18 +90,20 @@ func (h *Header) parseConfig(v *value, hdrSize uint64) (uint64, error) {
 	return size, r.err
 }
 
-// parseSegments accepts exactly one crypt segment (specification §3.3) and
-// returns its number.
-func (h *Header) parseSegments(v *value, metaEnd, devSize uint64) (int, error) {
+// parseSegments accepts exactly one crypt segment (specification §3.3), which has
+// the number 0.
+func (h *Header) parseSegments(v *value, metaEnd, devSize uint64) error {
 	segs, err := numbered("segments", v, maxSegments)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if len(segs) != 1 {
-		return 0, refuse(CodeSegmentCount, "%d segments, want one", len(segs))
+		return refuse(CodeSegmentCount, "%d segments, want one", len(segs))
 	}
-	id := slices.Collect(maps.Keys(segs))[0]
-	r := newReader(label("segment", id), segs[id])
+	if segs[0] == nil {
+		return refuse(CodeNumber, "the only segment has the number %d: segments count from 0", slices.Collect(maps.Keys(segs))[0])
+	}
+	r := newReader(label("segment", 0), segs[0])
 	if t := r.str("type"); r.err == nil && t != "crypt" {
 		r.fail(CodeSegmentType, "segment of type %q", t)
 	}
@@ -119,10 +121,10 @@ func (h *Header) parseSegments(v *value, metaEnd, devSize uint64) (int, error) {
 		s.Size = r.u64("size")
 	}
 	if r.err != nil {
-		return 0, r.err
+		return r.err
 	}
 	h.Segment = s
-	return id, h.checkSegment(metaEnd, devSize)
+	return h.checkSegment(metaEnd, devSize)
 }
 
 // checkSegment checks the ranges as the kernel and cryptsetup do, and resolves
@@ -167,59 +169,89 @@ func checkCipher(cipher string, c Code, where string) error {
 	return refuse(c, "%s: cipher %q, only %s is supported", where, cipher, CipherXTS)
 }
 
-// parseDigests accepts exactly one digest (specification §3.4), which binds
-// every keyslot to the segment.
-func (h *Header) parseDigests(v *value, segID int) error {
+// parseDigests looks for the one digest (specification §3.4) that binds keyslots
+// to the segment. Others are of keys that are not the volume's, as cryptsetup
+// stores them in unbound keyslots; only what they are bound to is checked.
+func (h *Header) parseDigests(v *value) error {
 	digests, err := numbered("digests", v, maxDigests)
 	if err != nil {
 		return err
 	}
-	if len(digests) != 1 {
-		return refuse(CodeDigestCount, "%d digests, want one", len(digests))
+	var own *reader
+	var ours, all []int
+	for _, id := range slices.Sorted(maps.Keys(digests)) {
+		r := newReader(label("digest", id), digests[id])
+		r.str("type")
+		keyslots, segments := r.strings("keyslots"), r.strings("segments")
+		if r.err != nil {
+			return r.err
+		}
+		ofSegment := len(segments) > 0
+		switch {
+		case ofSegment && (len(segments) > 1 || segments[0] != "0"):
+			return refuse(CodeDigestSegment, "%s is bound to segments %q", r.where, segments)
+		case ofSegment && own != nil:
+			return refuse(CodeDigestCount, "%s and %s are both bound to the segment", own.where, r.where)
+		}
+		before := len(all)
+		if all, err = h.bound(all, keyslots); err != nil {
+			return err
+		}
+		if ofSegment {
+			own, ours = r, all[before:]
+		}
 	}
-	id := slices.Collect(maps.Keys(digests))[0]
-	r := newReader(label("digest", id), digests[id])
-	if t := r.str("type"); r.err == nil && t != "pbkdf2" {
-		r.fail(CodeDigestType, "digest of type %q", t)
+	switch {
+	case own == nil && len(digests) == 0:
+		return refuse(CodeDigestCount, "no digest")
+	case own == nil:
+		return refuse(CodeDigestSegment, "no digest is bound to the segment")
+	}
+	if len(all) != len(h.Keyslots) {
+		return refuse(CodeDigestKeyslot, "digests are bound to keyslots %d, the header has %d", all, h.keyslotIDs())
+	}
+	if err := h.Digest.parse(own); err != nil {
+		return err
+	}
+	return h.bind(ours)
+}
+
+// bound appends the numbers of the keyslots that a digest names to those of other
+// digests. Each keyslot has one digest.
+func (h *Header) bound(all []int, names []string) ([]int, error) {
+	for _, name := range names {
+		n, ok := decimal(name, 16)
+		if id := int(n); !ok || slices.Contains(all, id) || !slices.Contains(h.keyslotIDs(), id) {
+			return nil, refuse(CodeDigestKeyslot, "a digest is bound to keyslots %q, the header has %d", names, h.keyslotIDs())
+		}
+		all = append(all, int(n))
+	}
+	return all, nil
+}
+
+// parse reads the digest that decides whether a key is the volume's.
+func (d *Digest) parse(r *reader) error {
+	if t := r.str("type"); t != "pbkdf2" {
+		r.fail(CodeDigestType, "%s of type %q", r.where, t)
 	}
 	r.only("type", "keyslots", "segments", "hash", "iterations", "salt", "digest")
-	d := Digest{Hash: r.str("hash"), Iterations: r.u32("iterations")}
+	d.Hash, d.Iterations = r.str("hash"), r.u32("iterations")
 	d.Salt, d.Value = r.base64("salt", CodeDigestSalt), r.base64("digest", CodeDigestLength)
-	keyslots, segments := r.strings("keyslots"), r.strings("segments")
 	if r.err != nil {
 		return r.err
 	}
-	h.Digest = d
 	size := hashSize(d.Hash)
 	switch {
 	case size == 0:
 		return refuse(CodeDigestHash, "digest hash %q", d.Hash)
-	case len(d.Value) != size:
+	case len(d.Value) != size && len(d.Value) != luks1Digest:
 		return refuse(CodeDigestLength, "digest of %d bytes, %s has %d", len(d.Value), d.Hash, size)
 	case len(d.Salt) != saltSize:
 		return refuse(CodeDigestSalt, "digest salt of %d bytes", len(d.Salt))
 	case d.Iterations < minIterations || d.Iterations > maxDigestIterations:
 		return refuse(CodeDigestCost, "digest with %d iterations", d.Iterations)
-	case !sameNumbers(segments, []int{segID}):
-		return refuse(CodeDigestSegment, "digest is bound to segments %q", segments)
-	case !sameNumbers(keyslots, h.keyslotIDs()):
-		return refuse(CodeDigestKeyslot, "digest is bound to keyslots %q, the header has %d", keyslots, h.keyslotIDs())
 	}
 	return nil
-}
-
-// sameNumbers tells whether names are exactly the numbers of ids, in any order.
-func sameNumbers(names []string, ids []int) bool {
-	got := make([]int, 0, len(names))
-	for _, s := range names {
-		n, ok := decimal(s, 16)
-		if !ok {
-			return false
-		}
-		got = append(got, int(n))
-	}
-	slices.Sort(got)
-	return slices.Equal(got, ids)
 }
 
 // base64 reads standard, padded base64. Decoding alone would skip line breaks.
@@ -243,7 +275,8 @@ func (h *Header) parseTokens(v *value) error {
 		return err
 	}
 	h.Tokens = make(map[int]json.RawMessage, len(tokens))
-	for id, t := range tokens {
+	for _, id := range slices.Sorted(maps.Keys(tokens)) {
+		t := tokens[id]
 		r := newReader(label("token", id), t)
 		r.str("type")
 		for _, name := range r.strings("keyslots") {

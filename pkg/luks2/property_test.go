@@ -103,7 +103,7 @@ func (m *mutator) near(v any) any {
 func (m *mutator) edit() string {
 	all := m.places()
 	p := all[m.IntN(len(all))]
-	switch m.IntN(8) {
+	switch m.IntN(9) {
 	case 0:
 		p.set(absent)
 		return p.path + " removed"
@@ -111,17 +111,23 @@ func (m *mutator) edit() string {
 		v := m.value()
 		p.set(v)
 		return fmt.Sprintf("%s=%v", p.path, v)
-	case 4: // one more keyslot, segment, digest or token
+	case 4, 5: // one keyslot, segment, digest or token more, or under another number
 		sections := slices.Sorted(maps.Keys(m.tree))
-		s, ok := m.tree[sections[m.IntN(len(sections))]].(map[string]any)
+		section := sections[m.IntN(len(sections))]
+		s, ok := m.tree[section].(map[string]any)
 		if !ok || len(s) == 0 {
 			return "nothing"
 		}
 		names := slices.Sorted(maps.Keys(s))
 		from, to := names[m.IntN(len(names))], []string{"0", "1", "2", "3", "31", "32", "x"}[m.IntN(7)]
 		s[to] = clone(s[from])
+		if m.IntN(2) == 0 && from != to {
+			delete(s, from)
+			m.renumber(section, from, to)
+			return section + " " + from + " moved to " + to
+		}
 		return from + " copied to " + to
-	case 5:
+	case 6:
 		m.tree["tokens"] = map[string]any{"3": map[string]any{"type": "landfall", "keyslots": []any{"0"}, "x": m.value()}}
 		return "token"
 	}
@@ -129,6 +135,20 @@ func (m *mutator) edit() string {
 	walk(m.tree, p.path, &v)
 	p.set(m.near(v))
 	return p.path + " moved"
+}
+
+// renumber makes the digests follow what was moved, so that nothing else is wrong.
+func (m *mutator) renumber(section, from, to string) {
+	digests, _ := m.tree["digests"].(map[string]any)
+	for _, d := range digests {
+		d, _ := d.(map[string]any)
+		names, _ := d[section].([]any)
+		for i := range names {
+			if names[i] == from {
+				names[i] = to
+			}
+		}
+	}
 }
 
 func walk(tree any, path string, out *any) {
@@ -187,7 +207,10 @@ func realHeaders(t *testing.T) []*volume {
 	tokens := format(t, "--luks2-metadata-size", "32k", "-s", "256", "--label", "data")
 	tokens.importToken(Token{Keyslots: []int{0}, Device: "r07-u12", Volume: "data", MAC: make([]byte, 32)})
 	cryptsetup(t, "config", "--priority", "prefer", "--key-slot", "0", tokens.img)
-	return []*volume{two, recovery, tokens}
+	foreign := format(t)
+	foreign.addKey("--key-slot", "1", "--unbound", "--key-size", "256")
+	foreign.addKey("--key-slot", "2", "--hash", "sha1")
+	return []*volume{two, recovery, tokens, foreign, converted(t, "sha256")}
 }
 
 // TestWhatWeAcceptCryptsetupAccepts edits real headers at random. Whatever Read
@@ -268,6 +291,14 @@ func (m *mutator) mutate(t *testing.T, base image) (image, string) {
 		how = []string{m.binary(im)}
 		for off := range 2 {
 			fixCopy(im[off*len(im)/2 : (off+1)*len(im)/2])
+		}
+		if m.IntN(2) == 0 { // one copy is damaged, and somebody's signature is there
+			s := signatures()[m.IntN(len(signatures()))]
+			im[m.IntN(2)*len(im)/2+5000] ^= 1
+			if s.at >= 0 && s.at+16 < int64(len(im)) {
+				copy(im[s.at:], s.magic)
+				how[0] += " signature of " + s.of
+			}
 		}
 		return im, how[0]
 	}

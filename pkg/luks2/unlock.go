@@ -27,7 +27,8 @@ const (
 // within the default budget.
 type UnlockOptions struct {
 	// Keyslots are the only ones to try, in this order, whatever their
-	// priority. nil: all but the ignored ones, preferred ones first.
+	// priority. nil: all but the ignored and the refused ones, preferred ones
+	// first.
 	Keyslots []int
 	// MaxMemory bounds the memory of one key derivation in KiB; 0 is
 	// DefaultMaxMemory. A boot image with little memory sets it lower: Go
@@ -40,8 +41,8 @@ type UnlockOptions struct {
 
 // Unlock tries keyslots until the passphrase opens one whose key matches the
 // header's digest. It returns ErrNoKeyslot when none does, ErrBudget when one
-// that might was too expensive, an I/O error when one that might could not be
-// read, or ctx's error. The passphrase stays the caller's.
+// that might was too expensive, a *HeaderError when one that was named is
+// refused, an I/O error when one that might could not be read, or ctx's error. The passphrase stays the caller's.
 //
 // The result fits the header; whether the header is genuine only VerifyMAC
 // tells.
@@ -61,6 +62,10 @@ func (h *Header) Unlock(ctx context.Context, dev io.ReaderAt, passphrase *secret
 	}
 	failed := fmt.Errorf("volume %s: %w", h.UUID, ErrNoKeyslot)
 	for _, k := range slots {
+		if k.Refused != nil {
+			failed = fmt.Errorf("volume %s keyslot %d: %w", h.UUID, k.ID, k.Refused)
+			continue
+		}
 		cost := k.KDF.work() + 2*uint64(h.Digest.Iterations)
 		if k.KDF.Memory > opts.MaxMemory || cost > opts.MaxWork {
 			failed = fmt.Errorf("volume %s keyslot %d: %w", h.UUID, k.ID, ErrBudget)
@@ -87,7 +92,7 @@ func (h *Header) candidates(only []int) ([]Keyslot, error) {
 	if only == nil {
 		for p := PriorityPrefer; p > PriorityIgnore; p-- {
 			for _, k := range h.Keyslots {
-				if k.Priority == p {
+				if k.Priority == p && k.Refused == nil {
 					out = append(out, k)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/mod/sumdb/note"
@@ -142,9 +143,9 @@ func (m *Manifest) Validate() error {
 	if subtle.ConstantTimeCompare(m.PCRs[CapPCR], Extend(make([]byte, Size), CapDigest())) == 1 {
 		bad("PCR %d holds the capped value: these were read after a boot, not during it", CapPCR)
 	}
-	for name, digest := range m.Files {
-		if len(digest) != Size {
-			bad("digest of %q has %d bytes, expected %d", name, len(digest), Size)
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		if n := len(m.Files[name]); n != Size {
+			bad("digest of %q has %d bytes, expected %d", name, n, Size)
 		}
 	}
 	if err := m.checkEvents(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,4 +231,16 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("accepted a text that is not canonical: %q, %v", b, err)
 		}
 	})
+}
+
+// TestFaultsInOneOrder: Go walks Files in any order, the faults are listed in one.
+func TestFaultsInOneOrder(t *testing.T) {
+	m := manifest()
+	m.Files = map[string]Hex{"a": {1}, "b": {1}, "c": {1}, "d": {1}}
+	first := fmt.Sprint(m.Validate())
+	for range 50 {
+		if again := fmt.Sprint(m.Validate()); again != first {
+			t.Fatalf("%s\nand then\n%s", first, again)
+		}
+	}
 }

@@ -76,7 +76,7 @@ func tpms() []Info {
 			"Its SHA-256 bank of PCRs is switched off, or it knows SHA-1 only: no quote or policy of this chip says anything.",
 			"switch the SHA-256 PCR bank on in the firmware's setup and power-cycle; a TPM that has none must be replaced", Fixed},
 		{TPMNoCert, "TPMNoCert", "TPM without a certificate",
-			"The chip carries no EK certificate, or none of a maker that the fleet trusts, and this region demands one.",
+			"The chip carries no EK certificate, none of a maker that the fleet trusts or none that counts (the reason is named), or it is not in the list of delivered TPMs; and this region demands one.",
 			"have an operator compare the EK name shown here and approve it (a region of `kekctl init --ek-cert record`), or replace the TPM", Fixed},
 	}
 }

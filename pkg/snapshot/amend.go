@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -154,14 +155,16 @@ func (c *Change) Apply(d *Document) (*Document, error) {
 	k := newCutter(next)
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for p, mac := range c.MACs {
+	for _, p := range slices.SortedFunc(maps.Keys(c.MACs), Port.compare) {
+		mac := c.MACs[p]
 		if i := k.ports[p]; i == nil {
 			fail("%s: no such interface", p)
 		} else {
 			i.MAC = mac
 		}
 	}
-	for id, keys := range c.Keys {
+	for _, id := range slices.Sorted(maps.Keys(c.Keys)) {
+		keys := c.Keys[id]
 		if n, ok := k.byID[id]; !ok {
 			fail("%s: no such device", id)
 		} else {
@@ -236,13 +239,13 @@ func setMember(f *Fleet, m Member) bool {
 func (c *Change) applySlice(s *Slice) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for p, mac := range c.MACs {
-		if !s.setMAC(p, mac) {
+	for _, p := range slices.SortedFunc(maps.Keys(c.MACs), Port.compare) {
+		if !s.setMAC(p, c.MACs[p]) {
 			fail("%s: the slice of %s does not hold its MAC address", p, s.Device.ID)
 		}
 	}
-	for id, keys := range c.Keys {
-		if !s.setKeys(id, keys) {
+	for _, id := range slices.Sorted(maps.Keys(c.Keys)) {
+		if !s.setKeys(id, c.Keys[id]) {
 			fail("%s: is neither the device nor a neighbor of %s", id, s.Device.ID)
 		}
 	}

@@ -200,3 +200,47 @@ func TestCountersigned(t *testing.T) {
 }
 
 func oneOf[T any](v ...T) []T { return v }
+
+// TestFaultsInOneOrder: what cannot be applied, and what a request contradicts,
+// is listed in the same order each time, whatever order Go walks a map in.
+func TestFaultsInOneOrder(t *testing.T) {
+	change := Change{MACs: map[Port]string{}, Keys: map[string]TPMKeys{}}
+	for _, n := range []string{"a", "b", "c", "d"} {
+		change.MACs[Port{"r07-" + n, "eth9"}] = "52:54:00:00:99:00"
+		change.Keys["r07-"+n] = TPMKeys{}
+	}
+	doc := rackDocument(t)
+	slice := doc.Slice("r07-u12")
+	for name, faults := range map[string]func() error{
+		"of a document": func() error { _, err := change.Apply(doc); return err },
+		"of a slice":    func() error { return change.applySlice(slice) },
+		"of a request": func() error {
+			return (&AssignmentRequest{Type: AssignmentRequestType, Serial: "\n", UUID: "\n", Model: "\n"}).Validate()
+		},
+		"of a slice's device": func() error {
+			s := *slice
+			s.Device.Rack, s.Device.Unit, s.Device.Serial = "\n", "\n", "\n"
+			return s.Validate()
+		},
+		"of a partition": func() error {
+			big := make([]byte, MaxSliceSize+1)
+			return (&Part{Slice: big, Station: big, Token: big, Plan: big}).check()
+		},
+		"of a network boot": func() error {
+			c := new(checker)
+			(&NetBoot{File: "\n", Script: "\n"}).check(c)
+			return errors.Join(c.errs...)
+		},
+	} {
+		first := faults()
+		if first == nil {
+			t.Fatalf("faults %s: none", name)
+		}
+		for range 50 {
+			if err := faults(); err.Error() != first.Error() {
+				t.Errorf("faults %s:\n%v\nand then\n%v", name, first, err)
+				break
+			}
+		}
+	}
+}

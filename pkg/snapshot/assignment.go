@@ -69,11 +69,9 @@ func (r *AssignmentRequest) Validate() error {
 	if r.Device != "" {
 		c.name("device", r.Device)
 	}
-	for field, text := range map[string]string{"serial": r.Serial, "uuid": r.UUID, "model": r.Model} {
-		if !isLabel(text) {
-			c.add(field, "must be at most 128 printable ASCII characters")
-		}
-	}
+	c.printable("serial", r.Serial)
+	c.printable("uuid", r.UUID)
+	c.printable("model", r.Model)
 	if len(r.MACs) > maxMACs {
 		c.add("macs", "are %d, at most %d", len(r.MACs), maxMACs)
 	}

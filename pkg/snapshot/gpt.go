@@ -7,109 +7,216 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"unicode/utf16"
 )
 
-// Layout of the disks that DiskImage makes (UEFI 2.10, chapter 5), in sectors
-// of 512 bytes: protective MBR, header, 32 sectors of entries, and their copy
-// at the end. The partition begins at 1 MiB, as all tools do it.
+// Layout of a GPT (UEFI 2.10, chapter 5): protective MBR in sector 0, header in
+// sector 1, entries behind it, and both once more at the end. All places are
+// counted in sectors of the disk, so a table that was made for sectors of another
+// size is none.
 const (
-	gptSector     = 512
 	gptEntries    = 128
 	gptEntrySize  = 128
-	gptFirst      = 2048
-	gptTailSize   = 33
 	gptHeaderSize = 92
+	gptEntriesAt  = 2
 )
 
-// DiskImage returns a whole disk of size bytes with one partition named
-// LANDFALL that begins with content. Size must be a multiple of 1 MiB. The
-// identifiers in it are fixed: the same content makes the same bytes.
-func DiskImage(content []byte, size int64) ([]byte, error) {
-	if size%(1<<20) != 0 || int64(len(content)) > size-(2<<20) {
-		return nil, fmt.Errorf("disk image: %d bytes must be whole MiB and 2 MiB more than the content's %d", size, len(content))
-	}
-	b := make([]byte, size)
-	sectors := uint64(size / gptSector)
-	last := sectors - gptTailSize - 1
-	copy(b[gptFirst*gptSector:], content)
+// SectorSizes are the logical sector sizes of disks, in bytes.
+func SectorSizes() []int { return []int{512, 4096} }
 
+// GPT is the partition table of a disk.
+type GPT struct {
+	Sector     int // bytes
+	ID         [16]byte
+	Partitions []GPTPartition
+}
+
+// GPTPartition is one partition.
+type GPTPartition struct {
+	Type, ID     [16]byte // in the order of their text form
+	Name         string
+	Offset, Size int64 // bytes
+}
+
+// GPTLinux is the type of partitions with data of Linux:
+// 0FC63DAF-8483-4772-8E79-3D69D8477DE4.
+func GPTLinux() [16]byte {
+	return [16]byte{0x0f, 0xc6, 0x3d, 0xaf, 0x84, 0x83, 0x47, 0x72, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
+}
+
+// GPTESP is the type of EFI system partitions:
+// C12A7328-F81F-11D2-BA4B-00A0C93EC93B.
+func GPTESP() [16]byte {
+	return [16]byte{0xc1, 0x2a, 0x73, 0x28, 0xf8, 0x1f, 0x11, 0xd2, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
+}
+
+// mixed turns an identifier into a GPT's byte order, and back (UEFI 2.10,
+// appendix A): the first three fields are little-endian.
+func mixed(id [16]byte) [16]byte {
+	slices.Reverse(id[0:4])
+	slices.Reverse(id[4:6])
+	slices.Reverse(id[6:8])
+	return id
+}
+
+// Write writes the table to a disk of size bytes: both copies, and the protective
+// MBR. Partitions must be whole sectors and lie between the copies.
+func (g *GPT) Write(disk io.WriterAt, size int64) error {
+	sector := int64(g.Sector)
+	if !slices.Contains(SectorSizes(), g.Sector) || size%sector != 0 || len(g.Partitions) > gptEntries {
+		return fmt.Errorf("GPT: %d partitions on %d bytes in sectors of %d", len(g.Partitions), size, sector)
+	}
+	table := int64(gptEntries * gptEntrySize)
+	first, last := gptEntriesAt+table/sector, size/sector-table/sector-2
 	le := binary.LittleEndian
-	mbr := b[446:] // one entry of type 0xEE over the whole disk
-	mbr[2], mbr[4] = 2, 0xee
-	copy(mbr[5:], []byte{0xff, 0xff, 0xff})
-	le.PutUint32(mbr[8:], 1)
-	le.PutUint32(mbr[12:], uint32(sectors-1))
-	b[510], b[511] = 0x55, 0xaa
-
-	entries := make([]byte, gptEntries*gptEntrySize)
-	copy(entries, linuxDataGUID())
-	guid := uuidNamespace()
-	copy(entries[16:], guid[:])
-	le.PutUint64(entries[32:], gptFirst)
-	le.PutUint64(entries[40:], last)
-	for i, u := range utf16.Encode([]rune(PartitionName)) {
-		le.PutUint16(entries[56+2*i:], u)
+	entries := make([]byte, table)
+	for i, p := range g.Partitions {
+		from, to := p.Offset/sector, (p.Offset+p.Size)/sector-1
+		if p.Offset%sector != 0 || p.Size%sector != 0 || from < first || to < from || to > last {
+			return fmt.Errorf("GPT: partition %s of %d bytes at %d does not fit", p.Name, p.Size, p.Offset)
+		}
+		e := entries[i*gptEntrySize:]
+		kind, id := mixed(p.Type), mixed(p.ID)
+		copy(e, kind[:])
+		copy(e[16:], id[:])
+		le.PutUint64(e[32:], uint64(from))
+		le.PutUint64(e[40:], uint64(to))
+		for j, u := range utf16.Encode([]rune(p.Name)) {
+			le.PutUint16(e[56+2*j:], u)
+		}
 	}
-	copy(b[2*gptSector:], entries)
-	copy(b[(sectors-gptTailSize)*gptSector:], entries)
-	writeGPTHeader(b[gptSector:], 1, sectors-1, 2, last, entries)
-	writeGPTHeader(b[(sectors-1)*gptSector:], sectors-1, 1, sectors-gptTailSize, last, entries)
-	return b, nil
+	mbr := make([]byte, 512) // one partition of type 0xEE over the whole disk
+	copy(mbr[446:], []byte{0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0})
+	le.PutUint32(mbr[446+12:], uint32(min(size/sector-1, 1<<32-1)))
+	mbr[510], mbr[511] = 0x55, 0xaa
+
+	end := size/sector - 1
+	for _, w := range []struct {
+		at int64
+		b  []byte
+	}{
+		{0, mbr},
+		{gptEntriesAt, entries},
+		{last + 1, entries},
+		{1, g.header(1, end, gptEntriesAt, first, last, entries)},
+		{end, g.header(end, 1, last+1, first, last, entries)},
+	} {
+		if _, err := disk.WriteAt(w.b, w.at*sector); err != nil {
+			return fmt.Errorf("write GPT: %w", err)
+		}
+	}
+	return nil
 }
 
-// linuxDataGUID is 0FC63DAF-8483-4772-8E79-3D69D8477DE4 in its mixed byte order.
-func linuxDataGUID() []byte {
-	return []byte{0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4}
-}
-
-func writeGPTHeader(h []byte, self, other, entriesAt, last uint64, entries []byte) {
+func (g *GPT) header(self, other, entriesAt, first, last int64, entries []byte) []byte {
+	h := make([]byte, gptHeaderSize)
 	le := binary.LittleEndian
 	copy(h, "EFI PART")
 	le.PutUint32(h[8:], 0x00010000)
 	le.PutUint32(h[12:], gptHeaderSize)
-	le.PutUint64(h[24:], self)
-	le.PutUint64(h[32:], other)
-	le.PutUint64(h[40:], 34)
-	le.PutUint64(h[48:], last)
-	guid := uuidNamespace()
-	guid[15]++
-	copy(h[56:], guid[:])
-	le.PutUint64(h[72:], entriesAt)
+	le.PutUint64(h[24:], uint64(self))
+	le.PutUint64(h[32:], uint64(other))
+	le.PutUint64(h[40:], uint64(first))
+	le.PutUint64(h[48:], uint64(last))
+	id := mixed(g.ID)
+	copy(h[56:], id[:])
+	le.PutUint64(h[72:], uint64(entriesAt))
 	le.PutUint32(h[80:], gptEntries)
 	le.PutUint32(h[84:], gptEntrySize)
 	le.PutUint32(h[88:], crc32.ChecksumIEEE(entries))
-	le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:gptHeaderSize]))
+	le.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+	return h
 }
+
+// ErrNoGPT: a disk without a partition table that could be read.
+var ErrNoGPT = errors.New("no GPT")
+
+// ReadGPT reads the primary table of a disk, whatever the size of its sectors.
+// For an operator's tools, on files; a booting device asks its kernel.
+func ReadGPT(disk io.ReaderAt) (*GPT, error) {
+	err := fmt.Errorf("%w in its second sector, be it of 512 or of 4096 bytes", ErrNoGPT)
+	for _, sector := range SectorSizes() {
+		h := make([]byte, gptHeaderSize)
+		if _, rerr := disk.ReadAt(h, int64(sector)); rerr != nil || string(h[:8]) != "EFI PART" {
+			continue
+		}
+		g, gerr := readGPT(disk, h, int64(sector))
+		if gerr == nil {
+			return g, nil
+		}
+		err = gerr
+	}
+	return nil, err
+}
+
+// readGPT reads the entries that a header speaks of. A header of other sectors
+// does not say that it is in sector 1 and has its entries where they are.
+func readGPT(disk io.ReaderAt, h []byte, sector int64) (*GPT, error) {
+	le := binary.LittleEndian
+	at, n, entrySize := int64(le.Uint64(h[72:])), le.Uint32(h[80:]), le.Uint32(h[84:])
+	if le.Uint64(h[24:]) != 1 || n > 1024 || entrySize < gptEntrySize || entrySize > 4096 || at < gptEntriesAt || at > 1<<40 {
+		return nil, fmt.Errorf("%w that is sane", ErrNoGPT)
+	}
+	table := make([]byte, int(n)*int(entrySize))
+	if _, err := disk.ReadAt(table, at*sector); err != nil {
+		return nil, fmt.Errorf("read GPT: %w", err)
+	}
+	g := &GPT{Sector: int(sector), ID: mixed([16]byte(h[56:72]))}
+	for i := range int(n) {
+		e := table[i*int(entrySize):][:gptEntrySize]
+		if bytes.Count(e[:16], []byte{0}) == 16 {
+			continue
+		}
+		first, last := le.Uint64(e[32:]), le.Uint64(e[40:])
+		if first > last || last >= 1<<50 {
+			return nil, fmt.Errorf("%w that is sane: partition %d ends before it begins, or nowhere", ErrNoGPT, i+1)
+		}
+		var name []uint16
+		for u := e[56:]; len(u) >= 2 && le.Uint16(u) != 0; u = u[2:] {
+			name = append(name, le.Uint16(u))
+		}
+		g.Partitions = append(g.Partitions, GPTPartition{Type: mixed([16]byte(e[:16])), ID: mixed([16]byte(e[16:32])),
+			Name: string(utf16.Decode(name)), Offset: int64(first) * sector, Size: int64(last-first+1) * sector})
+	}
+	return g, nil
+}
+
+// DiskImage returns a whole disk of size bytes, in sectors of sector bytes, with
+// one partition named LANDFALL that begins with content. Size must be a multiple
+// of 1 MiB. The identifiers in it are fixed: the same content makes the same bytes.
+func DiskImage(content []byte, size int64, sector int) ([]byte, error) {
+	const mib = 1 << 20
+	if size%mib != 0 || int64(len(content)) > size-2*mib {
+		return nil, fmt.Errorf("disk image: %d bytes must be whole MiB and 2 MiB more than the content's %d", size, len(content))
+	}
+	b := make(memory, size)
+	copy(b[mib:], content)
+	g := GPT{Sector: sector, ID: mixed(uuidNamespace()), Partitions: []GPTPartition{
+		{Type: GPTLinux(), ID: mixed(uuidNamespace()), Name: PartitionName, Offset: mib, Size: size - 2*mib}}}
+	g.ID[15]++
+	return b, g.Write(b, size)
+}
+
+// memory is a disk in memory.
+type memory []byte
+
+// WriteAt implements io.WriterAt.
+func (m memory) WriteAt(p []byte, off int64) (int, error) { return copy(m[off:], p), nil }
 
 // ErrNoPartition: a disk without a LANDFALL partition.
 var ErrNoPartition = errors.New("no LANDFALL partition on this disk")
 
 // FindPartition returns offset and size, in bytes, of the first partition
-// named LANDFALL on a disk. For the operator's tools; a booting device asks
-// its kernel.
+// named LANDFALL on a disk.
 func FindPartition(disk io.ReaderAt) (offset, size int64, err error) {
-	h := make([]byte, gptHeaderSize)
-	if _, err := disk.ReadAt(h, gptSector); err != nil || string(h[:8]) != "EFI PART" {
-		return 0, 0, fmt.Errorf("%w: it has no GPT", ErrNoPartition)
+	g, err := ReadGPT(disk)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrNoPartition, err)
 	}
-	le := binary.LittleEndian
-	at, n, entrySize := int64(le.Uint64(h[72:])), le.Uint32(h[80:]), le.Uint32(h[84:])
-	if n > 1024 || entrySize < gptEntrySize || entrySize > 4096 || at < 2 || at > 1<<40 {
-		return 0, 0, fmt.Errorf("%w: its GPT is not sane", ErrNoPartition)
-	}
-	var name bytes.Buffer
-	for _, u := range utf16.Encode([]rune(PartitionName + "\x00")) {
-		_ = binary.Write(&name, le, u) // a bytes.Buffer takes everything
-	}
-	for i := range int64(n) {
-		e := make([]byte, gptEntrySize)
-		if _, err := disk.ReadAt(e, at*gptSector+i*int64(entrySize)); err != nil {
-			return 0, 0, fmt.Errorf("read GPT: %w", err)
-		}
-		first, last := le.Uint64(e[32:]), le.Uint64(e[40:])
-		if bytes.HasPrefix(e[56:], name.Bytes()) && first <= last && last < 1<<50 {
-			return int64(first) * gptSector, int64(last-first+1) * gptSector, nil
+	for _, p := range g.Partitions {
+		if p.Name == PartitionName {
+			return p.Offset, p.Size, nil
 		}
 	}
 	return 0, 0, ErrNoPartition

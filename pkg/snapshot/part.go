@@ -17,11 +17,15 @@ const PartitionName = "LANDFALL"
 // Limits of the partition's content.
 const (
 	MaxPartSize    = 8 << 20
-	maxPartEntries = 64
+	maxPartEntries = MaxPolicies + 6 // two folders, slice, station document, token, plan
 	maxPartName    = 64
 	maxPolicySize  = 16 << 10
 	maxTokenSize   = 256
 )
+
+// MaxPolicies is how many PCR policies a partition holds, a station hands out and
+// a machine looks at: of all its images that may still boot.
+const MaxPolicies = 58
 
 // Names in the archive.
 const (
@@ -90,17 +94,20 @@ func (p *Part) Bytes() ([]byte, error) {
 }
 
 func (p *Part) check() error {
-	if len(p.Policies) > maxPartEntries-6 {
-		return fmt.Errorf("%w: %d PCR policies, limit %d", ErrPart, len(p.Policies), maxPartEntries-6)
+	if len(p.Policies) > MaxPolicies {
+		return fmt.Errorf("%w: %d PCR policies, limit %d", ErrPart, len(p.Policies), MaxPolicies)
 	}
-	for name, size := range map[string][2]int{
-		partSlice:   {len(p.Slice), MaxSliceSize},
-		partStation: {len(p.Station), maxStationSize},
-		partToken:   {len(p.Token), maxTokenSize},
-		partPlan:    {len(p.Plan), MaxSealPlan},
+	for _, e := range []struct {
+		name      string
+		size, max int
+	}{
+		{partSlice, len(p.Slice), MaxSliceSize},
+		{partStation, len(p.Station), maxStationSize},
+		{partToken, len(p.Token), maxTokenSize},
+		{partPlan, len(p.Plan), MaxSealPlan},
 	} {
-		if size[0] > size[1] {
-			return fmt.Errorf("%w: %s has %d bytes, limit %d", ErrPart, name, size[0], size[1])
+		if e.size > e.max {
+			return fmt.Errorf("%w: %s has %d bytes, limit %d", ErrPart, e.name, e.size, e.max)
 		}
 	}
 	for i, b := range p.Policies {

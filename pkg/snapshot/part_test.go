@@ -204,3 +204,23 @@ func TestBlankPartition(t *testing.T) {
 		}
 	}
 }
+
+// TestMostPolicies: a partition with everything in it holds MaxPolicies, and not
+// one more.
+func TestMostPolicies(t *testing.T) {
+	p := &Part{Slice: []byte("s"), Station: []byte("{}"), Token: []byte("t"), Plan: []byte("{}")}
+	for range MaxPolicies {
+		p.Policies = append(p.Policies, []byte("{}"))
+	}
+	b, err := p.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadPart(bytes.NewReader(b), int64(len(b))); err != nil || len(got.Policies) != MaxPolicies {
+		t.Errorf("ReadPart = %+v, %v", got, err)
+	}
+	p.Policies = append(p.Policies, []byte("{}"))
+	if _, err := p.Bytes(); !errors.Is(err, ErrPart) {
+		t.Errorf("one more: %v", err)
+	}
+}

@@ -52,6 +52,12 @@ func (c *checker) name(field, got string) {
 	}
 }
 
+func (c *checker) printable(field, got string) {
+	if !isLabel(got) {
+		c.add(field, "must be at most 128 printable ASCII characters")
+	}
+}
+
 // tpmName checks a hex TPM name: algorithm SHA-256 and digest (TPM 2.0 Part 1, 16).
 func (c *checker) tpmName(field, got string) {
 	b, err := hex.DecodeString(got)
@@ -148,11 +154,9 @@ func (s *Slice) checkDevice(c *checker) {
 	if !isDNSName(d.Hostname) {
 		c.add("device.hostname", "%q is not a host name in lower case", d.Hostname)
 	}
-	for field, text := range map[string]string{"rack": d.Rack, "unit": d.Unit, "serial": d.Serial} {
-		if !isLabel(text) {
-			c.add("device."+field, "must be at most 128 printable ASCII characters")
-		}
-	}
+	c.printable("device.rack", d.Rack)
+	c.printable("device.unit", d.Unit)
+	c.printable("device.serial", d.Serial)
 	c.tpmName("device.ek_name", d.EKName)
 	c.tpmName("device.ak_name", d.AKName)
 	c.tpmName("device.srk_name", d.SRKName)

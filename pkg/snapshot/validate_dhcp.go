@@ -41,7 +41,8 @@ func (b *NetBoot) check(c *checker) {
 	if _, err := netip.ParseAddr(b.Server); b.Server != "" && err != nil {
 		c.add("dhcp.boot.server", "%q is no address", b.Server)
 	}
-	for field, text := range map[string]string{"file": b.File, "script": b.Script} {
+	for _, f := range [][2]string{{"file", b.File}, {"script", b.Script}} {
+		field, text := f[0], f[1]
 		u, err := url.Parse(text)
 		switch {
 		case text == "" && field == "script":

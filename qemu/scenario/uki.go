@@ -92,7 +92,7 @@ func (r *Region) ApproveUKI(role builder.Flavour, version, file string, forms ..
 func (l *Life) BootVolume(name, file string, policies ...string) vm.Disk {
 	l.Helper()
 	path := l.Path(name)
-	l.Check(bootvolume.Disk(l.Context(), file, l.partWith(policies), path))
+	l.Check(bootvolume.Disk(l.Context(), file, l.partWith(policies), 512, path))
 	return vm.Disk{Path: path, Boot: true}
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -167,6 +169,39 @@ func TestPackagesAreDocumented(t *testing.T) {
 		}
 		if slices.Contains([]string{"util", "utils", "helpers", "common", "misc"}, p.Name) {
 			t.Errorf("%s: name a package by what it provides", p.ImportPath)
+		}
+	}
+}
+
+// TestArchitectureNamesAll: docs/architecture.md has each program, and each
+// package that a program is made of.
+func TestArchitectureNamesAll(t *testing.T) {
+	repo, err := cache.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(repo, "docs/architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, used := packages(t), map[string]bool{}
+	for _, p := range all {
+		for _, imp := range p.Imports {
+			used[imp] = true
+		}
+	}
+	for _, p := range all {
+		pkg := strings.TrimPrefix(p.ImportPath, module)
+		name, isProgram := strings.CutPrefix(pkg, "cmds/")
+		switch {
+		case isProgram:
+		case strings.HasPrefix(pkg, "pkg/") && used[p.ImportPath] && !isTestTool(pkg):
+			name = pkg
+		default:
+			continue
+		}
+		if !bytes.Contains(text, []byte("`"+name+"`")) {
+			t.Errorf("docs/architecture.md does not name `%s`", name)
 		}
 	}
 }
