@@ -97,7 +97,7 @@ func (a *answer) parseLease(ip netip.Addr, o dhcpv4.Options, want netip.Prefix) 
 	class := string(o.Get(dhcpv4.OptionClassIdentifier))
 	switch {
 	case ip.IsUnspecified() && (class == "PXEClient" || class == "HTTPClient"):
-		return errNotOurs // a proxy: it offers a boot file beside somebody's lease (PXE 2.1, 2.2.3)
+		return errNotOurs // a proxy: it offers a boot file beside somebody's lease (PXE 2.1)
 	case !usable(ip):
 		return &unusable{a.server, fmt.Sprintf("offers %s, which is no host's address", ip)}
 	}
