@@ -163,6 +163,12 @@ func TestValidate(t *testing.T) {
 		{"neighbors[0].peer_interface", func(s *Slice) { s.Neighbors[0].PeerInterface = "" }},
 		{"neighbors[0].ak_name", func(s *Slice) { s.Neighbors[0].AKName = s.Device.AKName }},
 		{"neighbors[0].link", func(s *Slice) { s.Neighbors[0].Link = "l3" }},
+		{"neighbors[0].address", func(s *Slice) { s.Neighbors[0].Link, s.Neighbors[0].Address = "routed", "" }},
+		{"neighbors[0].address", func(s *Slice) { s.Neighbors[0].Link, s.Neighbors[0].Address = "l2", "10.0.8.3" }},
+		{"dhcp", func(s *Slice) { s.DHCP = &DHCP{} }},
+		{"dhcp.leases[0].addresses", func(s *Slice) {
+			s.DHCP = &DHCP{Leases: []Lease{{Device: "r07-u13", Interface: "eth0", MAC: "52:54:00:00:00:0d"}}}
+		}},
 		{"neighbors[0].check", func(s *Slice) { s.Neighbors[0].Check = "no" }},
 		{"neighbors[1]", func(s *Slice) { s.Neighbors = append(s.Neighbors, s.Neighbors[0]) }},
 		{"volumes", func(s *Slice) { s.Volumes = s.Volumes[1:] }},
