@@ -1,7 +1,10 @@
 package kekserver_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -70,6 +73,45 @@ func TestReportWithoutRelease(t *testing.T) {
 	}
 	if n := f.auditLines("report"); n != 0 {
 		t.Errorf("%d reports in the audit log, want none", n)
+	}
+}
+
+// A connection that released a key reports of its own device alone.
+func TestReportOfAnotherDevice(t *testing.T) {
+	f, m, slice := sealedDevice(t)
+	m.boot(serverImage, slice)
+	conn, release := f.attestedConn(m)
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	post := func(path string, body []byte) (int, string) {
+		t.Helper()
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(answer)
+	}
+	reportOf := func(device string) []byte {
+		return []byte(`{"protocol":1,"op":"report","device":"` + device + `","body":"e30="}`)
+	}
+	if status, answer := post(kekproto.OpRelease.Path(), release); status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	if status, answer := post(kekproto.OpReport.Path(), reportOf("r01-u02")); status != http.StatusForbidden || !strings.Contains(answer, string(report.KeyQuote)) {
+		t.Errorf("another device's report: %d %s", status, answer)
+	}
+	if status, answer := post(kekproto.OpReport.Path(), reportOf(testDevice)); status != http.StatusOK {
+		t.Errorf("its own report: %d %s", status, answer)
+	}
+	if n := f.auditLines("report"); n != 1 {
+		t.Errorf("%d reports in the audit log, want 1", n)
 	}
 }
 
