@@ -82,7 +82,7 @@ func (a *app) command() *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.initCommand(), a.deviceCommand(), a.devicesCommand(), a.sliceCommand(), a.manifestCommand(),
 		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(), a.recoveryCommand(),
-		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand())
+		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand(), a.restoreCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
