@@ -20,7 +20,7 @@ const module = "github.com/landfall-project/landfall/"
 func tierOf(pkg string) (int, bool) {
 	tiers := [][]string{
 		// 0: formats, pure: they open no file and no socket.
-		{"secret", "keyblob", "kekproto", "snapshot", "lldp", "pcrpolicy", "attest", "measure", "kcmdline", "handover", "report", "newc", "signed", "uki", "eventlog"},
+		{"secret", "keyblob", "kekproto", "snapshot", "lldp", "pcrpolicy", "attest", "measure", "kcmdline", "handover", "report", "newc", "signed", "uki", "eventlog", "version"},
 		// 1: drivers.
 		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry", "sdnotify", "dmi", "diskimage", "files"},
 		// 2: services.
