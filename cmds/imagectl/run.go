@@ -7,12 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := &cobra.Command{
-		Use:   "imagectl",
-		Short: "Measure, look into, sign, verify and compare boot images",
+		Use:     "imagectl",
+		Version: version.String(),
+		Short:   "Measure, look into, sign, verify and compare boot images",
 		Long: `imagectl signs, for one boot image, the manifest by which the fleet knows it and
 the PCR policy by which a device's TPM opens to it. Both say the same PCR
 values; a fleet that does not know the manifest releases nothing, a TPM without
@@ -36,7 +38,6 @@ has several boot forms, each with a manifest and a policy of its own:
 	root.SetIn(stdin)
 	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
 	root.SetErr(printable.NewWriter(stderr))
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(measureCommand(), inspectCommand(), signCommand(), verifyCommand(), diffCommand(), showCommand(), entryCommand())
 	return root.ExecuteContext(ctx)
 }

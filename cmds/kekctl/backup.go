@@ -24,7 +24,8 @@ func (a *app) backupCommand() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Save a member's store, encrypted as it is",
 		Long: "Save a consistent copy of a member's store into a new file. It is useless without the member's barrier\n" +
-			"key, which is not in it; and an older copy is refused by a member whose audit log has seen more.",
+			"key, which is not in it. `kekctl restore` brings it back; make one after each rack that was sealed, and\n" +
+			"after `kekctl ship`.",
 		Example: "  kekctl --region r7 --as alice backup r7-ks1-store.db",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

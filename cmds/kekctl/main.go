@@ -26,6 +26,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 func main() {
@@ -67,8 +68,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "kekctl",
-		Short: "Set up and operate the key servers of a region",
+		Use:     "kekctl",
+		Version: version.String(),
+		Short:   "Set up and operate the key servers of a region",
 		Long: "kekctl sets up a region's key servers and operates them.\n\n" +
 			"`kekctl init` makes a folder with all keys, agents and members. All other commands talk to one\n" +
 			"member as one agent, whose folder they find with --region and --as.",
@@ -83,8 +85,7 @@ func (a *app) command() *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.initCommand(), a.deviceCommand(), a.devicesCommand(), a.sliceCommand(), a.manifestCommand(),
 		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(), a.recoveryCommand(),
-		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand())
-	root.CompletionOptions.HiddenDefaultCmd = true
+		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand(), a.restoreCommand())
 	return root
 }
 

@@ -165,7 +165,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 			}
 			for l := range strings.Lines(c.Example) {
 				whole := strings.Contains(l, "--region ") && strings.Contains(l, "--as ")
-				local := strings.Contains(l, "kekctl init") || strings.Contains(l, "audit verify audit.jsonl")
+				local := strings.Contains(l, "kekctl init") || strings.Contains(l, "kekctl restore") || strings.Contains(l, "audit verify audit.jsonl")
 				if strings.Contains(l, "kekctl ") && !whole && !local {
 					t.Errorf("%s: example %q does not say --region and --as", c.CommandPath(), l)
 				}

@@ -3,6 +3,7 @@
 // Synopsis:
 //
 //	kekd -config FILE [-check] [-debug] [-credentials DIR]
+//	kekd -version
 //
 // Description:
 //
@@ -22,6 +23,8 @@
 //		credential:NAME (default $CREDENTIALS_DIRECTORY)
 //	-debug
 //		log every refused request
+//	-version
+//		say which build this is, then exit
 package main
 
 import (
@@ -44,6 +47,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/sdnotify"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 // memoryLimit is where garbage is collected as often as it takes, in bytes: ten
@@ -66,6 +70,7 @@ func main() {
 type options struct {
 	config, credentials string
 	check, debug        bool
+	version             bool
 }
 
 func flags(o *options, getenv func(string) string) *flag.FlagSet {
@@ -74,6 +79,7 @@ func flags(o *options, getenv func(string) string) *flag.FlagSet {
 	fs.BoolVar(&o.check, "check", false, "verify configuration, barrier key, store and audit log, then exit")
 	fs.BoolVar(&o.debug, "debug", false, "log every refused request")
 	fs.StringVar(&o.credentials, "credentials", getenv("CREDENTIALS_DIRECTORY"), "folder of systemd credentials")
+	fs.BoolVar(&o.version, "version", false, "say which build this is, then exit")
 	return fs
 }
 
@@ -82,6 +88,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	fs := flags(&o, getenv)
 	fs.SetOutput(stderr)
 	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if o.version {
+		_, err := fmt.Fprintln(stderr, "kekd version", version.String())
 		return err
 	}
 	if fs.NArg() > 0 || o.config == "" {
@@ -113,7 +123,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	log.Info("member is whole", "member", status.Member, "region", status.Region, "state", status.State,
-		"devices", status.Devices, "audit", status.AuditLines, "epoch", status.StoreEpoch)
+		"devices", status.Devices, "audit", status.AuditLines, "epoch", status.StoreEpoch, "build", version.String())
 	if o.check {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 // maxFile bounds every document that is read from a file, in bytes: the largest
@@ -19,8 +20,9 @@ const maxFile = snapshot.MaxDocumentSize + 64<<10
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root := &cobra.Command{
-		Use:   "snapshot",
-		Short: "Make, sign and show the snapshot of a region, and what a device carries of it",
+		Use:     "snapshot",
+		Version: version.String(),
+		Short:   "Make, sign and show the snapshot of a region, and what a device carries of it",
 		Long: `snapshot assembles the snapshot of a region, cuts it into one slice for each
 device, signs those with the region root, and writes a slice onto the LANDFALL
 partition together with the PCR policies. docs/region-network.md tells the way.
@@ -39,7 +41,6 @@ FILE may be - for standard input or output.`,
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(printable.NewWriter(stderr))
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(captureCommand(), assembleCommand(), sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
 	root.AddCommand(amendCommand(), diffCommand(), importCommand(), renderCommand())
 	return root.ExecuteContext(ctx)

@@ -7,12 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := &cobra.Command{
-		Use:   "station",
-		Short: "Hand out tokens, slices, plans and disk images on the factory floor",
+		Use:     "station",
+		Version: version.String(),
+		Short:   "Hand out tokens, slices, plans and disk images on the factory floor",
 		Long: `station keeps a folder with what each machine of a factory needs to be sealed, and
 serves it over HTTPS. The machines know it by its certificate, which is in the
 station document on their LANDFALL partitions; it knows them by serial number,
@@ -34,7 +36,6 @@ that enrolled, the fleet knows by its TPM.`,
 	root.SetArgs(args)
 	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
 	root.SetErr(printable.NewWriter(stderr))
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(initCommand(), addCommand(), imageCommand(), serveCommand(), showCommand(), assignmentCommand())
 	return root.ExecuteContext(ctx)
 }

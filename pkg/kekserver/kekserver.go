@@ -124,7 +124,7 @@ func New(cfg Config) (*Server, error) {
 	head, _ := log.Head()
 	if epoch := cfg.Store.Epoch(); epoch < head.Epoch {
 		return nil, errors.Join(fmt.Errorf("store is at epoch %d, the audit log has seen %d: an older store was put back; "+
-			"restore the newest backup, or find out who wrote to the disk: %w", epoch, head.Epoch, kekstore.ErrTampered), log.Close())
+			"`kekctl restore` brings a backup back, or find out who wrote to the disk: %w", epoch, head.Epoch, kekstore.ErrTampered), log.Close())
 	}
 	s.metrics = newMetrics(s)
 	if cfg.AllowLab {

@@ -116,7 +116,7 @@ func OpenBolt(path string, key *secret.Bytes) (s *Bolt, err error) {
 func openFile(path string) (*bbolt.DB, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("open store %s: another process has it open; stop that member first: %w", path, err)
+		return nil, fmt.Errorf("open store %s: %w: %w", path, ErrInUse, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)

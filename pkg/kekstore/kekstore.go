@@ -32,6 +32,8 @@ var (
 	// ErrBarrierKey: the barrier key is not the one that the store was made
 	// with. Give the member its own key.
 	ErrBarrierKey = errors.New("the barrier key does not belong to this store")
+	// ErrInUse: another process has the store open.
+	ErrInUse = errors.New("another process has it open; stop that member first")
 	// ErrTampered: values were exchanged, put back, removed or damaged. Restore
 	// a backup and find out who wrote to the disk.
 	ErrTampered = errors.New("the store was tampered with or is damaged")

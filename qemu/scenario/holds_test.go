@@ -80,7 +80,7 @@ func (l *Life) mendFleet(t *testing.T, m *Machine) {
 	l.Region.Receive()
 	m.Expect(`HOLD .*LF-KEY-04`, 2*time.Minute)
 	m.Expect(`r07-u12 is suspended: crate 3 was open`, time.Minute)
-	if out := l.Region.Kekctl("explain", Device); !strings.Contains(out, "LF-KEY-04") || !strings.Contains(out, "kekctl resume") {
+	if out := l.Region.explain(Device); !strings.Contains(out, "LF-KEY-04") || !strings.Contains(out, "kekctl resume") {
 		t.Errorf("explain:\n%s", out)
 	}
 	l.Check(l.Region.kekd.Kill()) // no chance to write anything

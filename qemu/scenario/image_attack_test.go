@@ -76,7 +76,7 @@ func TestEditedImages(t *testing.T) {
 		}
 		_, err := l.release(chip)
 		refused(t, x.name, err, report.KeyImage)
-		text := l.Region.Kekctl("explain", Device)
+		text := l.Region.explain(Device)
 		if !strings.Contains(text, held) || !regexp.MustCompile(`PCRs \[[0-9 ]*\b`+x.pcr+`\b`).MatchString(text) {
 			t.Errorf("%s: kekctl explain does not name PCR %s:\n%s", x.name, x.pcr, text)
 		}

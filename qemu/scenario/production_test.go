@@ -219,7 +219,7 @@ func (l *Life) quoteRefused(t *testing.T, m *Machine) {
 	if _, err := l.slots(after); !errors.Is(err, tpm.ErrPolicy) {
 		t.Errorf("slots under production's PCRs: %v, want %v", err, tpm.ErrPolicy)
 	}
-	if text := l.Region.Kekctl("explain", Device); !strings.Contains(text, string(report.KeyImage)) {
+	if text := l.Region.explain(Device); !strings.Contains(text, string(report.KeyImage)) {
 		t.Errorf("kekctl explain:\n%s", text)
 	}
 }

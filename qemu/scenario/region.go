@@ -160,6 +160,12 @@ func describe() Description {
 	}
 }
 
+// explain is what `kekctl explain` says, without the breaks of its lines.
+func (r *Region) explain(device string) string {
+	r.lab.Helper()
+	return strings.Join(strings.Fields(r.Kekctl("explain", device)), " ")
+}
+
 // sliceNote ends the name of a signed slice's file.
 const sliceNote = ".slice.note"
 

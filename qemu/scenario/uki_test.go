@@ -134,7 +134,7 @@ func (l *Life) refusedEverywhere(t *testing.T, name string, m *Machine, named st
 	}
 	re := regexp.MustCompile(named)
 	for what, text := range map[string]string{
-		"kekctl explain": l.Region.Kekctl("explain", Device), "the audit log": l.Region.Kekctl("audit", "show", "--device", Device, "--json"),
+		"kekctl explain": l.Region.explain(Device), "the audit log": l.Region.Kekctl("audit", "show", "--device", Device, "--json"),
 	} {
 		if !strings.Contains(text, string(report.KeyImage)) || !re.MatchString(text) {
 			t.Errorf("%s: %s does not name %s:\n%s", name, what, named, text)

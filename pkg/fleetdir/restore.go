@@ -1,0 +1,142 @@
+package fleetdir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// aside is where a restore leaves what was there.
+const aside = ".before-restore"
+
+// RestoreOptions says how a backup takes the store's place.
+type RestoreOptions struct {
+	Credentials string // $CREDENTIALS_DIRECTORY, for the barrier key
+	NewLog      bool   // the audit log is lost too: begin another one
+	Building    bool   // without a log: the region has not left yet
+}
+
+// Restore puts a backup in the place of a member's store. The member must not
+// run. What was there stays beside it. Nothing is changed unless all is well.
+func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (*kekserver.Restored, error) {
+	unsealer, err := m.Unsealer(o.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	key, err := unsealer.BarrierKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	log, end, err := m.readLog(o.NewLog)
+	if err != nil {
+		return nil, err
+	}
+	store := m.path(m.file.Store)
+	if err := m.notRunning(store, key); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{store + aside, m.AuditPath() + aside} {
+		if _, err := os.Lstat(name); err == nil {
+			return nil, fmt.Errorf("%s is what an earlier restore left: look at it, and move it away", name)
+		}
+	}
+	fresh := store + ".restoring"
+	text, err := os.ReadFile(backup)
+	if err != nil {
+		return nil, fmt.Errorf("backup: %w", err)
+	}
+	if err := (files.Output{Perm: 0o600, Force: true}).Write(fresh, text); err != nil {
+		return nil, err
+	}
+	out, err := restoreStore(ctx, fresh, key, log, end, o.Building)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", backup, err), os.Remove(fresh))
+	}
+	return out, m.exchange(ctx, fresh, store, out, o.NewLog)
+}
+
+// readLog returns the verified records and where they end; nil and no end if
+// there shall be a new log.
+func (m *Member) readLog(newLog bool) ([]audit.Record, kekstore.Head, error) {
+	if newLog {
+		return nil, kekstore.Head{}, nil
+	}
+	text, err := os.ReadFile(m.AuditPath())
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(text) == 0 {
+		return nil, kekstore.Head{}, fmt.Errorf("audit log %s is missing or empty: bring it, since only it knows what was decided after the backup; if it is lost, --without-log", m.AuditPath())
+	}
+	if err != nil {
+		return nil, kekstore.Head{}, err
+	}
+	log := []audit.Record{}
+	end, _, err := audit.Verify(text, func(r audit.Record) error { log = append(log, r); return nil })
+	if err != nil {
+		return nil, kekstore.Head{}, fmt.Errorf("audit log %s: %w", m.AuditPath(), err)
+	}
+	return log, kekstore.Head{Number: end.Number, Hash: end.Hash}, nil
+}
+
+// notRunning refuses while a member has its store open. A store that is gone or
+// damaged is why there is a restore.
+func (m *Member) notRunning(store string, key *secret.Bytes) error {
+	s, err := kekstore.OpenBolt(store, key)
+	if err == nil {
+		return s.Close()
+	}
+	if errors.Is(err, kekstore.ErrInUse) {
+		return err
+	}
+	return nil
+}
+
+// restoreStore lets the store keep the end of the log that it goes on with: the
+// backup's own is of another time, perhaps of a log that is lost.
+func restoreStore(ctx context.Context, path string, key *secret.Bytes, log []audit.Record, end kekstore.Head, building bool) (*kekserver.Restored, error) {
+	store, err := kekstore.OpenBolt(path, key)
+	if err != nil {
+		return nil, err
+	}
+	store.Follow(func() kekstore.Head { return end })
+	out, err := kekserver.Restore(ctx, store, log, building)
+	return out, errors.Join(err, store.Close())
+}
+
+// exchange moves what is there aside and puts the restored store, and a new log,
+// in its place.
+func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserver.Restored, newLog bool) error {
+	if err := os.Rename(store, store+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(fresh, store); err != nil {
+		return err
+	}
+	if newLog {
+		if err := os.Rename(m.AuditPath(), m.AuditPath()+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := audit.Create(m.AuditPath()); err != nil {
+			return err
+		}
+	}
+	log, err := audit.Open(m.AuditPath(), audit.Head{}, nil)
+	if err != nil {
+		return err
+	}
+	err = log.Append(ctx, audit.Record{Event: "restored", Epoch: out.To, State: string(out.State),
+		Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)})
+	dir, err2 := os.Open(filepath.Dir(store))
+	if err2 == nil {
+		err2 = errors.Join(dir.Sync(), dir.Close())
+	}
+	return errors.Join(err, log.Close(), err2)
+}

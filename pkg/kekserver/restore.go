@@ -1,0 +1,149 @@
+package kekserver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
+)
+
+// pathRestored is written when a backup takes a store's place.
+const pathRestored = "restored"
+
+// Restored is what came of a restore.
+type Restored struct {
+	State kekproto.RegionState `json:"state"`
+	From  uint64               `json:"from_epoch"` // of the backup
+	To    uint64               `json:"epoch"`
+	// Again are decisions that were made after the backup and hold again.
+	Again []string `json:"again"`
+	// Lost is what was recorded after the backup and is not in it: what is done
+	// with it is for people.
+	Lost []string `json:"lost"`
+}
+
+// Restore makes a backup that was opened fit to go on. log is the member's audit
+// log, nil if that is lost too.
+//
+// With the log, what takes something away holds again: the region's state,
+// suspensions, revocations. Everything else that came after the backup is named.
+// Without the log nobody knows what came after, so no key leaves until agents
+// have signed for the region once more; only a region that is being built, and
+// is said to be, goes on so.
+func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, building bool) (*Restored, error) {
+	s := newState(store, nil)
+	out := &Restored{From: store.Epoch()}
+	var region regionRecord
+	version, err := s.load(ctx, pathRegion, &region)
+	if err != nil {
+		return nil, err
+	}
+	was := region.State
+	var seen uint64
+	for _, r := range log {
+		seen = max(seen, r.Epoch)
+		if r.Epoch <= out.From {
+			continue
+		}
+		if r.Event == "region" {
+			region.State = kekproto.RegionState(r.State)
+			out.Again = append(out.Again, "the region became "+r.State)
+			continue
+		}
+		if err := s.again(ctx, out, &r); err != nil {
+			return nil, err
+		}
+	}
+	if log == nil && !(building && was == kekproto.StateBuilding) {
+		region.State = kekproto.StateInTransit
+	}
+	if region.State == kekproto.StateInTransit && (was != kekproto.StateInTransit || log == nil) {
+		shipment := make([]byte, 16)
+		_, _ = rand.Read(shipment) // never fails: it ends the process instead
+		region.Shipment = hex.EncodeToString(shipment)
+	}
+	if err := s.save(ctx, pathRegion, version, &region); err != nil {
+		return nil, err
+	}
+	out.State = region.State
+	out.To, err = s.overtake(ctx, seen, out.From)
+	return out, err
+}
+
+// again makes one decision that came after the backup hold again, or names what
+// is lost.
+func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error {
+	switch r.Event {
+	case "suspend", "resume":
+		var d deviceRecord
+		version, err := s.load(ctx, pathDevices+r.Device, &d)
+		if errors.Is(err, kekstore.ErrNotFound) {
+			return nil // its adding is named
+		}
+		if err != nil {
+			return err
+		}
+		d.Suspended, d.Reason = r.Event == "suspend", ""
+		if d.Suspended {
+			d.Reason = r.Detail
+		}
+		out.Again = append(out.Again, r.Device+": "+r.Event)
+		return s.save(ctx, pathDevices+r.Device, version, &d)
+	case "revoke":
+		_, reason, _ := strings.Cut(r.Detail, ": ")
+		err := s.save(ctx, pathRevoked+r.Digest, 0, &revokedRecord{Reason: reason, Agent: r.Agent})
+		if errors.Is(err, kekstore.ErrConflict) {
+			return nil
+		}
+		out.Again = append(out.Again, r.Image+" is revoked")
+		return err
+	case "minimum":
+		return s.minimumAgain(ctx, out, r)
+	case "device-added", "device-removed", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "accepted", "accepted-no-more", "capture", "auths":
+		what := strings.TrimSpace(strings.Join([]string{r.Event, r.Device, r.Image, r.Detail}, " "))
+		out.Lost = append(out.Lost, strings.Join(strings.Fields(what), " "))
+	}
+	return nil
+}
+
+// minimumAgain sets a minimum by the line "role ROLE: VERSION, before …".
+func (s *state) minimumAgain(ctx context.Context, out *Restored, r *audit.Record) error {
+	text, _, _ := strings.Cut(r.Detail, ", before ")
+	role, least, ok := strings.Cut(strings.TrimPrefix(text, "role "), ": ")
+	if !ok || !measure.ValidVersion(least) {
+		return fmt.Errorf("audit log, line %d: no minimum in %q", r.Number, r.Detail)
+	}
+	var old minimumRecord
+	version, err := s.load(ctx, pathMinimum+role, &old)
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		return err
+	}
+	out.Again = append(out.Again, "images of role "+role+" older than "+least+" get nothing")
+	return s.save(ctx, pathMinimum+role, version, &minimumRecord{Version: least, Agent: r.Agent})
+}
+
+// overtake writes until the store is newer than all that the audit log has seen:
+// a member refuses it otherwise, as one that somebody put back.
+func (s *state) overtake(ctx context.Context, seen, from uint64) (uint64, error) {
+	var version uint64
+	old, err := s.store.Get(ctx, pathRestored)
+	switch {
+	case err == nil:
+		version = old.Version
+	case !errors.Is(err, kekstore.ErrNotFound):
+		return 0, err
+	}
+	for {
+		version, err = s.store.Swap(ctx, pathRestored, version, fmt.Appendf(nil, `{"from_epoch":%d}`, from))
+		if err != nil || version > seen {
+			return version, err
+		}
+	}
+}
