@@ -185,7 +185,7 @@ func TestFormatKeepsData(t *testing.T) {
 		"token": func(path string) { command0(t, "cryptsetup", "token", "remove", "--token-id", "0", path) },
 		"token, and a header that no server takes": func(path string) {
 			command0(t, "cryptsetup", "token", "remove", "--token-id", "0", path)
-			command0(t, "cryptsetup", "config", "--label", "a\nb", path)
+			spoilKeyslot(t, path, dek, v.UUID)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

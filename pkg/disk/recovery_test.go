@@ -154,6 +154,22 @@ func dropTokenAnd(t *testing.T, path string, args ...string) {
 	}
 }
 
+// spoilKeyslot makes the DEK's keyslot one of a kind that we do not open, which
+// cryptsetup does.
+func spoilKeyslot(t *testing.T, path string, dek *secret.Bytes, uuid string) {
+	t.Helper()
+	pass, err := luks2.Passphrase(dek, uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(file, pass.Expose(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command0(t, "cryptsetup", "luksChangeKey", "-q", "--key-slot", "0", "--hash", "sha1", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--key-file", file, path, file)
+}
+
 // TestRecoveryNone: a plan that wants no recovery key gets none, also where there
 // was one; and under a DEK that does not open the volume, nothing is removed.
 func TestRecoveryNone(t *testing.T) {
