@@ -38,6 +38,8 @@ type cutCase struct {
 	// met, if set, is a state of the header: the cuts that are tried are those of
 	// the run that goes on after a cut in the middle of what follows that state.
 	met func(*metadata) bool
+	// plain, if set, are blocks of which none may be on a sealed disk.
+	plain blocks
 }
 
 // cutTree is a tree whose only disk vda is a given file.
@@ -160,6 +162,9 @@ func (w *cutWorker) try(cut disktest.Cut) error {
 	if err != nil {
 		return err
 	}
+	if n := w.c.plain.in(readFile(w.f.t, w.f.path("vda"))); n > 0 {
+		return fmt.Errorf("%d blocks of plaintext are left on the disk", n)
+	}
 	return w.c.check(plain)
 }
 
@@ -266,7 +271,7 @@ func extDisk(t testing.TB, fsMiB, diskMiB int64) []byte {
 func TestCutsInPlace(t *testing.T) {
 	before := extDisk(t, 64, 128)
 	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
-	c := &cutCase{volume: inPlace, before: before, sample: 6, check: sameAs(before[:96<<20]), maker: withRecovery}
+	c := &cutCase{volume: inPlace, before: before, sample: 6, check: sameAs(before[:96<<20]), maker: withRecovery, plain: blocksOf(before)}
 	c.run(t)
 }
 
@@ -308,6 +313,7 @@ func TestCutsInRecovery(t *testing.T) {
 	before := extDisk(t, 64, 128)
 	inPlace := func(name string) snapshot.Volume { return volume(name, "in-place", "DISK-A", 0) }
 	hot := func(m *metadata) bool { _, hot := m.flagged(flagHot); return hot }
+	plain := blocksOf(before)
 	tests := []struct {
 		name   string
 		met    func(*metadata) bool
@@ -323,7 +329,7 @@ func TestCutsInRecovery(t *testing.T) {
 			if tt.sample == 0 && os.Getenv("LANDFALL_ALL_CUTS") == "" {
 				t.Skip("in make test-full")
 			}
-			c := &cutCase{volume: inPlace, before: before, sample: tt.sample, check: sameAs(before[:96<<20]), maker: withRecovery, met: tt.met}
+			c := &cutCase{volume: inPlace, before: before, sample: tt.sample, check: sameAs(before[:96<<20]), maker: withRecovery, met: tt.met, plain: plain}
 			c.run(t)
 		})
 	}

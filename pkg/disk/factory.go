@@ -222,6 +222,9 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 		return refuse("it holds LUKS volume "+uuid+", not this one", "wrong disk; or wipe it (cryptsetup erase, wipefs) if its data may go")
 	case luks && meta.inProgress() && job.fresh():
 		return refuse("it is being encrypted in place, the plan says "+job.Spec.Factory.Way, "correct the slice, or wipe the disk")
+	case luks && meta.inProgress() && meta.costly() != "":
+		return refuse("its encryption was begun, and keyslot "+meta.costly()+" is none that it begins with: somebody changed the header",
+			"remove that keyslot (cryptsetup luksKillSlot) if you know whose it is, or wipe the disk if its data may go")
 	case luks && meta.inProgress():
 		job.State = StateInProgress
 		return nil

@@ -39,16 +39,11 @@ func (m *Maker) lastShift(ctx context.Context, job *Job, meta *metadata, pass *s
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	key, err := finalKey(ctx, f, job.Device.Size, pass)
+	sectors, wipe, err := openAs(ctx, f, job.Device.Size, pass, settleJSON, tidyJSON)
 	if err != nil {
 		return err
 	}
-	defer key.Wipe()
-	sectors, err := newSectorCipher(key)
-	if err != nil {
-		return err
-	}
-	defer sectors.wipe()
+	defer wipe()
 	head := make([]byte, shiftSize)
 	if err := readFull(f, head, moved.Offset); err != nil {
 		return err
@@ -70,18 +65,24 @@ func movedHead(s segment, dev Device) bool {
 	return s.bytes() == shiftSize && s.Offset >= 2*shiftSize && s.Offset <= dev.Size-shiftSize
 }
 
-// finalKey opens the volume as its header will be in the end.
-func finalKey(ctx context.Context, f io.ReaderAt, size int64, pass *secret.Bytes) (*luks2.VolumeKey, error) {
-	b, err := editedHeader(f, settleJSON, tidyJSON)
+// openAs opens the volume as its header would be after edits. What it returns is
+// to be wiped.
+func openAs(ctx context.Context, f io.ReaderAt, size int64, pass *secret.Bytes, edits ...editMetadata) (*sectorCipher, func(), error) {
+	b, err := editedHeader(f, edits...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	dev := headReplaced{head: b, ReaderAt: f}
 	h, err := luks2.Read(dev, size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return h.Unlock(ctx, dev, pass, luks2.UnlockOptions{MaxMemory: keyslotMaxMemory, MaxWork: keyslotMaxWork})
+	key, err := h.Unlock(ctx, dev, pass, luks2.UnlockOptions{MaxMemory: keyslotMaxMemory, MaxWork: keyslotMaxWork})
+	if err != nil {
+		return nil, nil, err
+	}
+	sectors, err := newSectorCipher(key)
+	return sectors, func() { sectors.wipe(); key.Wipe() }, err
 }
 
 // headReplaced is a device with another beginning.
@@ -102,7 +103,7 @@ func (r headReplaced) ReadAt(b []byte, off int64) (int, error) {
 // finish ends the encryption of a device all of whose data is encrypted: the copy
 // of the head, still in plaintext, is overwritten, and the traces of the
 // reencryption leave the header.
-func finish(dev Device, meta *metadata) (err error) {
+func finish(ctx context.Context, dev Device, meta *metadata, pass *secret.Bytes) (err error) {
 	moved, _ := meta.flagged(flagMoved)
 	if !movedHead(moved, dev) {
 		return fmt.Errorf("the header says that the head was moved to %s bytes at %d, where no encryption of ours moves it", moved.Size, moved.Offset)
@@ -112,6 +113,9 @@ func finish(dev Device, meta *metadata) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := checkHead(ctx, f, dev.Size, pass); err != nil {
+		return err
+	}
 	noise := make([]byte, 1<<20)
 	for n := int64(0); n < shiftSize; n += int64(len(noise)) {
 		_, _ = rand.Read(noise)
@@ -123,4 +127,24 @@ func finish(dev Device, meta *metadata) (err error) {
 		return err
 	}
 	return rewriteHeader(f, tidyJSON)
+}
+
+// checkHead says whether the volume begins with a filesystem, which is encrypted
+// last. Nothing else authenticates how far the header says that encryption went,
+// and what is overwritten next may be the only copy.
+func checkHead(ctx context.Context, f io.ReaderAt, size int64, pass *secret.Bytes) error {
+	sectors, wipe, err := openAs(ctx, f, size, pass, tidyJSON)
+	if err != nil {
+		return err
+	}
+	defer wipe()
+	head := make([]byte, 4096)
+	if err := readFull(f, head, shiftSize); err != nil {
+		return err
+	}
+	sectors.decrypt(head, 0)
+	if _, ok := extSize(head); !ok {
+		return errors.New("the header says that all data is encrypted, but the volume does not begin with a filesystem: somebody changed the header, or the disk lost what was written; nothing is overwritten")
+	}
+	return nil
 }

@@ -175,7 +175,7 @@ func (m *Maker) recover(ctx context.Context, job *Job, pass *secret.Bytes) error
 		}
 	}
 	m.logf("%s: all data is encrypted already: tidying the header", job.Spec.Name)
-	if err := finish(job.Device, meta); err != nil {
+	if err := finish(ctx, job.Device, meta, pass); err != nil {
 		return fmt.Errorf("finish the encryption of %s: %w", path, err)
 	}
 	job.State = StateEncrypted

@@ -56,16 +56,27 @@ func TestInPlaceKeepsTheData(t *testing.T) {
 }
 
 // plaintextLeft counts the 4 KiB blocks of after that were in before.
-func plaintextLeft(before, after []byte) int {
-	const block = 4096
-	seen := map[[32]byte]bool{}
-	for i := 0; i+block <= len(before); i += block {
-		seen[sha256.Sum256(before[i:i+block])] = true
+func plaintextLeft(before, after []byte) int { return blocksOf(before).in(after) }
+
+// blocks are the 4 KiB blocks of a disk that are not all zeros.
+type blocks map[[32]byte]bool
+
+const blockSize = 4096
+
+func blocksOf(disk []byte) blocks {
+	b := blocks{}
+	for i := 0; i+blockSize <= len(disk); i += blockSize {
+		b[sha256.Sum256(disk[i:i+blockSize])] = true
 	}
-	delete(seen, sha256.Sum256(make([]byte, block)))
+	delete(b, sha256.Sum256(make([]byte, blockSize)))
+	return b
+}
+
+// in counts those of a disk's blocks that are among b.
+func (b blocks) in(disk []byte) int {
 	n := 0
-	for i := 0; i+block <= len(after); i += block {
-		if seen[sha256.Sum256(after[i:i+block])] {
+	for i := 0; i+blockSize <= len(disk); i += blockSize {
+		if b[sha256.Sum256(disk[i:i+blockSize])] {
 			n++
 		}
 	}
@@ -274,22 +285,20 @@ func TestInPlaceOnALargerDisk(t *testing.T) {
 		{"last shift", (*metadata).lastShift},
 		{"behind the last shift", func(m *metadata) bool { return m.all() && !m.lastShift() }},
 	}
+	before := extDisk(t, 64, 128)
+	w := &cutWorker{c: &cutCase{before: before}, v: volume("root", "in-place", "DISK-A", 0), dek: testDEK("dek"), before: before}
+	log := w.record(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newTree(t)
-			f.addExt("vda", "DISK-A", 64, 128)
-			before := readFile(t, f.path("vda"))
-			dek, v := testDEK("dek"), volume("root", "in-place", "DISK-A", 0)
+			f.disk("vda", "DISK-A", 160<<20)
+			f.write(f.path("vda"), string(append(middleOf(t, tt.met, before, log), make([]byte, 32<<20)...)))
 			m := newMaker(t, f)
 			m.Logf = nil
-			stopWhen(t, f, m, dek, v, before, tt.met)
-			cut := readFile(t, f.path("vda"))
-			f.disk("vda", "DISK-A", 160<<20)
-			f.write(f.path("vda"), string(append(cut, make([]byte, 32<<20)...)))
-			if err := seal(context.Background(), m, dek, v); err != nil {
+			if err := seal(context.Background(), m, w.dek, w.v); err != nil {
 				t.Fatal(err)
 			}
-			if got := decrypted(t, f, dek, v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
+			if got := decrypted(t, f, w.dek, w.v, 64<<20); !bytes.Equal(got, before[:64<<20]) {
 				t.Error("the decrypted volume differs from the original filesystem")
 			}
 			if n := plaintextLeft(before, readFile(t, f.path("vda"))); n > 0 {

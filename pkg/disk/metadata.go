@@ -1,21 +1,45 @@
 package disk
 
 import (
-	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/luks2"
 )
 
 // metadata is the part of a LUKS2 header that tells how far making it went.
 type metadata struct {
-	Keyslots map[string]json.RawMessage `json:"keyslots"`
-	Segments map[string]segment         `json:"segments"`
+	Keyslots map[string]keyslot `json:"keyslots"`
+	Segments map[string]segment `json:"segments"`
 	Config   struct {
 		Requirements struct {
 			Mandatory []string `json:"mandatory"`
 		} `json:"requirements"`
 	} `json:"config"`
+}
+
+// keyslot is what opening one would cost.
+type keyslot struct {
+	Type string `json:"type"`
+	KDF  struct {
+		Type       string `json:"type"`
+		Iterations uint64 `json:"iterations"`
+	} `json:"kdf"`
+}
+
+// costly returns a keyslot that costs more to try than the one that encryption
+// begins with, or "". Anybody may have written it, and cryptsetup, which goes on
+// with the encryption, tries all, with no bound.
+func (m *metadata) costly() string {
+	for _, id := range slices.Sorted(maps.Keys(m.Keyslots)) {
+		k := m.Keyslots[id]
+		if k.Type == "luks2" && (k.KDF.Type != luks2.KDFPBKDF2 || k.KDF.Iterations > keyslotMaxWork) {
+			return id
+		}
+	}
+	return ""
 }
 
 // segment is a part of the device. Without flags it says what lies there now.

@@ -35,7 +35,12 @@ func newSectorCipher(key *luks2.VolumeKey) (*sectorCipher, error) {
 
 // encrypt encrypts b, whole sectors, in place, on all CPUs. from is the number of
 // its first 512 bytes within the volume.
-func (s *sectorCipher) encrypt(b []byte, from uint64) {
+func (s *sectorCipher) encrypt(b []byte, from uint64) { s.each(b, from, s.xts.Encrypt) }
+
+// decrypt is its reverse.
+func (s *sectorCipher) decrypt(b []byte, from uint64) { s.each(b, from, s.xts.Decrypt) }
+
+func (s *sectorCipher) each(b []byte, from uint64, crypt func(to, from []byte, tweak uint64)) {
 	n := len(b) / s.sector
 	share := (n + runtime.NumCPU() - 1) / runtime.NumCPU()
 	var wg sync.WaitGroup
@@ -43,7 +48,7 @@ func (s *sectorCipher) encrypt(b []byte, from uint64) {
 		wg.Go(func() {
 			for i := at; i < min(at+share, n); i++ {
 				p := b[i*s.sector : (i+1)*s.sector]
-				s.xts.Encrypt(p, p, s.first+from+uint64(i*s.sector/sectorSize))
+				crypt(p, p, s.first+from+uint64(i*s.sector/sectorSize))
 			}
 		})
 	}
