@@ -71,7 +71,13 @@ func TestReplay(t *testing.T) {
 // TestPrediction: package uki predicts the events of the real logs, in number
 // and order, and the digests of all that is not a file of megabytes.
 func TestPrediction(t *testing.T) {
-	img, err := uki.Parse(ukitest.Sign(ukitest.Image("kernel", "console=ttyS0 panic=-1 reboot=t quiet", "1.0", []byte("initrd")), "signature"))
+	// What was measured said nothing of its role yet.
+	img, err := uki.Parse(ukitest.Sign(ukitest.Build(
+		ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nVERSION_ID=1.0\n")},
+		ukitest.Section{Name: ".cmdline", Data: []byte("console=ttyS0 panic=-1 reboot=t quiet")},
+		ukitest.Section{Name: ".initrd", Data: []byte("initrd")},
+		ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")},
+	), "signature"))
 	if err != nil {
 		t.Fatal(err)
 	}

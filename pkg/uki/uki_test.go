@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		".cmdline": cmdline, ".osrel": "ID=landfall\nVERSION_ID=1.0\n", ".text": "a stub's code",
+		".cmdline": cmdline, ".osrel": "ID=landfall\nVERSION_ID=1.0\nVARIANT_ID=server\n", ".text": "a stub's code",
 		".linux": string(ukitest.Kernel("kernel")),
 	} {
 		if got, ok := img.Section(name); !ok || string(got) != want {
