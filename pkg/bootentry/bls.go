@@ -130,10 +130,26 @@ func parseBLS(name, boot, text string, env variables) (*Entry, error) {
 	if e.Kernel == "" {
 		return nil, errors.New("names no kernel")
 	}
-	e.Cmdline = kcmdline.Normalize(strings.Join(options, " "))
-	if len(e.Cmdline) > maxCmdline {
-		return nil, fmt.Errorf("command line longer than %d bytes", maxCmdline)
+	if len(e.Initrds) > MaxInitrds {
+		return nil, fmt.Errorf("names %d initrds, at most %d", len(e.Initrds), MaxInitrds)
 	}
-	e.Notes = x.notes(name)
-	return e, nil
+	return e, e.setCmdline(strings.Join(options, " "), x.faults(name))
+}
+
+// setCmdline takes a line's words, less those that systemd could read otherwise
+// than the kernel. The notes say what was left out.
+func (e *Entry) setCmdline(line string, faults []error) error {
+	var words []string
+	for _, w := range kcmdline.Split(line) {
+		if kcmdline.Ambiguous(w) {
+			faults = append(faults, fmt.Errorf("entry %s: %.60q has a ' or a \\ before a quote or blank, which systemd and the kernel read differently: left out", e.Name, w))
+			continue
+		}
+		words = append(words, w)
+	}
+	e.Notes = texts(faults)
+	if e.Cmdline = kcmdline.Join(words); len(e.Cmdline) > maxCmdline {
+		return fmt.Errorf("command line longer than %d bytes", maxCmdline)
+	}
+	return nil
 }

@@ -75,6 +75,15 @@ func candidates(root *Root, name string, env variables) ([]Entry, []error) {
 	return blsEntries(root, files, env)
 }
 
+// texts are faults as a console is told.
+func texts(faults []error) []string {
+	var told []string
+	for _, err := range few(faults, maxTried) {
+		told = append(told, err.Error())
+	}
+	return told
+}
+
 // resolve finds an entry's files, and looks whether they are what they are
 // named for.
 func (e *Entry) resolve(root *Root) error {

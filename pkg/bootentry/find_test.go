@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,6 +111,13 @@ func TestPassedOver(t *testing.T) {
 		{"below a subvolume", with(entry("linux /@/lib/vm\ninitrd /@/boot/in\noptions rootflags=noatime,subvol=@\n"), "lib/vm", "k", "boot/in", "i"),
 			started{"/lib/vm", []string{"/boot/in"}, "rootflags=noatime,subvol=@"}, nil},
 		{"another subvolume", with(entry("linux /@old/lib/vm\ninitrd /in\noptions rootflags=subvol=@\n"), "lib/vm", "k"), pair, []string{"/boot/@old/lib/vm, /@old/lib/vm: file does not exist"}},
+		{"systemd's quotes", with(entry(`linux /vm
+initrd /in
+options ro x='"' root=/dev/vdb1 y='" quiet z=\ a=\b`), "boot/vm", "k", "boot/in", "i"),
+			started{"/boot/vm", []string{"/boot/in"}, `ro quiet a=\b`}, []string{`"x='\"' root=/dev/vdb1 y='\""`, `"z=\\"`}},
+		{"as many initrds as can be signed", with(entry("linux /vm\ninitrd"+strings.Repeat(" /in", MaxInitrds)), "boot/vm", "k", "boot/in", "i"),
+			started{"/boot/vm", slices.Repeat([]string{"/boot/in"}, MaxInitrds), ""}, nil},
+		{"more initrds", with(entry("linux /vm\ninitrd"+strings.Repeat(" /in", MaxInitrds+1)), "boot/vm", "k", "boot/in", "i"), pair, []string{"entry m: names 17 initrds, at most 16"}},
 		{"dots stay inside", with(entry("linux ../../../vm\ninitrd /../in\n"), "vm", "k", "in", "i"), started{"/vm", []string{"/in"}, ""}, nil},
 	}
 	for _, tt := range tests {
@@ -243,6 +251,8 @@ func TestPairs(t *testing.T) {
 			started{"/vmlinuz", []string{"/initrd.img"}, "ro console=ttyS0#1"}, nil},
 		{"a quoted word over two lines", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "ro x=\"a  b\"\nquiet"},
 			started{"/vmlinuz", []string{"/initrd.img"}, `ro x="a  b" quiet`}, nil},
+		{"systemd's quotes in the command line", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": `ro x='"' root=/dev/vdb1 y='" quiet`},
+			started{"/vmlinuz", []string{"/initrd.img"}, "ro quiet"}, []string{"systemd and the kernel read differently: left out"}},
 		{"GRUB's words in the command line", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "ro $tuned_params"},
 			started{"/vmlinuz", []string{"/initrd.img"}, "ro"}, []string{"$tuned_params"}},
 		{"a command line too long", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": strings.Repeat("x", maxCmdline+1)},

@@ -95,22 +95,13 @@ func (x *expansion) leaveOut(name string) {
 	}
 }
 
-// notes say which variables were left out of the entry.
-func (x *expansion) notes(entry string) []string {
+// faults say which variables were left out of the entry.
+func (x *expansion) faults(entry string) []error {
 	var faults []error
 	for _, name := range x.unknown {
 		faults = append(faults, fmt.Errorf("entry %s: $%s is a variable of GRUB's that grubenv does not hold: left out", entry, name))
 	}
-	return texts(faults)
-}
-
-// texts are faults as a console is told.
-func texts(faults []error) []string {
-	var told []string
-	for _, err := range few(faults, maxTried) {
-		told = append(told, err.Error())
-	}
-	return told
+	return faults
 }
 
 // grubenvHead begins GRUB's environment block (lib/envblk.h).

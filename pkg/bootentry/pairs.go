@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/landfall-project/landfall/pkg/kcmdline"
 )
 
 // pairName names the best of the pairs.
@@ -95,10 +93,8 @@ func kernelCmdline(root *Root, env variables) Entry {
 		}
 		lines = append(lines, line)
 	}
-	e.Notes = x.notes(name)
-	if e.Cmdline = kcmdline.Normalize(strings.Join(lines, "")); len(e.Cmdline) > maxCmdline {
-		e.Cmdline = ""
-		e.Notes = append(e.Notes, fmt.Sprintf("command line left out: %s: longer than %d bytes", name, maxCmdline))
+	if err := e.setCmdline(strings.Join(lines, ""), x.faults(name)); err != nil {
+		e.Cmdline, e.Notes = "", []string{fmt.Sprintf("command line left out: %s: %v", name, err)}
 	}
 	return e
 }

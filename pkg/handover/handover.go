@@ -177,6 +177,9 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 	if init = append(slices.DeleteFunc(init, replaced), moreInit...); len(init) > 0 {
 		words = append(append(words, "--"), init...)
 	}
+	if i := slices.IndexFunc(words, kcmdline.Ambiguous); i >= 0 {
+		return "", fmt.Errorf("%w: %.60q has a ' or a \\ before a quote or blank, which systemd and the kernel read differently", ErrCmdline, words[i])
+	}
 	line := kcmdline.Join(words)
 	if len(line) > MaxCmdline {
 		return "", fmt.Errorf("%w: %d bytes, the kernel takes %d", ErrCmdline, len(line), MaxCmdline)

@@ -150,6 +150,13 @@ func TestCmdline(t *testing.T) {
 			}
 		})
 	}
+	for _, bad := range []string{`ro x='"' init=/bin/sh y='"`, `x=\`, `-- x="\"`} {
+		_, entry := Cmdline(bad, "", twoVolumes())
+		_, slice := Cmdline("", bad, twoVolumes())
+		if !errors.Is(entry, ErrCmdline) || !errors.Is(slice, ErrCmdline) {
+			t.Errorf("%s: got %v of an entry, %v of a slice, want ErrCmdline", bad, entry, slice)
+		}
+	}
 	for _, bad := range []string{strings.Repeat("x", MaxCmdline), "a\x00b", "é"} {
 		if _, err := Cmdline(bad, "", twoVolumes()); !errors.Is(err, ErrCmdline) {
 			t.Errorf("entry %.10q: got %v, want ErrCmdline", bad, err)

@@ -109,7 +109,7 @@ func boots() []Info {
 			"Kernel, initrd or command line on the root is not what was signed: updated without a new signature (update-initramfs makes another initrd), damaged, or edited.",
 			"find out who changed what is named here, and treat it as an attack until explained; then put back what was signed, or sign the new one with `imagectl entry`", Fixed},
 		{BootPassed, "BootPassed", "boot entry with a fault",
-			"An entry that comes before the one that was started names a file that is missing or damaged, or is for another architecture; or the one that was started, or /etc/kernel/cmdline, has a word that only GRUB could replace (`$kernelopts`, `$tuned_params`) and grubenv does not hold, or cannot be read: that was left out.",
-			"repair what is named here when convenient, most likely by reinstalling the kernel package and running update-initramfs; write the options of a `$` word into the entry. The server started without it", Warned},
+			"An entry that comes before the one that was started names a file that is missing or damaged, or is for another architecture; or the one that was started, or /etc/kernel/cmdline, has a word that only GRUB could replace (`$kernelopts`, `$tuned_params`) and grubenv does not hold, or one that systemd and the kernel read differently (`'`, `\\` before a quote or blank), or cannot be read: that was left out.",
+			"repair what is named here when convenient, most likely by reinstalling the kernel package and running update-initramfs; write the options of a `$` word into the entry, and `\"` for `'`. The server started without it", Warned},
 	}
 }
