@@ -54,12 +54,14 @@ func named(files []loaderFile, name string) []loaderFile {
 		}
 		return 2
 	}
-	files = slices.Clone(files)
-	slices.SortStableFunc(files, func(a, b loaderFile) int { return rank(a) - rank(b) })
-	if len(files) == 0 || rank(files[0]) == 3 {
-		return nil
+	var best []loaderFile
+	least := 3
+	for i, f := range files {
+		if r := rank(f); r < least {
+			best, least = files[i:i+1], r
+		}
 	}
-	return files[:1]
+	return best
 }
 
 // blsEntries reads type 1 entries, best first.
