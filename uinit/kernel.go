@@ -48,15 +48,27 @@ func (m *machine) findEntry(dir, name string) (*bootentry.Entry, error) {
 // memory is a file in memory: what was measured in it is what is loaded.
 type memory struct {
 	*os.File
-	size int64
+	size  int64
+	limit int64 // of what may be taken
 }
 
-func newMemory(name string) (*memory, error) {
+// memoryLimit is a quarter of the machine's memory, for the kernel and for the
+// initrds. More could not be started (Linux lets both together take half), and
+// a root that holds more must not fill the memory until something breaks.
+func memoryLimit() (int64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("size of the memory: %w", err)
+	}
+	return int64(info.Totalram) * int64(info.Unit) / 4, nil
+}
+
+func newMemory(name string, limit int64) (*memory, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory for the %s: %w", name, err)
 	}
-	return &memory{File: os.NewFile(uintptr(fd), name)}, nil
+	return &memory{File: os.NewFile(uintptr(fd), name), limit: limit}, nil
 }
 
 // take appends a file of the root and returns its digest.
@@ -67,10 +79,13 @@ func (f *memory) take(root *bootentry.Root, name string) ([32]byte, error) {
 	}
 	defer src.Close()
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f.File, h), src)
+	n, err := io.Copy(io.MultiWriter(f.File, h), io.LimitReader(src, f.limit-f.size+1))
 	f.size += n
 	if err != nil {
 		return [32]byte{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	if f.size > f.limit {
+		return [32]byte{}, fmt.Errorf("more than %d bytes, a quarter of this machine's memory", f.limit)
 	}
 	// The page cache has no further use for it. A kernel that keeps it anyway
 	// is only slower in a small machine.
@@ -102,12 +117,16 @@ func (m *machine) loadKernel(t *trust, entry *bootentry.Entry, s *snapshot.Slice
 		return report.Errorf(report.BootKernel, "%w", err)
 	}
 	defer root.Close()
-	kernel, kernelDigest, err := readKernel(root, entry.Kernel)
+	limit, err := memoryLimit()
+	if err != nil {
+		return report.Errorf(report.BootKernel, "%w", err)
+	}
+	kernel, kernelDigest, err := readKernel(root, entry.Kernel, limit)
 	if err != nil {
 		return report.Errorf(report.BootKernel, "%w", err)
 	}
 	defer kernel.Close()
-	initrd, initrdDigests, err := readInitrd(root, entry.Initrds)
+	initrd, initrdDigests, err := readInitrd(root, entry.Initrds, limit)
 	if err != nil {
 		return report.Errorf(report.BootInitrd, "%w", err)
 	}
@@ -172,8 +191,8 @@ func kexecProblem(name string, err error) error {
 	return report.Errorf(report.BootKexec, "kexec_file_load %s: %w", name, err)
 }
 
-func readKernel(root *bootentry.Root, name string) (*memory, [32]byte, error) {
-	f, err := newMemory("kernel")
+func readKernel(root *bootentry.Root, name string, limit int64) (*memory, [32]byte, error) {
+	f, err := newMemory("kernel", limit)
 	if err != nil {
 		return nil, [32]byte{}, err
 	}
@@ -189,8 +208,8 @@ func readKernel(root *bootentry.Root, name string) (*memory, [32]byte, error) {
 
 // readInitrd joins the entry's initrds, as a boot loader would, and returns the
 // digest of each. An entry without one is the handover alone.
-func readInitrd(root *bootentry.Root, names []string) (*memory, [][32]byte, error) {
-	f, err := newMemory("initrd")
+func readInitrd(root *bootentry.Root, names []string, limit int64) (*memory, [][32]byte, error) {
+	f, err := newMemory("initrd", limit)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -48,11 +48,11 @@ func take(t *testing.T, dir string) *took {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernel, digest, err := readKernel(root, entry.Kernel)
+	kernel, digest, err := readKernel(root, entry.Kernel, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	initrd, digests, err := readInitrd(root, entry.Initrds)
+	initrd, digests, err := readInitrd(root, entry.Initrds, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

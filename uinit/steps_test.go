@@ -142,7 +142,7 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	f, digests, err := readInitrd(root, []string{"/boot/initrd.img"})
+	f, digests, err := readInitrd(root, []string{"/boot/initrd.img"}, 52)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Error(err)
 	}
 
-	two, both, err := readInitrd(root, []string{"/boot/ucode.img", "/boot/initrd.img"})
+	two, both, err := readInitrd(root, []string{"/boot/ucode.img", "/boot/initrd.img"}, 52)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,16 +175,63 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Errorf("two initrds: %d bytes, digests %x", two.size, both)
 	}
 	write(t, dir, "boot/bad.img", "hello")
-	if _, _, err := readInitrd(root, []string{"/boot/bad.img"}); !errors.Is(err, bootentry.ErrDamaged) {
+	if _, _, err := readInitrd(root, []string{"/boot/bad.img"}, 52); !errors.Is(err, bootentry.ErrDamaged) {
 		t.Errorf("no archive: got %v", err)
 	}
-	if _, _, err := readInitrd(root, []string{"/boot/gone.img"}); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := readInitrd(root, []string{"/boot/gone.img"}, 52); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing: got %v", err)
 	}
 }
 
+// TestMemoryIsBounded: a root cannot fill the memory, with one file or several.
+func TestMemoryIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "vmlinuz", kernelFile("Linux"))
+	write(t, dir, "initrd.img", "070701 initrd 16")
+	write(t, dir, "large", "070701")
+	if err := os.Truncate(filepath.Join(dir, "large"), 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	root, err := bootentry.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	kernel := int64(len(kernelFile("Linux")))
+	tests := []struct {
+		name    string
+		kernel  string
+		initrds []string
+		limit   int64
+		refused bool
+	}{
+		{"a kernel that just fits", "/vmlinuz", nil, kernel, false},
+		{"a kernel that does not", "/vmlinuz", nil, kernel - 1, true},
+		{"initrds that just fit", "", []string{"/initrd.img", "/initrd.img"}, 32, false},
+		{"two that do not", "", []string{"/initrd.img", "/initrd.img"}, 31, true},
+		{"a large one", "", []string{"/initrd.img", "/large"}, 1 << 20, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var f *memory
+			var err error
+			if tt.kernel != "" {
+				f, _, err = readKernel(root, tt.kernel, tt.limit)
+			} else {
+				f, _, err = readInitrd(root, tt.initrds, tt.limit)
+			}
+			if err == nil {
+				f.Close()
+			}
+			if refused := err != nil && strings.Contains(err.Error(), "a quarter of this machine's memory"); refused != tt.refused || !refused && err != nil {
+				t.Errorf("got %v, want refused %v", err, tt.refused)
+			}
+		})
+	}
+}
+
 func TestWipeOfMemoryFile(t *testing.T) {
-	f, err := newMemory("test")
+	f, err := newMemory("test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,8 +40,9 @@ if its slice has policy.kernel_signature and names the key in boot.keys.
 With --root the entry is found in a mounted root as a server finds it, else its
 files are named. What a server would pass over or leave out is a warning. The
 command line is the boot entry's own, without what a slice adds; words that only
-GRUB could replace ($kernelopts) are never signed. Sign again whenever one of the
-files changes.`,
+GRUB could replace ($kernelopts), and those that systemd could read otherwise than
+the kernel (x='a b', for x="a b"), are never signed. Sign again whenever one of
+the files changes.`,
 		Example: `  imagectl entry --key offline/boot.key --root /mnt -o /mnt/boot/landfall/debian.note
   imagectl entry --key offline/boot.key --kernel vmlinuz --initrd initrd.img --cmdline "quiet ro" -o debian.note`,
 		Args: cobra.NoArgs,

@@ -198,6 +198,9 @@ func FuzzEntry(f *testing.F) {
 					t.Errorf("%q is looked for in %q", name, places)
 				}
 			}
+			if len(e.Initrds) > MaxInitrds || slices.ContainsFunc(kcmdline.Split(e.Cmdline), kcmdline.Ambiguous) {
+				t.Errorf("%d initrds, command line %q", len(e.Initrds), e.Cmdline)
+			}
 			if grubWord(e.Cmdline) != "" || kcmdline.Normalize(e.Cmdline) != e.Cmdline {
 				t.Errorf("command line %q", e.Cmdline)
 			}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -60,6 +61,8 @@ func (c *Content) validate() error {
 		return fmt.Errorf("%w: command line is not printable ASCII", ErrContent)
 	case grubWord(c.Cmdline) != "":
 		return fmt.Errorf("%w: command line has $%s, a variable of GRUB's that no kernel knows", ErrContent, grubWord(c.Cmdline))
+	case slices.ContainsFunc(kcmdline.Split(c.Cmdline), kcmdline.Ambiguous):
+		return fmt.Errorf("%w: command line has a ' or a \\ before a quote or blank, which systemd and the kernel read differently", ErrContent)
 	case kcmdline.Normalize(c.Cmdline) != c.Cmdline:
 		return fmt.Errorf("%w: command line's words are not separated by single spaces", ErrContent)
 	}

@@ -188,6 +188,8 @@ func TestSignContentRefuses(t *testing.T) {
 		"GRUB's word":      func(c *Content) { c.Cmdline = "ro $kernelopts" },
 		"two blanks":       func(c *Content) { c.Cmdline = `ro  x="a  b"` },
 		"an open quote":    func(c *Content) { c.Cmdline = `ro x="a` },
+		"systemd's quote":  func(c *Content) { c.Cmdline = `ro x='"' root=/dev/vdb1 y='"'` },
+		"an escape":        func(c *Content) { c.Cmdline = `ro x=\` },
 		"a line break":     func(c *Content) { c.Cmdline = "a\nb" },
 	} {
 		c := testContent()

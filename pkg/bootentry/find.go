@@ -16,29 +16,21 @@ import (
 // maxTried is how many entries a console is told that were tried in vain.
 const maxTried = 8
 
-// Find returns the entry of that name (with or without .conf), or the default
-// one for "": the first whose kernel and initrds are all there and whole. The
-// error wraps ErrNone when there is none, and says what was tried.
+// Find returns the default entry for "": the first whose kernel and initrds are
+// all there and whole. Else it is the entry of that name (with or without .conf,
+// with or without its boot counter), and no other: those beside it are not even
+// read. The error wraps ErrNone when there is none, and says what was tried.
 func Find(root *Root, name string) (*Entry, error) {
 	var faults, passed []error
 	env, err := grubenv(root)
 	if err != nil {
 		faults = append(faults, err)
 	}
-	entries, more := blsEntries(root, env)
-	faults = append(faults, more...)
-	entries = append(entries, pairs(root, env)...)
-	// Without an initrd nobody opens an encrypted root, unless the kernel has
-	// one built in: such an entry is for when there is no other.
-	slices.SortStableFunc(entries, func(a, b Entry) int { return min(len(b.Initrds), 1) - min(len(a.Initrds), 1) })
 	name = strings.TrimSuffix(name, ".conf")
-	named := 0
+	entries, more := candidates(root, name, env)
+	faults = append(faults, more...)
 	for i := range entries {
 		e := &entries[i]
-		if name != "" && e.Name != name {
-			continue
-		}
-		named++
 		if err := e.resolve(root); err != nil {
 			passed = append(passed, err)
 			continue
@@ -48,20 +40,48 @@ func Find(root *Root, name string) (*Entry, error) {
 			passed = append(slices.DeleteFunc(faults, func(err error) bool { return errors.Is(err, errOtherLoader) }), passed...)
 		}
 		var notes []string
-		for _, err := range few(passed, maxTried) {
-			notes = append(notes, "passed over: "+err.Error())
+		for _, text := range texts(passed) {
+			notes = append(notes, "passed over: "+text)
 		}
 		e.Notes = append(notes, e.Notes...)
 		return e, nil
 	}
 	faults = few(append(passed, faults...), maxTried)
 	switch {
-	case name != "" && named == 0:
-		return nil, errors.Join(fmt.Errorf("%w named %q among %d", ErrNone, name, len(entries)), errors.Join(faults...))
+	case name != "" && len(passed)+len(more) == 0:
+		return nil, errors.Join(fmt.Errorf("%w named %q", ErrNone, name), errors.Join(faults...))
 	case len(faults) > 0:
 		return nil, errors.Join(fmt.Errorf("%w that is complete", ErrNone), errors.Join(faults...))
 	}
 	return nil, fmt.Errorf("%w: no loader entry, no /vmlinuz and no /boot/vmlinuz-*", ErrNone)
+}
+
+// candidates are the entries to try, the best first; for a name at most one.
+func candidates(root *Root, name string, env variables) ([]Entry, []error) {
+	files := loaderFiles(root)
+	if name == "" {
+		entries, faults := blsEntries(root, files, env)
+		entries = append(entries, pairs(root, env)...)
+		// Without an initrd nobody opens an encrypted root, unless the kernel has
+		// one built in: such an entry is for when there is no other.
+		slices.SortStableFunc(entries, func(a, b Entry) int { return min(len(b.Initrds), 1) - min(len(a.Initrds), 1) })
+		return entries, faults
+	}
+	files = named(files, name)
+	if len(files) == 0 && name == pairName {
+		entries := pairs(root, env)
+		return entries[:min(len(entries), 1)], nil
+	}
+	return blsEntries(root, files, env)
+}
+
+// texts are faults as a console is told.
+func texts(faults []error) []string {
+	var told []string
+	for _, err := range few(faults, maxTried) {
+		told = append(told, err.Error())
+	}
+	return told
 }
 
 // resolve finds an entry's files, and looks whether they are what they are

@@ -3,6 +3,8 @@ package bootentry
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,6 +111,13 @@ func TestPassedOver(t *testing.T) {
 		{"below a subvolume", with(entry("linux /@/lib/vm\ninitrd /@/boot/in\noptions rootflags=noatime,subvol=@\n"), "lib/vm", "k", "boot/in", "i"),
 			started{"/lib/vm", []string{"/boot/in"}, "rootflags=noatime,subvol=@"}, nil},
 		{"another subvolume", with(entry("linux /@old/lib/vm\ninitrd /in\noptions rootflags=subvol=@\n"), "lib/vm", "k"), pair, []string{"/boot/@old/lib/vm, /@old/lib/vm: file does not exist"}},
+		{"systemd's quotes", with(entry(`linux /vm
+initrd /in
+options ro x='"' root=/dev/vdb1 y='" quiet z=\ a=\b`), "boot/vm", "k", "boot/in", "i"),
+			started{"/boot/vm", []string{"/boot/in"}, `ro quiet a=\b`}, []string{`"x='\"' root=/dev/vdb1 y='\""`, `"z=\\"`}},
+		{"as many initrds as can be signed", with(entry("linux /vm\ninitrd"+strings.Repeat(" /in", MaxInitrds)), "boot/vm", "k", "boot/in", "i"),
+			started{"/boot/vm", slices.Repeat([]string{"/boot/in"}, MaxInitrds), ""}, nil},
+		{"more initrds", with(entry("linux /vm\ninitrd"+strings.Repeat(" /in", MaxInitrds+1)), "boot/vm", "k", "boot/in", "i"), pair, []string{"entry m: names 17 initrds, at most 16"}},
 		{"dots stay inside", with(entry("linux ../../../vm\ninitrd /../in\n"), "vm", "k", "in", "i"), started{"/vm", []string{"/in"}, ""}, nil},
 	}
 	for _, tt := range tests {
@@ -145,7 +154,7 @@ func TestNothingComplete(t *testing.T) {
 	for name, want := range map[string][]string{
 		"":       {"entry m: /boot/vm, /vm: file does not exist", "entry debian: /vmlinuz: file does not exist", "(/boot/vmlinuz-2): /boot/initrd.img-2: file does not exist", "EFI program"},
 		"m":      {"entry m: /boot/vm, /vm"},
-		"debian": {"entry debian: /vmlinuz", "/boot/initrd.img-2"},
+		"debian": {"entry debian: /vmlinuz"},
 	} {
 		_, err := Find(tree(t, files), name)
 		if !errors.Is(err, ErrNone) {
@@ -157,15 +166,48 @@ func TestNothingComplete(t *testing.T) {
 			}
 		}
 	}
-	whole := with(files, "boot/vmlinuz-1", "k", "boot/initrd.img-1", "i")
-	if _, err := Find(tree(t, whole), "m"); !errors.Is(err, ErrNone) {
-		t.Errorf("another entry in the place of the one asked for: %v", err)
+	whole := with(files, "boot/vmlinuz-1", "k", "boot/initrd.img-1", "i", "efi/loader/entries/m.conf", "linux /vmlinuz-1\ninitrd /initrd.img-1\n")
+	for _, name := range []string{"m", "debian"} {
+		if e, err := Find(tree(t, whole), name); !errors.Is(err, ErrNone) {
+			t.Errorf("another in the place of %s: %+v, %v", name, e, err)
+		}
 	}
-	got, err := Find(tree(t, with(whole, "boot/loader/entries/y.conf", "title y\n")), "debian")
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestBootCounter: who names an entry does not know how often it was tried.
+func TestBootCounter(t *testing.T) {
+	pair := map[string]string{"vmlinuz": "k", "initrd.img": "i", "boot/in": "i"}
+	tests := []struct {
+		name, ask, want string
+		files           []string
+	}{
+		{"tries left", "a-1", "a-1+3", []string{"a-1+3"}},
+		{"tried once", "a-1.conf", "a-1+3-1", []string{"a-1+3-1", "a-2"}},
+		{"none left", "a-1", "a-1+0-3", []string{"a-1+0-3"}},
+		{"asked for with it", "a-1+2-1", "a-1+2-1", []string{"a-1+2-1"}},
+		{"found good meanwhile", "a-1", "a-1", []string{"a-1+3", "a-1"}},
+		{"one that ran out is the last", "a-1", "a-1+2", []string{"a-1+0-3", "a-1+2"}},
+		{"another counter", "a-1+3", "", []string{"a-1+2-1"}},
+		{"no counter", "a", "", []string{"a+b", "a+1-", "a+-1", "a+", "a+1-2-3"}},
+		{"a name that only begins so", "a", "", []string{"a-1+3"}},
 	}
-	check(t, got, started{"/boot/vmlinuz-1", []string{"/boot/initrd.img-1"}, ""}, []string{"/vmlinuz", "/boot/vmlinuz-2"})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			files := maps.Clone(pair)
+			for _, name := range tt.files {
+				files["boot/loader/entries/"+name+".conf"] = "linux /" + name + "\ninitrd /in\n"
+				files["boot/"+name] = "k"
+			}
+			got := ""
+			e, err := Find(tree(t, files), tt.ask)
+			if err == nil {
+				got = e.Name
+			}
+			if got != tt.want || err != nil && !errors.Is(err, ErrNone) {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
 }
 
 // TestManyFaults: a root full of broken entries does not flood the consoles.
@@ -209,6 +251,8 @@ func TestPairs(t *testing.T) {
 			started{"/vmlinuz", []string{"/initrd.img"}, "ro console=ttyS0#1"}, nil},
 		{"a quoted word over two lines", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "ro x=\"a  b\"\nquiet"},
 			started{"/vmlinuz", []string{"/initrd.img"}, `ro x="a  b" quiet`}, nil},
+		{"systemd's quotes in the command line", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": `ro x='"' root=/dev/vdb1 y='" quiet`},
+			started{"/vmlinuz", []string{"/initrd.img"}, "ro quiet"}, []string{"systemd and the kernel read differently: left out"}},
 		{"GRUB's words in the command line", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "ro $tuned_params"},
 			started{"/vmlinuz", []string{"/initrd.img"}, "ro"}, []string{"$tuned_params"}},
 		{"a command line too long", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": strings.Repeat("x", maxCmdline+1)},

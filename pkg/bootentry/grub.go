@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 )
 
@@ -46,12 +45,25 @@ func grubWord(text string) string {
 	return name
 }
 
+// expansion puts variables' values into the texts of one entry.
+type expansion struct {
+	env     variables
+	left    int      // bytes that all texts together may still come to
+	unknown []string // names that env does not hold, in order, once each
+	seen    map[string]bool
+}
+
+func newExpansion(env variables) *expansion {
+	return &expansion{env: env, left: maxEntrySize, seen: map[string]bool{}}
+}
+
 // expand puts values in the place of variables, and nothing in the place of
-// unknown ones, as GRUB does, whose names it adds to unknown. Values may hold
-// variables of their own: blscfg puts in the first, GRUB's shell the second, and
-// there is no third.
-func (v variables) expand(text string, unknown *[]string) string {
-	for _, env := range []variables{v, v, nil} {
+// unknown ones, as GRUB does. Values may hold variables of their own: blscfg
+// puts in the first, GRUB's shell the second, and there is no third. A fault
+// when an entry would come to more than one may have: values can multiply.
+func (x *expansion) expand(text string) (string, error) {
+	longest := len(text)
+	for _, env := range []variables{x.env, x.env, nil} {
 		var done strings.Builder
 		for {
 			start, end, name := variable(text)
@@ -59,32 +71,51 @@ func (v variables) expand(text string, unknown *[]string) string {
 				break
 			}
 			value, ok := env[name]
-			if !ok && !slices.Contains(*unknown, name) {
-				*unknown = append(*unknown, name)
+			if !ok {
+				x.leaveOut(name)
 			}
-			done.WriteString(text[:start] + value)
+			done.WriteString(text[:start])
+			done.WriteString(value)
 			text = text[end:]
+			if done.Len()+len(text) > x.left {
+				return "", fmt.Errorf("with GRUB's variables longer than %d bytes", maxEntrySize)
+			}
 		}
 		text = done.String() + text
+		longest = max(longest, len(text))
 	}
-	return text
+	x.left -= longest
+	return text, nil
 }
 
-// note says which words were left out of the entry.
-func (e *Entry) note(unknown []string) {
-	for _, name := range unknown {
-		e.Notes = append(e.Notes, fmt.Sprintf("entry %s: $%s is a variable of GRUB's that grubenv does not hold: left out", e.Name, name))
+func (x *expansion) leaveOut(name string) {
+	if !x.seen[name] {
+		x.seen[name] = true
+		x.unknown = append(x.unknown, name)
 	}
+}
+
+// faults say which variables were left out of the entry.
+func (x *expansion) faults(entry string) []error {
+	var faults []error
+	for _, name := range x.unknown {
+		faults = append(faults, fmt.Errorf("entry %s: $%s is a variable of GRUB's that grubenv does not hold: left out", entry, name))
+	}
+	return faults
 }
 
 // grubenvHead begins GRUB's environment block (lib/envblk.h).
 const grubenvHead = "# GRUB Environment Block\n"
 
+// maxGrubenv is the size of every environment block that grub-editenv makes
+// (DEFAULT_ENVBLK_SIZE).
+const maxGrubenv = 1024
+
 // grubenv reads the environment block where Fedora or Debian keep it. Its
 // absence is no error.
 func grubenv(root *Root) (variables, error) {
 	for _, name := range []string{"/boot/grub2/grubenv", "/boot/grub/grubenv"} {
-		text, err := root.read(name, maxEntrySize)
+		text, err := root.read(name, maxGrubenv)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -8,9 +8,10 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/landfall-project/landfall/pkg/kcmdline"
 )
+
+// pairName names the best of the pairs.
+const pairName = "debian"
 
 // pairs are kernels with their initrds as packages leave them without a boot
 // loader, the preferred ones first: Debian's links (kernel-img.conf(5)), then
@@ -18,7 +19,7 @@ import (
 func pairs(root *Root, env variables) []Entry {
 	var found []Entry
 	add := func(kernel, initrd string) {
-		found = append(found, Entry{Name: "debian", Title: "Debian (/vmlinuz)", Kernel: kernel, Initrds: []string{initrd}})
+		found = append(found, Entry{Name: pairName, Title: "Debian (/vmlinuz)", Kernel: kernel, Initrds: []string{initrd}})
 	}
 	for _, dir := range []string{"/", "/boot/"} {
 		if root.present(dir + "vmlinuz") {
@@ -79,16 +80,21 @@ func kernelCmdline(root *Root, env variables) Entry {
 		}
 		return e
 	}
-	var lines, unknown []string
+	var lines []string
+	x := newExpansion(env)
 	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
-			lines = append(lines, env.expand(line, &unknown))
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
 		}
+		line, err := x.expand(line)
+		if err != nil {
+			e.Notes = []string{fmt.Sprintf("command line left out: %s: %v", name, err)}
+			return e
+		}
+		lines = append(lines, line)
 	}
-	e.note(unknown)
-	if e.Cmdline = kcmdline.Normalize(strings.Join(lines, "")); len(e.Cmdline) > maxCmdline {
-		e.Cmdline = ""
-		e.Notes = append(e.Notes, fmt.Sprintf("command line left out: %s: longer than %d bytes", name, maxCmdline))
+	if err := e.setCmdline(strings.Join(lines, ""), x.faults(name)); err != nil {
+		e.Cmdline, e.Notes = "", []string{fmt.Sprintf("command line left out: %s: %v", name, err)}
 	}
 	return e
 }

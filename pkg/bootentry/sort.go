@@ -1,6 +1,9 @@
 package bootentry
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // compare orders entries as the specification wants ("Sorting"): those with a
 // sort key first, by key, machine and version, newest first; then by file
@@ -33,12 +36,32 @@ func compare(a, b Entry) int {
 }
 
 func exhausted(name string) bool {
+	_, left := counter(name)
+	return left == 0
+}
+
+// counter takes a boot counter off an entry's name: "+LEFT" or "+LEFT-DONE"
+// (systemd, "Automatic Boot Assessment"). left is -1 where there is none.
+func counter(name string) (base string, left int) {
 	i := strings.LastIndexByte(name, '+')
 	if i < 0 {
-		return false
+		return name, -1
 	}
-	left, _, _ := strings.Cut(name[i+1:], "-")
-	return left != "" && strings.Trim(left, "0") == ""
+	tries, done, tried := strings.Cut(name[i+1:], "-")
+	left, ok := count(tries)
+	if _, doneOK := count(done); !ok || tried && !doneOK {
+		return name, -1
+	}
+	return name[:i], left
+}
+
+// count reads decimal digits, as many as a counter may have.
+func count(s string) (int, bool) {
+	if digits, rest := span(s, isDigit); digits == "" || rest != "" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(s)
+	return n, err == nil
 }
 
 // compareVersions orders version strings (UAPI.10 Version Format

@@ -148,11 +148,13 @@ func isUUID(s string) bool {
 
 // noShell keeps the next kernel's initrd from giving a shell beside the
 // passphrases when the root does not come up: initramfs-tools and the kernel
-// reboot after 10 s by panic=, dracut and systemd by the others.
+// reboot after 10 s by panic=, dracut and systemd by the others. replaced takes
+// from an entry whatever would undo it.
 var noShell = []string{"panic=10", "rd.shell=0", "rd.emergency=reboot"}
 
 // Cmdline puts the next kernel's command line together: the boot entry's, less
-// what names another root or other LUKS volumes; what forbids a rescue shell;
+// what names another root or other LUKS volumes or permits a rescue shell; what
+// forbids one;
 // the slice's, which is signed and may decide otherwise; and what
 // initramfs-tools, systemd and dracut need to find the volumes. The arguments
 // that entry and slice have for init come last, behind "--".
@@ -171,9 +173,12 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 			words = append(words, "root=/dev/mapper/"+v.Name)
 		}
 	}
-	// dracut looks for root= behind "--" too.
+	// initramfs-tools and dracut take the words behind "--" for theirs too.
 	if init = append(slices.DeleteFunc(init, replaced), moreInit...); len(init) > 0 {
 		words = append(append(words, "--"), init...)
+	}
+	if i := slices.IndexFunc(words, kcmdline.Ambiguous); i >= 0 {
+		return "", fmt.Errorf("%w: %.60q has a ' or a \\ before a quote or blank, which systemd and the kernel read differently", ErrCmdline, words[i])
 	}
 	line := kcmdline.Join(words)
 	if len(line) > MaxCmdline {
@@ -185,13 +190,24 @@ func Cmdline(entry, slice string, volumes []Volume) (string, error) {
 	return line, nil
 }
 
-// replaced says whether an entry's parameter contradicts the handover, or
-// belongs to the boot loader that is not there.
+// replaced says whether an entry's word contradicts the handover, or belongs to
+// the boot loader that is not there. initramfs-tools and dracut cut words at
+// every blank, be it in quotes.
 func replaced(word string) bool {
-	key, _, _ := kcmdline.Param(word)
+	return contradicts(word) || slices.ContainsFunc(strings.Fields(word), contradicts)
+}
+
+func contradicts(word string) bool {
+	key, _, valued := kcmdline.Param(word)
 	switch key {
 	case "root", "BOOT_IMAGE", "initrd", "cryptopts", "cryptdevice", "cryptkey":
 		return true
+	case "rd.shell", "rdshell", "rd.emergency":
+		return true
+	case "rd.break", "rdbreak": // dracut gives a shell for it, whatever rd.shell= says
+		return true
+	case "panic":
+		return valued
 	}
 	return strings.HasPrefix(key, "rd.luks") || strings.HasPrefix(key, "luks.")
 }

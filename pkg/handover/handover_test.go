@@ -135,7 +135,12 @@ func TestCmdline(t *testing.T) {
 		{"another root with a blank goes whole", `root=LABEL="my disk" ro`, "", "ro " + safe + own},
 		{"quoted words stay whole", `dyndbg="file a.c  +p" ro`, "", `dyndbg="file a.c  +p" ro ` + safe + own},
 		{"an open quote takes nothing of ours", `ro x="a b`, `y="c`, `ro x="a b" ` + safe + `y="c" ` + own},
-		{"a signed slice may want a shell", "rd.shell", "panic=0", "rd.shell " + safe + "panic=0 " + own},
+		{"a signed slice may want a shell", "quiet", "panic=0 rd.shell -- rd.break", "quiet " + safe + "panic=0 rd.shell " + own + " -- rd.break"},
+		{"an entry may not", "rd.shell=1 rdshell rd.break panic=0 rd.emergency=halt rdbreak=mount ro", "", "ro " + safe + own},
+		{"nor behind the end", "ro -- rd.shell rd.break=pre-mount panic= panic=-1 rdshell rdbreak rd.emergency=poweroff single", "", "ro " + safe + own + " -- single"},
+		{"nor in quotes", `ro "rd.shell" x="a rd.break b" -- "a panic=0"`, "", "ro " + safe + own},
+		{"another root in another's quotes goes", `ro -- x="a root=/dev/sda1 b" single`, "", "ro " + safe + own + " -- single"},
+		{"names that look like a shell's stay", `panic_on_oops=1 dyndbg="func panic +p" rd.shells`, "", `panic_on_oops=1 dyndbg="func panic +p" rd.shells ` + safe + own},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -144,6 +149,13 @@ func TestCmdline(t *testing.T) {
 				t.Errorf("got  %s, %v\nwant %s", got, err, tt.want)
 			}
 		})
+	}
+	for _, bad := range []string{`ro x='"' init=/bin/sh y='"`, `x=\`, `-- x="\"`} {
+		_, entry := Cmdline(bad, "", twoVolumes())
+		_, slice := Cmdline("", bad, twoVolumes())
+		if !errors.Is(entry, ErrCmdline) || !errors.Is(slice, ErrCmdline) {
+			t.Errorf("%s: got %v of an entry, %v of a slice, want ErrCmdline", bad, entry, slice)
+		}
 	}
 	for _, bad := range []string{strings.Repeat("x", MaxCmdline), "a\x00b", "é"} {
 		if _, err := Cmdline(bad, "", twoVolumes()); !errors.Is(err, ErrCmdline) {

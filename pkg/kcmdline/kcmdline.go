@@ -4,9 +4,10 @@
 //
 // A word ends at a blank outside of double quotes. A quote may open anywhere in
 // a word; there is no way to escape one. What follows a word "--" are arguments
-// for init, not parameters of the kernel. What is not covered: a few early
-// parameters of x86 that the kernel looks up without minding quotes, and initrds
-// that cut the line at every blank.
+// for init, not parameters of the kernel. systemd reads the same line by other
+// rules: Ambiguous names the words of which it makes others. What is not
+// covered: a few early parameters of x86 that the kernel looks up without
+// minding quotes, and initrds that cut the line at every blank.
 package kcmdline
 
 import "strings"
@@ -89,6 +90,14 @@ func Param(word string) (name, value string, valued bool) {
 		value = strings.TrimSuffix(value, `"`)
 	}
 	return word[:at], value, true
+}
+
+// Ambiguous says whether a word may end elsewhere for systemd than for the
+// kernel. To systemd "'" is a quote as well, in which a double quote is none,
+// and to older ones a quote or blank behind a backslash is a letter. So a word could hide another one from the kernel's
+// rules, and what follows it from systemd.
+func Ambiguous(word string) bool {
+	return strings.Contains(word, "'") || strings.Contains(word, `\"`) || strings.HasSuffix(word, `\`)
 }
 
 // isSpace is the kernel's isspace (lib/ctype.c), which knows Latin-1's no-break

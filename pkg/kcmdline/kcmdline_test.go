@@ -1,6 +1,7 @@
 package kcmdline
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +76,66 @@ func TestParam(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.word, diff)
 		}
 	}
+}
+
+// TestAmbiguous cuts lines by systemd's rules, today's and the older ones. A
+// line without ambiguous words is cut by all in the same places.
+func TestAmbiguous(t *testing.T) {
+	tests := []struct {
+		line string
+		want []string // the ambiguous words
+	}{
+		{`ro x='"' root=/dev/vdb1 y='"`, []string{`x='"' root=/dev/vdb1 y='"`}},
+		{`ro x='a b' c`, []string{`x='a`, `b'`}},
+		{`ro x="it's" c`, []string{`x="it's"`}},
+		{`x=\" root=/dev/vdb1 y=\" c`, []string{`x=\" root=/dev/vdb1 y=\"`}},
+		{`x=\ root=/dev/vdb1`, []string{`x=\`}},
+		{`ro x="a\`, []string{`x="a\"`}},
+		{`ro x="a b" y="c \d" initrd=\EFI\a z=a"b  c"d ""`, nil},
+	}
+	for _, tt := range tests {
+		words := Split(tt.line)
+		var got []string
+		for _, w := range words {
+			if Ambiguous(w) {
+				got = append(got, w)
+			}
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: ambiguous (-want +got):\n%s", tt.line, diff)
+		}
+		line := Join(append(words, "ours=1"))
+		for _, escapes := range []bool{false, true} {
+			if n := systemd(line, escapes); len(tt.want) == 0 && n != len(words)+1 {
+				t.Errorf("%s: systemd makes %d words of it, the kernel %d", line, n, len(words)+1)
+			}
+		}
+	}
+}
+
+// systemd counts the words of a line by the rules of its extract_first_word,
+// with quotes of both kinds, and with or without escapes.
+func systemd(line string, escapes bool) int {
+	n, in, quote := 0, false, byte(0)
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		if quote == 0 && c == ' ' {
+			in = false
+			continue
+		}
+		if !in {
+			n, in = n+1, true
+		}
+		switch {
+		case escapes && c == '\\':
+			i++
+		case quote == 0 && (c == '\'' || c == '"'):
+			quote = c
+		case c == quote:
+			quote = 0
+		}
+	}
+	return n
 }
 
 // kernel is the loop of parse_args and next_arg, byte by byte, as the kernel
@@ -172,6 +233,14 @@ func FuzzSplit(f *testing.F) {
 		}
 		if Normalize(joined) != joined {
 			t.Errorf("%q: joined twice it is %q", joined, Normalize(joined))
+		}
+		other := func(r rune) bool { return r < ' ' || r > '~' } // is never handed over
+		if !slices.ContainsFunc(words, Ambiguous) && !strings.ContainsFunc(joined, other) {
+			for _, escapes := range []bool{false, true} {
+				if n := systemd(joined, escapes); n != len(words) {
+					t.Errorf("%q: %d words, systemd makes %d", joined, len(words), n)
+				}
+			}
 		}
 		behind := kernel(Join(append(words, "ours=1")))
 		if last := behind[len(behind)-1]; len(behind) != len(words)+1 || cmp.Diff([]string{"ours", "1"}, last) != "" {

@@ -192,6 +192,8 @@ func TestValidate(t *testing.T) {
 		{"policy.links_percent", func(s *Slice) { s.Policy.LinksPercent = 75 }},
 		{"boot.entry", func(s *Slice) { s.Boot.Entry = "../../etc" }},
 		{"boot.cmdline", func(s *Slice) { s.Boot.Cmdline = "a\nb" }},
+		{"boot.cmdline", func(s *Slice) { s.Boot.Cmdline = "dyndbg='file x +p'" }},
+		{"boot.cmdline", func(s *Slice) { s.Boot.Cmdline = `ro x=\` }},
 		{"boot.keys", func(s *Slice) { s.Boot.Keys = nil }},
 		{"boot.keys", func(s *Slice) { s.Boot.Keys = make([]string, MaxBootKeys+1) }},
 		{"boot.keys[0]", func(s *Slice) { s.Boot.Keys[0] = "no key" }},

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/kcmdline"
 	"github.com/landfall-project/landfall/pkg/printable"
 )
 
@@ -219,6 +220,9 @@ func (s *Slice) checkBoot(c *checker) {
 	}
 	if !printable.IsASCII(s.Boot.Cmdline) || len(s.Boot.Cmdline) > 1024 {
 		c.add("boot.cmdline", "must be at most 1024 printable ASCII characters")
+	}
+	if slices.ContainsFunc(kcmdline.Split(s.Boot.Cmdline), kcmdline.Ambiguous) {
+		c.add("boot.cmdline", "has a ' or a \\ before a quote or blank, which systemd and the kernel read differently")
 	}
 	if len(s.Boot.Keys) > MaxBootKeys {
 		c.add("boot.keys", "are %d, at most %d", len(s.Boot.Keys), MaxBootKeys)
