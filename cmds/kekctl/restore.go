@@ -18,8 +18,8 @@ func (a *app) restoreCommand() *cobra.Command {
 		Short: "Put a backup in the place of a member's store",
 		Long: "Put a backup in the place of a member's store, on the member's own machine and while it does not run.\n" +
 			"The barrier key and the audit log must be there. What was decided after the backup, and takes something\n" +
-			"away, holds again by the log: the region's state, suspensions, revocations. All else that came after is\n" +
-			"named: devices that were added or sealed since have no key in it. What was there stays, as\n" +
+			"away, holds again by the log: the region's state, suspensions, revocations, removals. All else that\n" +
+			"came after is named: devices that were added or sealed since have no key in it. What was there stays, as\n" +
 			"store.db.before-restore.\n\n" +
 			"If the audit log is lost, --without-log begins another one, and the region is in transit: no key leaves\n" +
 			"until agents have signed that they received it. docs/runbook.md tells the whole.",

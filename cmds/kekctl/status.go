@@ -326,7 +326,7 @@ func (a *app) verifyAudit(data []byte, kept string) error {
 	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {
 		line(w, fmt.Sprintf("%d lines follow from each other; head %s", head.Number, head))
 		if head.Torn > 0 {
-			line(w, count(head.Torn, "time")+" a power cut tore the last batch; it is accounted for")
+			line(w, count(head.Torn, "time")+" the last lines were torn, by a power cut or by somebody: a head that was kept before tells (--head)")
 		}
 		if rest > 0 {
 			line(w, fmt.Sprintf("%d bytes at the end are of a batch being written, or torn", rest))

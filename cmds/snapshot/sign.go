@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -110,12 +112,7 @@ func (in *signInput) many(cmd *cobra.Command, keys *keyring, names []string) err
 		}
 	}
 	if len(faults) > 0 {
-		for out := range seen {
-			if err := os.Remove(filepath.Join(in.dir, out)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				faults = append(faults, err)
-			}
-		}
-		return errors.Join(faults...)
+		return errors.Join(append(faults, takeBack(in.dir, seen)...)...)
 	}
 	if len(names) == 1 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "signed", last)
@@ -123,6 +120,17 @@ func (in *signInput) many(cmd *cobra.Command, keys *keyring, names []string) err
 		fmt.Fprintf(cmd.ErrOrStderr(), "signed %d files, now in %s\n", len(names), in.dir)
 	}
 	return nil
+}
+
+// takeBack removes what there is of the outputs, and says what it could not, in
+// the order of their names.
+func takeBack(dir string, outputs map[string]string) (faults []error) {
+	for _, name := range slices.Sorted(maps.Keys(outputs)) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		}
+	}
+	return faults
 }
 
 // noteName is the file name of what a file becomes.

@@ -260,7 +260,23 @@ func TestSameEK(t *testing.T) {
 	a := ekArea(&ek.PublicKey)
 	renamed := bytes.Clone(a)
 	renamed[7] ^= 0x40 // userWithAuth: another name, the same key
-	if !attest.SameEK(a, renamed) || attest.SameEK(a, ekArea(&other.PublicKey)) || attest.SameEK(a, nil) {
-		t.Error("SameEK does not go by the key")
+	near := bytes.Clone(a)
+	near[len(near)-1] ^= 0x02 // in the modulus
+	for name, c := range map[string]struct {
+		a, b []byte
+		want bool
+	}{
+		"the same":              {a, bytes.Clone(a), true},
+		"another name":          {a, renamed, true},
+		"another key":           {a, ekArea(&other.PublicKey), false},
+		"another key's one bit": {a, near, false},
+		"no key":                {a, nil, false},
+		"no key, then one":      {nil, a, false},
+		"no keys":               {nil, nil, false},
+		"a part of one, twice":  {a[:len(a)-1], a[:len(a)-1], false},
+	} {
+		if got := attest.SameEK(c.a, c.b); got != c.want {
+			t.Errorf("%s: SameEK = %v, want %v", name, got, c.want)
+		}
 	}
 }

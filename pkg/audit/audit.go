@@ -21,8 +21,18 @@ import (
 // MaxLine bounds a line without its newline, in bytes.
 const MaxLine = 32 << 10
 
-// maxTorn bounds what a power cut can leave behind: one batch.
-const maxTorn = 4 << 20
+const (
+	// maxWrite bounds one write, and so what a power cut can tear: a longer batch,
+	// which gathers behind a slow fsync, is made durable in pieces.
+	maxWrite = 1 << 20
+	// maxTorn bounds what is taken for torn: a write, and what further cuts left
+	// of the starts that were to account for it.
+	maxTorn = 4 << 20
+	// tornEnd ends what a power cut left without an end. With a zero byte in front
+	// of the newline: a line that lacked nothing but its end does not become a
+	// record, and a cut right behind the newline leaves what is still known as torn.
+	tornEnd = "\x00\n"
+)
 
 // ErrChain is a log whose lines do not follow from each other: it was changed.
 var ErrChain = errors.New("audit log was changed, or a part of it is missing")
@@ -56,11 +66,11 @@ type Record struct {
 	Digest string `json:"sha256,omitempty"`
 	Detail string `json:"detail,omitempty"`
 
-	TornBytes int `json:"torn_bytes,omitempty"` // recovered: length of what a power cut left in front of this line
+	TornBytes int `json:"torn_bytes,omitempty"` // recovered: length of the torn bytes in front of this line
 }
 
-// EventRecovered names the line that follows what a power cut left behind; its
-// Digest is over those bytes.
+// EventRecovered names the line that follows bytes that are no lines, as a power
+// cut leaves them; its Digest is over those bytes.
 const EventRecovered = "recovered"
 
 // Head is the end of a log.
@@ -68,7 +78,7 @@ type Head struct {
 	Number uint64
 	Hash   [32]byte // of the last line
 	Epoch  uint64   // the highest of all lines
-	Torn   int      // how often a power cut tore the log
+	Torn   int      // how often its last lines were found torn
 }
 
 // String is "number:hash".
@@ -77,8 +87,9 @@ func (h Head) String() string { return fmt.Sprintf("%d:%s", h.Number, hex.Encode
 // Verify reads a whole log, calls each for every line (nil is allowed), and
 // returns its head. rest is the length of a last batch that a power cut tore,
 // which no later line accounts for yet: its first line has no end, or zeros
-// where a page never reached the disk. Anything else that breaks the chain is a
-// change.
+// where a page never reached the disk. Who takes the last byte of a durable line,
+// or writes a zero into one, makes the same: against that stands a head that was
+// kept. Anything else that breaks the chain is a change.
 func Verify(data []byte, each func(Record) error) (head Head, rest int, err error) {
 	for off := 0; off < len(data); {
 		line, next := cut(data, off)
@@ -158,7 +169,7 @@ func accept(head *Head, r Record, line []byte, each func(Record) error) error {
 // skipTorn looks for the recovery line that accounts for the torn bytes at the
 // start of data, and returns the length of both; 0 if there is none.
 func skipTorn(head *Head, data []byte, each func(Record) error) (int, error) {
-	for off := 0; off < min(len(data), maxTorn); {
+	for off := 0; off < len(data) && off <= maxTorn+len(tornEnd); {
 		line, next := cut(data, off)
 		if next == 0 {
 			break
@@ -166,7 +177,7 @@ func skipTorn(head *Head, data []byte, each func(Record) error) (int, error) {
 		r, err := follow(*head, line)
 		if err == nil && r.Event == EventRecovered && r.TornBytes == off && off > 0 {
 			if sum := sha256.Sum256(data[:off]); r.Digest != hex.EncodeToString(sum[:]) {
-				return 0, fmt.Errorf("line %d: %w: what a power cut left was changed afterwards", r.Number, ErrChain)
+				return 0, fmt.Errorf("line %d: %w: what was torn was changed afterwards", r.Number, ErrChain)
 			}
 			head.Torn++
 			return next, accept(head, r, line, each)

@@ -46,7 +46,8 @@ type Log struct {
 
 	mu     sync.Mutex
 	head   Head
-	torn   []byte // what a power cut left, until a line accounts for it
+	torn   []byte // bytes at the end that are no lines, until a line accounts for them
+	known  Head   // an end that the log is known to have had when it was opened
 	buf    []byte // lines not yet handed to the writer
 	batch  *batch // those who wait for buf
 	err    error
@@ -103,7 +104,7 @@ func Open(path string, known Head, each func(Record) error) (*Log, error) {
 	}
 	l := newLog(f, head, time.Now)
 	l.size, l.look = int64(len(data)), func(size int64) error { return unchanged(path, opened, size) }
-	l.torn = bytes.Clone(data[len(data)-rest:])
+	l.torn, l.known = bytes.Clone(data[len(data)-rest:]), known
 	return l, nil
 }
 
@@ -148,24 +149,25 @@ func unchanged(path string, opened fs.FileInfo, size int64) error {
 	return nil
 }
 
-// recover queues the line that accounts for a torn batch.
+// recover queues the line that accounts for a torn batch. It says no more than
+// the log and the head that was kept show: a power cut tears only what nobody had
+// an answer to, but who can write the file can tear a line that somebody had.
 func (l *Log) recover() error {
 	torn := l.torn
 	l.torn = nil
 	if torn[len(torn)-1] != '\n' {
-		// With a zero byte in front of the newline: a line that lacked nothing but
-		// its end does not become a record, and a cut right behind the newline
-		// leaves what is still known as torn.
-		const end = "\x00\n"
-		torn = append(torn, end...)
-		l.buf = append(l.buf, end...)
+		torn = append(torn, tornEnd...)
+		l.buf = append(l.buf, tornEnd...)
 	}
 	l.head.Torn++
 	sum := sha256.Sum256(torn)
-	return l.add(Record{
-		Event: EventRecovered, TornBytes: len(torn), Digest: hex.EncodeToString(sum[:]),
-		Detail: "the bytes before this line are what a power cut left of the last batch; nothing in it was answered",
-	})
+	detail := fmt.Sprintf("the bytes before this line follow line %d and are no lines: what a power cut left of lines that nobody had an answer to, "+
+		"or lines that somebody damaged; ", l.head.Number)
+	if l.known.Number > 0 {
+		detail += fmt.Sprintf("the store saw line %d last, and it is there; ", l.known.Number)
+	}
+	detail += fmt.Sprintf("a head that was kept elsewhere before, of line %d or later, says that they were damaged", l.head.Number+1)
+	return l.add(Record{Event: EventRecovered, TornBytes: len(torn), Digest: hex.EncodeToString(sum[:]), Detail: detail})
 }
 
 // Append adds a record and returns once it is durable. If ctx ends first the
@@ -239,10 +241,7 @@ func (l *Log) write() {
 		b, data, head := l.batch, l.buf, l.head
 		l.batch, l.buf = &batch{done: make(chan struct{})}, spare[:0]
 		l.mu.Unlock()
-		_, err := l.file.Write(data)
-		if err == nil {
-			err = l.file.Sync()
-		}
+		err := writeDurably(l.file, data)
 		if l.size += int64(len(data)); err == nil {
 			err = l.look(l.size)
 		}
@@ -261,6 +260,24 @@ func (l *Log) write() {
 		close(b.done)
 		spare = data
 	}
+}
+
+// writeDurably writes lines, as many at once as a power cut may tear.
+func writeDurably(f File, lines []byte) error {
+	for len(lines) > 0 {
+		n := len(lines)
+		if n > maxWrite {
+			n = bytes.LastIndexByte(lines[:maxWrite], '\n') + 1
+		}
+		if _, err := f.Write(lines[:n]); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		lines = lines[n:]
+	}
+	return nil
 }
 
 // Head returns the durable end of the log, and why it cannot grow, if so.

@@ -33,7 +33,8 @@ type Restored struct {
 // log, nil if that is lost too.
 //
 // With the log, what takes something away holds again: the region's state,
-// suspensions, revocations. Everything else that came after the backup is named.
+// suspensions, revocations, removals. Everything else that came after the backup
+// is named.
 // Without the log nobody knows what came after, so no key leaves until agents
 // have signed for the region once more; only a region that is being built, and
 // is said to be, goes on so.
@@ -84,7 +85,7 @@ func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error
 	case "suspend", "resume":
 		var d deviceRecord
 		version, err := s.load(ctx, pathDevices+r.Device, &d)
-		if errors.Is(err, kekstore.ErrNotFound) {
+		if errors.Is(err, kekstore.ErrNotFound) || err == nil && d.Removed {
 			return nil // its adding is named
 		}
 		if err != nil {
@@ -106,11 +107,49 @@ func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error
 		return err
 	case "minimum":
 		return s.minimumAgain(ctx, out, r)
-	case "device-added", "device-removed", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "accepted", "accepted-no-more", "capture", "auths":
+	case "device-removed":
+		return s.removedAgain(ctx, out, r.Device)
+	case "firmware-demand", "link-demand":
+		out.Lost = append(out.Lost, r.Event+" "+r.Detail+": set it again")
+	case "recovery-escrowed":
+		out.Lost = append(out.Lost, r.Event+" "+r.Device+": the recovery key that its disks were given is not in the backup")
+	case "device-added", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "accepted", "accepted-no-more", "capture", "auths",
+		"recovery-requested", "recovery-approved", "firmware-accepted":
 		what := strings.TrimSpace(strings.Join([]string{r.Event, r.Device, r.Image, r.Detail}, " "))
 		out.Lost = append(out.Lost, strings.Join(strings.Fields(what), " "))
 	}
 	return nil
+}
+
+// removedAgain takes back a device of the backup as removeDevice does: its record
+// last.
+func (s *state) removedAgain(ctx context.Context, out *Restored, id string) error {
+	var d deviceRecord
+	version, err := s.load(ctx, pathDevices+id, &d)
+	switch {
+	case errors.Is(err, kekstore.ErrNotFound), err == nil && d.Removed:
+		// It was added after the backup too, which is named. Its authorizations are
+		// lost with it: the next life of the ID cannot meet them.
+		return nil
+	case err != nil:
+		return err
+	}
+	slice, err := s.load(ctx, pathSlices+id, new(sliceRecord))
+	if err == nil {
+		err = s.save(ctx, pathSlices+id, slice, &sliceRecord{})
+	}
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		return err
+	}
+	capture, err := s.store.Get(ctx, pathCaptures+id)
+	if err == nil {
+		_, err = s.store.Swap(ctx, pathCaptures+id, capture.Version, nil)
+	}
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		return err
+	}
+	out.Again = append(out.Again, id+": removed")
+	return s.save(ctx, pathDevices+id, version, &deviceRecord{Removed: true, Life: d.Life + 1})
 }
 
 // minimumAgain sets a minimum by the line "role ROLE: VERSION, before …".

@@ -56,7 +56,7 @@ func (f *hostFactory) powerOn(s *swtpm.State) (x *tpm.TPM, off func()) {
 	f.Helper()
 	t, err := swtpm.Start(f.Context(), s)
 	f.Check(err)
-	f.Check(f.golden[builder.Factory].ReplayExtends(t))
+	f.Check(f.golden[builder.Factory].Extends.ReplayExtends(t))
 	x = tpm.New(t)
 	return x, func() {
 		f.Helper()

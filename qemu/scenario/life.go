@@ -148,15 +148,16 @@ func (l *Life) Start(f builder.Flavour, change ...func(*vm.Config)) *Machine {
 	l.Helper()
 	cfg := l.Config
 	cfg.Name, cfg.Initrd = string(f), l.images[f]
-	golden := cfg
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	var measured swtpm.Capture
+	var extends swtpm.Capture
 	if l.Quick {
-		measured = l.golden.quick(f, &golden, &cfg)
+		var err error
+		extends, err = l.golden.quick(f, &cfg)
+		l.Check(err)
 	}
-	m := l.boot(cfg, l.TPM, measured)
+	m := l.boot(cfg, l.TPM, extends)
 	if l.Watch != nil {
 		l.Watch(m)
 	}
@@ -171,15 +172,15 @@ const Measured = `measured sha256 4=[0-9a-f]{64}.*\n`
 func (l *Life) ApproveImages() {
 	l.Helper()
 	l.golden = goldenBoots{}
-	boots := map[builder.Flavour]*Machine{}
+	boots, configs := map[builder.Flavour]*Machine{}, map[builder.Flavour]*vm.Config{}
 	for _, f := range lifeFlavours() {
-		boots[f] = l.startGolden(f)
+		boots[f], configs[f] = l.startGolden(f)
 	}
 	for _, f := range lifeFlavours() {
 		m := boots[f]
 		m.Expect(Measured, 3*time.Minute)
 		l.Check(m.Off())
-		l.golden.learn(f, m.TPM.Proxy.Capture())
+		l.Check(l.golden.learn(f, configs[f], m.TPM.Proxy.Capture()))
 		policy := l.Region.Approve(string(f), "1.0", "efi-kernel", m.Console(0).Output())
 		if f != builder.Debug { // which neither fleet nor TPM shall trust
 			l.policies = append(l.policies, policy)
@@ -190,7 +191,7 @@ func (l *Life) ApproveImages() {
 // startGolden powers on a machine like the device's, without its network, with a
 // TPM and a LANDFALL partition that keep nothing of this boot. None of these is
 // measured into the image PCRs.
-func (l *Life) startGolden(f builder.Flavour) *Machine {
+func (l *Life) startGolden(f builder.Flavour) (*Machine, *vm.Config) {
 	l.Helper()
 	state, err := l.TPM.Copy(l.Path("tpm-golden-" + string(f)))
 	l.Check(err)
@@ -202,7 +203,7 @@ func (l *Life) startGolden(f builder.Flavour) *Machine {
 	if l.Watch != nil {
 		l.Watch(m)
 	}
-	return m
+	return m, &cfg
 }
 
 // ApproveGeometry boots the server image once on the machine as it is

@@ -190,11 +190,12 @@ func (r *Rack) PowerOn(device string, change ...func(*vm.Config)) *Machine {
 	state, err := frozen.Copy(r.Path("tpm-" + device))
 	r.Check(err)
 	cfg := r.Config(device)
-	golden := cfg
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	m := r.boot(cfg, state, r.golden.quick(rackImage(device), &golden, &cfg))
+	extends, err := r.golden.quick(rackImage(device), &cfg)
+	r.Check(err)
+	m := r.boot(cfg, state, extends)
 	r.Running[device] = m
 	r.Wiring.powered(device, m)
 	return m

@@ -58,6 +58,7 @@ func (f *rackFactory) approve(state *swtpm.State) {
 	blank := f.GPTDisk("blank.raw", "LANDFALL", landfallSize, nil)
 	type golden struct {
 		flavour builder.Flavour
+		cfg     vm.Config
 		m       *Machine
 	}
 	var boots []golden
@@ -68,14 +69,14 @@ func (f *rackFactory) approve(state *swtpm.State) {
 		f.Check(err)
 		c := rackConfig(f.Kernel().Image, img)
 		c.Name, c.Disks = string(flavour), []vm.Disk{{Path: blank.Path, Snapshot: true}}
-		boots = append(boots, golden{flavour, f.Boot(c, tpm)})
+		boots = append(boots, golden{flavour, c, f.Boot(c, tpm)})
 	}
 	for _, b := range boots {
 		b.m.Expect(Measured, 3*time.Minute)
 		f.Check(b.m.Off())
 		policy := f.region.Approve(string(b.flavour), "1.0", "efi-kernel", b.m.Console(0).Output())
 		f.policies = append(f.policies, policy)
-		f.golden.learn(b.flavour, b.m.TPM.Proxy.Capture())
+		f.Check(f.golden.learn(b.flavour, &b.cfg, b.m.TPM.Proxy.Capture()))
 	}
 	f.writeGolden(f.dir, f.golden)
 }
