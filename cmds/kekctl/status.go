@@ -106,8 +106,7 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 		line(w, "LAB PROFILE", "unmeasured boots are accepted: anybody's image gets keys")
 	}
 	line(w, "member "+st.Member, fmt.Sprintf("up since %s, store epoch %d", when(st.Since), st.StoreEpoch))
-	line(w, "audit log", count(int(st.AuditLines), "line")+", head")
-	line(w, "", st.AuditHead)
+	line(w, "audit log", fmt.Sprintf("%s, head begins %.32s", count(int(st.AuditLines), "line"), st.AuditHead))
 	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Suspended))
 	line(w, "", fmt.Sprintf("%d sealed, %d of them accepted", st.Sealed, st.Accepted))
 	line(w, "", fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
