@@ -108,10 +108,10 @@ func (c *Cache) Make(ctx context.Context, name, key string, build func(ctx conte
 	if err := os.RemoveAll(dir); err != nil {
 		return "", fmt.Errorf("remove damaged cache entry: %w", err)
 	}
-	tmp := dir + ".tmp"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := c.removeHalfBuilt(name); err != nil {
 		return "", fmt.Errorf("remove half-built cache entry: %w", err)
 	}
+	tmp := dir + ".tmp"
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return "", err
 	}
@@ -125,6 +125,16 @@ func (c *Cache) Make(ctx context.Context, name, key string, build func(ctx conte
 		return "", fmt.Errorf("publish cache entry: %w", err)
 	}
 	return dir, c.prune(name, dir)
+}
+
+// removeHalfBuilt removes what builds of the name left that were cut off, of
+// whatever key. The caller holds its lock, so none of them goes on.
+func (c *Cache) removeHalfBuilt(name string) error {
+	dirs, err := filepath.Glob(filepath.Join(c.root, name+"-????????????????.tmp"))
+	for _, dir := range dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // Valid reports whether dir is a complete entry: its stamp is there and every

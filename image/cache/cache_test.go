@@ -85,6 +85,10 @@ func TestPrune(t *testing.T) {
 	build := func(_ context.Context, dir string) error {
 		return os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644)
 	}
+	cutOff := filepath.Join(root, "thing-0123456789abcdef.tmp")
+	if err := os.MkdirAll(filepath.Join(cutOff, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for i := range keepOld + 4 {
 		if _, err := c.Make(t.Context(), "thing", Key(string(rune('a'+i))), build); err != nil {
 			t.Fatal(err)
@@ -96,6 +100,9 @@ func TestPrune(t *testing.T) {
 	}
 	if n := len(entries()); n != keepOld+4 {
 		t.Errorf("%d entries that were used just now are left, want all %d", n, keepOld+4)
+	}
+	if _, err := os.Stat(cutOff); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a build that was cut off is left: %v", err)
 	}
 	for _, dir := range entries() {
 		old := time.Now().Add(-inUse - time.Hour)
