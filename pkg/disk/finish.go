@@ -82,7 +82,12 @@ func openAs(ctx context.Context, f io.ReaderAt, size int64, pass *secret.Bytes, 
 		return nil, nil, err
 	}
 	sectors, err := newSectorCipher(key)
-	return sectors, func() { sectors.wipe(); key.Wipe() }, err
+	wipe := func() { sectors.wipe(); key.Wipe() }
+	if err != nil {
+		wipe()
+		return nil, nil, err
+	}
+	return sectors, wipe, nil
 }
 
 // headReplaced is a device with another beginning.
