@@ -15,20 +15,27 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-// A report counts only where the device may boot now, however good the
-// connection was that released its key.
-func TestReportOfOneWhoMayNotBoot(t *testing.T) {
-	ctx := context.Background()
+// released is a fleet and what it released to the device d0.
+func released(t *testing.T) (*fleet, *kekclient.Released) {
+	t.Helper()
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
 	f := &fleet{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	client := &kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}
-	r, err := client.Release(ctx, l.aks["d0"], 1)
+	r, err := client.Release(context.Background(), l.aks["d0"], 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	t.Cleanup(func() { r.Close() })
+	return f, r
+}
+
+// A report counts only where the device may boot now, however good the
+// connection was that released its key.
+func TestReportOfOneWhoMayNotBoot(t *testing.T) {
+	ctx := context.Background()
+	f, r := released(t)
 	if _, err := r.Report(ctx, []byte(`{}`)); err != nil {
 		t.Errorf("a live region: %v", err)
 	}
@@ -38,7 +45,7 @@ func TestReportOfOneWhoMayNotBoot(t *testing.T) {
 		}
 	}
 	f.must("POST", "/v1/devices/d0/suspend", &kekproto.Reason{Reason: "stolen"}, nil)
-	_, err = r.Report(ctx, []byte(`{}`))
+	_, err := r.Report(ctx, []byte(`{}`))
 	wantCode(t, "suspended", err, report.KeySuspended)
 	if n := f.auditLines("report"); n != 1 {
 		t.Errorf("%d reports in the audit log, want 1", n)
@@ -118,16 +125,7 @@ func TestReportOfAnotherDevice(t *testing.T) {
 // A device that reports without end is heard, and fills nothing.
 func TestReportsFillNothing(t *testing.T) {
 	ctx := context.Background()
-	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
-	f.start()
-	l.members[0].URL = "https://" + f.devices
-	client := &kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}
-	r, err := client.Release(ctx, l.aks["d0"], 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	f, r := released(t)
 	text := func(last string) []byte {
 		return []byte(`{"why":"` + strings.Repeat("x", 7000) + last + `"}`)
 	}

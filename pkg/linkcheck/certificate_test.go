@@ -32,6 +32,17 @@ func newSession(t testing.TB, tpm *fabric.TPM, device string) *linkcheck.Session
 	return s
 }
 
+// certify has a TPM certify its session key, as a device does.
+func certify(sim *tpmtest.Sim, ak []byte) (*linkcheck.Session, error) {
+	return linkcheck.Certify("sea1", "r07-u12", ak, func(qualifying []byte) (kekproto.Quote, error) {
+		pcrs, err := sim.TPM().ReadPCRs()
+		if err != nil {
+			return kekproto.Quote{}, err
+		}
+		return sim.TPM().Quote(qualifying, pcrs)
+	})
+}
+
 // TestCertifyByTPM makes a certificate with a software TPM, before and after
 // the cap.
 func TestCertifyByTPM(t *testing.T) {
@@ -51,13 +62,7 @@ func TestCertifyByTPM(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s, err := linkcheck.Certify("sea1", "r07-u12", keys.AK, func(qualifying []byte) (kekproto.Quote, error) {
-			pcrs, err := sim.TPM().ReadPCRs()
-			if err != nil {
-				return kekproto.Quote{}, err
-			}
-			return sim.TPM().Quote(qualifying, pcrs)
-		})
+		s, err := certify(sim, keys.AK)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,13 +163,7 @@ func TestCertifyAfterRestart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s, err := linkcheck.Certify("sea1", "r07-u12", keys.AK, func(qualifying []byte) (kekproto.Quote, error) {
-			pcrs, err := sim.TPM().ReadPCRs()
-			if err != nil {
-				return kekproto.Quote{}, err
-			}
-			return sim.TPM().Quote(qualifying, pcrs)
-		})
+		s, err := certify(sim, keys.AK)
 		if err != nil {
 			t.Fatal(err)
 		}
