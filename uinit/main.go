@@ -6,13 +6,12 @@
 //
 // Description:
 //
-//	It is started by init, or is itself PID 1, in an image whose role is in
+//	It is the first process, PID 1, of an image whose role is in
 //	/etc/landfall/role. A server image boots (DESIGN: slice, lease, attested
 //	key release, disks, kexec); a keyserver image serves addresses and keys; a
-//	factory image runs seal; a debug image says so and leaves the machine to its
-//	shell. It ignores its arguments and the kernel command line, and but in the
-//	debug image it never returns: what
-//	fails is held and retried, what crashes reboots.
+//	factory image runs seal; a debug image says so and gives its console a shell,
+//	and another when that ends. It ignores its arguments and the kernel command
+//	line, and never returns: what fails is held and retried, what crashes reboots.
 package main
 
 import (
@@ -30,17 +29,19 @@ import (
 
 func main() {
 	// It reconfigures the kernel it runs on: nothing to try out in a shell.
-	if os.Getpid() != 1 && os.Getppid() != 1 {
-		fmt.Fprintln(os.Stderr, "uinit: runs only as the first program of a boot image, or as the child of its init")
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "uinit: runs only as the first process of a boot image")
 		os.Exit(1)
 	}
-	// No key at the console, no parent, no hang-up ends this program, and no
-	// SIGQUIT dumps its stacks.
-	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGHUP, unix.SIGTERM, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU)
+	signal.Ignore(ignored...)
 	run()
 }
 
-// run returns in a debug image only.
+// No key at the console, no parent, no hang-up ends uinit, and no SIGQUIT dumps
+// its stacks.
+var ignored = []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGHUP, unix.SIGTERM, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU}
+
+// run never returns.
 func run() {
 	mountErr := mounts()
 	m := &machine{root: "/", consoles: openConsoles("/sys", "/dev"), wake: make(chan struct{}, 1), reboot: unix.Reboot, crashPause: crashPause}
@@ -62,16 +63,9 @@ func run() {
 	case measure.RoleFactory:
 		m.factory(img)
 	default:
-		m.lookAtTPM()
-		m.consoles.Print(debugBanner)
-		m.consoles.Flush()
+		m.debug()
 	}
 }
-
-const debugBanner = `
-*** LANDFALL DEBUG IMAGE: this machine gives a shell to whoever stands here. ***
-*** No key server releases a key to it. Never ship it.                      ***
-`
 
 // image reads what was built in. Without it nothing can be verified, so that
 // there is nothing to do but to say so.

@@ -128,7 +128,7 @@ func TestOtherImages(t *testing.T) {
 	m = l.Start(builder.Debug)
 	m.Expect(Measured, 2*time.Minute)
 	m.Expect(`LANDFALL DEBUG IMAGE`, time.Minute)
-	l.Check(m.Off())
+	typeInShell(m)
 	inDebug := l.afterwards("debug", m.TPM.Proxy.Capture())
 	if opened := l.openable(inDebug); len(opened) > 0 {
 		t.Errorf("the debug image opens the slots by the policy of %v", opened)
@@ -136,6 +136,22 @@ func TestOtherImages(t *testing.T) {
 	_, err = l.release(inDebug)
 	refused(t, "release to the debug image", err, report.KeyImage)
 	l.factoryRefused(t, inDebug, report.KeyState)
+}
+
+// typeInShell shows that a debug image's shell answers, that another follows it,
+// with the terminal of the first, and that it ends the machine when told to.
+func typeInShell(m *Machine) {
+	for _, line := range []struct{ typed, answer string }{
+		{"cat /etc/landfall/role", `(?m)^debug\r?$`},
+		{"exit", `the shell ended \(exit status 0\)`},
+		{"ls /etc/landfall | cat", `(?m)^role\r?$`},
+	} {
+		m.Expect(`(?m)^\$ `, time.Minute)
+		m.Type(line.typed)
+		m.Expect(line.answer, time.Minute)
+	}
+	m.Type("shutdown -r")
+	m.WaitEnd("guest-reset", time.Minute)
 }
 
 // factoryRefused asks for what the fleet gives a factory image.
