@@ -38,7 +38,7 @@ func files(t *testing.T, fn func(rel string, data []byte)) {
 			return err
 		}
 		if d.IsDir() {
-			if slices.Contains([]string{".git", ".cache", "out"}, rel) {
+			if slices.Contains([]string{".git", ".cache", "out", "bin"}, rel) {
 				return filepath.SkipDir
 			}
 			return nil
