@@ -151,6 +151,7 @@ func TestDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := programs(t, repo)
+	t.Run("commands", func(t *testing.T) { newShop(t, repo, bin).commandsExist(repo) })
 	for _, tt := range []struct {
 		doc, heading string
 		prepare      func(*shop)
