@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("PORT", fmt.Sprint(port))
+			env.Setenv("OPERATORS", fmt.Sprint(port+1))
 			env.Setenv("HEALTH", fmt.Sprintf("127.0.0.1:%d", port+2))
 			if err := os.CopyFS(env.WorkDir, os.DirFS("../../pkg/eventlog/testdata")); err != nil {
 				return err
@@ -63,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"mode":    mode,
 			"image":   image,
 			"refused": refused,
+			"scrape":  scrape,
 		},
 	})
 }

@@ -4,6 +4,7 @@
 // Synopsis:
 //
 //	linkcheckd [-slice FILE] [-region FILE] [-tpm DEVICE] [-check]
+//	linkcheckd -version
 //
 // Description:
 //
@@ -27,6 +28,8 @@
 //		(default /dev/disk/by-partlabel/LANDFALL)
 //	-tpm DEVICE
 //		(default /dev/tpmrm0)
+//	-version
+//		say which build this is, then exit
 package main
 
 import (
@@ -44,6 +47,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/sdnotify"
 	"github.com/landfall-project/landfall/pkg/tpm"
+	"github.com/landfall-project/landfall/pkg/version"
 )
 
 func main() {
@@ -61,7 +65,7 @@ func main() {
 
 type options struct {
 	slice, region, tpm string
-	check              bool
+	check, version     bool
 }
 
 func flags(o *options) *flag.FlagSet {
@@ -70,6 +74,7 @@ func flags(o *options) *flag.FlagSet {
 	fs.StringVar(&o.region, "region", "/etc/landfall/region.pub", "public key of the region root")
 	fs.StringVar(&o.slice, "slice", "/dev/disk/by-partlabel/LANDFALL", "the LANDFALL partition, or a file with the signed slice")
 	fs.StringVar(&o.tpm, "tpm", "/dev/tpmrm0", "the TPM's device")
+	fs.BoolVar(&o.version, "version", false, "say which build this is, then exit")
 	return fs
 }
 
@@ -85,6 +90,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, open op
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q; see linkcheckd -help", fs.Arg(0))
+	}
+	if o.version {
+		_, err := fmt.Fprintln(stderr, "linkcheckd version", version.String())
+		return err
 	}
 	// The key that answers must not be found in a core dump (prctl(2)).
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

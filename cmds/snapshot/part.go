@@ -37,6 +37,7 @@ type partInput struct {
 	stationFile   string
 	diskMiB       int64
 	sectorSize    int
+	onto          string
 	out           output
 }
 
@@ -48,12 +49,20 @@ func partWriteCommand() *cobra.Command {
 		Long: `write makes the content of a device's LANDFALL partition, or with --disk-mib a
 whole disk that holds one. Before enrolment that is a station document and a
 one-use token; after it the signed slice and the PCR policies, which are verified
-with the region's keys, and where no factory station hands it out, a seal plan. A file that exists is overwritten with --force only; a device never: copy the file onto it.`,
+with the region's keys, and where no factory station hands it out, a seal plan.
+
+--onto puts it where a machine finds it: into the partition named LANDFALL that a
+disk, or the disk image of a boot volume, has. Nothing beside that partition is
+written, and what it holds already is overwritten with --force only.
+
+-o writes a file; one that exists is overwritten with --force only.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
   snapshot part write --station-file station/station.json -o factory.part
   snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
   snapshot part write --region north --slice r07-u12.slice.note --policy factory.policy.json --plan r07-u12.plan.json -o r07-u12.part
-  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img`,
+  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img
+  snapshot part write --region north --slice r07-u12.slice.note --onto out/server.disk
+  snapshot part write --region north --slice r07-u12.slice.note --onto /dev/nvme0n1 --force`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return in.write(cmd) },
 	}
@@ -68,7 +77,11 @@ with the region's keys, and where no factory station hands it out, a seal plan. 
 	f.StringVar(&in.token, "token", "", "file with the one-use enrolment token")
 	f.Int64Var(&in.diskMiB, "disk-mib", 0, "write a whole disk of that many MiB with one GPT partition")
 	f.IntVar(&in.sectorSize, "sector-size", 512, "logical sectors of that disk in bytes: 512 or 4096 (blockdev --getss says it)")
+	f.StringVar(&in.onto, "onto", "", "disk, or disk image, with a partition LANDFALL to write into")
 	in.out.flags(cmd, "file to write")
+	cmd.MarkFlagsMutuallyExclusive("onto", "output")
+	cmd.MarkFlagsMutuallyExclusive("onto", "disk-mib")
+	cmd.MarkFlagsMutuallyExclusive("onto", "sector-size")
 	return cmd
 }
 
@@ -85,6 +98,9 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	}
 	if err := ofOneDevice(p); err != nil {
 		return err
+	}
+	if in.onto != "" {
+		return in.putOnto(cmd, p)
 	}
 	b, err := p.Bytes()
 	if err != nil {

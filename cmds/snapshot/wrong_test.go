@@ -105,6 +105,7 @@ func TestWrongFiles(t *testing.T) {
 		"part write --station-file %":                                               "stationdoc",
 		"part write --region north --station r07-u12 --token %":                     "token",
 		"part write --key pub --slice note --plan %":                                "sealplan",
+		"part write --key pub --slice note --onto %":                                "",
 		"part show %": "partition",
 	} {
 		accepted := strings.Fields(takes)

@@ -76,7 +76,7 @@ type DeviceInfo struct {
 	Links    *LinksInfo   `json:"links,omitempty"`          // as the device last said
 
 	// Capture is what the machine found out about itself in the factory:
-	// snapshot.Capture as it was posted. Lists are without it.
+	// snapshot.Capture as it was posted. Only lists in full have it.
 	Capture json.RawMessage `json:"capture,omitempty"`
 }
 

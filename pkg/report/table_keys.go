@@ -22,7 +22,7 @@ func keys() []Info {
 			"boot the released server image; `kekctl explain DEVICE` names the PCRs and components that differ", Fixed},
 		{KeySliceOld, "KeySliceOld", "slice is outdated",
 			"The fleet has recorded a newer slice for this device.",
-			"nothing: the newest slice is fetched from the fleet; to spare the next boot that, write it with `snapshot part`", Goes},
+			"nothing: the newest slice is fetched from the fleet; to spare the next boot that, write it with `snapshot part write --onto DISK --force`", Goes},
 		{KeyQuote, "KeyQuote", "quote refused",
 			"Signature, freshness or selection is wrong: another AK, a replay, or a fault; or the TPM was restarted or resumed instead of reset.",
 			"`kekctl explain DEVICE`; a TPM that was restarted: power the machine off and on; if it comes back, treat it as an attack until explained", Fixed},

@@ -45,7 +45,8 @@ func (e *NoRoomError) Error() string {
 // written is one whose first sector is blank, and one that begins with anything
 // else, say because somebody wrote it anew, is never overwritten by an old copy.
 //
-// The void copy's bytes stay in the tail: hand over no Token.
+// The void copy's bytes stay in the tail, but for those of a content with a
+// token: they are overwritten with zeros at last.
 func WritePart(dev PartDevice, size int64, p *Part) error {
 	b, err := p.Bytes()
 	if err != nil {
@@ -74,6 +75,12 @@ func WritePart(dev PartDevice, size int64, p *Part) error {
 		if err := writeSync(dev, chunk{n, make([]byte, old-n)}); err != nil {
 			return fmt.Errorf("write LANDFALL partition: %w", err)
 		}
+	}
+	if p.Token == nil {
+		return nil
+	}
+	if err := writeSync(dev, chunk{start, make([]byte, n)}); err != nil {
+		return fmt.Errorf("write zeros over the LANDFALL partition's copy, which holds the token: %w", err)
 	}
 	return nil
 }

@@ -161,6 +161,19 @@ func TestWritePartLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestWritePartToken: a token that is written is there once, where BlankToken
+// finds it.
+func TestWritePartToken(t *testing.T) {
+	d := &sectorDisk{data: make([]byte, 1<<20)}
+	p := &Part{Station: goodPart(t).Station, Token: bytes.Repeat([]byte("token"), 40)}
+	if err := WritePart(d, int64(len(d.data)), p); err != nil {
+		t.Fatal(err)
+	}
+	if got := bytes.Count(d.data, p.Token); got != 1 || mustRead(t, d).Token == nil {
+		t.Errorf("the token is there %d times", got)
+	}
+}
+
 // TestWritePartNoRoom: nothing is written where it would not be safe.
 func TestWritePartNoRoom(t *testing.T) {
 	p := &Part{Slice: bytes.Repeat([]byte("n"), 40<<10)}

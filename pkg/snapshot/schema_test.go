@@ -267,7 +267,7 @@ func TestSchemasAccept(t *testing.T) {
 		}
 	}
 	// The examples of the guide are what people copy.
-	for _, file := range []string{"north-plan.json"} {
+	for _, file := range []string{"north-plan.json", "desk/people.json"} {
 		b, err := os.ReadFile(filepath.Join("../../docs/examples", file))
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/linkcheck"
+	"github.com/landfall-project/landfall/pkg/lldp"
 )
 
 // Device runs a linkcheck.Machine as uinit does: it is ok once its required
@@ -189,6 +190,13 @@ func (d *Device) carrier(kernel string) {
 func (d *Device) receive(kernel string, from netip.AddrPort, b []byte) {
 	if name := d.port(kernel); name != "" {
 		d.do(d.Machine.Receive(d.net.now, name, from, b))
+	}
+}
+
+// Hear gives one of the kernel's ports what a switch says there by LLDP.
+func (d *Device) Hear(kernel string, du *lldp.DU) {
+	if name := d.port(kernel); name != "" && d.On {
+		d.do(d.Machine.LLDP(d.net.now, name, du))
 	}
 }
 

@@ -31,6 +31,21 @@ func NewTPM() (*TPM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("simulated TPM: %w", err)
 	}
+	return withKey(key)
+}
+
+// TPMOf is the TPM of a device, the same whenever it is asked for: its key
+// follows from the device's ID, so that everybody has it.
+func TPMOf(device string) (*TPM, error) {
+	sum := sha256.Sum256([]byte("landfall simulated TPM v1\x00" + device))
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), sum[:])
+	if err != nil {
+		return nil, fmt.Errorf("simulated TPM of %s: %w", device, err)
+	}
+	return withKey(key)
+}
+
+func withKey(key *ecdsa.PrivateKey) (*TPM, error) {
 	point, err := key.PublicKey.Bytes() // SEC 1, 2.3.3: 04 ‖ x ‖ y
 	if err != nil {
 		return nil, fmt.Errorf("simulated TPM: %w", err)

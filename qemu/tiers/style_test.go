@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/landfall-project/landfall/image/cache"
 )
@@ -37,7 +38,7 @@ func files(t *testing.T, fn func(rel string, data []byte)) {
 			return err
 		}
 		if d.IsDir() {
-			if slices.Contains([]string{".git", ".cache", "out"}, rel) {
+			if slices.Contains([]string{".git", ".cache", "out", "bin"}, rel) {
 				return filepath.SkipDir
 			}
 			return nil
@@ -102,26 +103,54 @@ func TestNoPrograms(t *testing.T) {
 }
 
 // TestDocumentLinks shows that relative links in Markdown lead to files that
-// exist.
+// exist, and to headings that these have.
 func TestDocumentLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	fence := regexp.MustCompile("(?s)```.*?```")
+	pages := map[string][]byte{}
+	files(t, func(rel string, data []byte) {
+		if strings.HasSuffix(rel, ".md") {
+			pages[rel] = fence.ReplaceAll(data, nil)
+		}
+	})
 	repo, err := cache.RepoRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	files(t, func(rel string, data []byte) {
-		if !strings.HasSuffix(rel, ".md") {
-			return
-		}
-		for _, m := range link.FindAllSubmatch(fence.ReplaceAll(data, nil), -1) {
-			target, _, _ := strings.Cut(string(m[1]), "#")
-			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+	for rel, page := range pages {
+		for _, m := range link.FindAllSubmatch(page, -1) {
+			target, anchor, _ := strings.Cut(string(m[1]), "#")
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(repo, filepath.Dir(rel), target)); err != nil {
+			to := rel
+			if target != "" {
+				to = filepath.Join(filepath.Dir(rel), target)
+			}
+			if _, err := os.Stat(filepath.Join(repo, to)); err != nil {
 				t.Errorf("%s links to %s: %v", rel, m[1], err)
 			}
+			if there, ok := pages[to]; ok && anchor != "" && !slices.Contains(anchors(there), anchor) {
+				t.Errorf("%s links to %s, and %s has no such heading", rel, m[1], to)
+			}
 		}
-	})
+	}
+}
+
+// anchors are what links to a page's headings end in, as GitHub makes it.
+func anchors(page []byte) (all []string) {
+	heading := regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	link := regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	for _, m := range heading.FindAllSubmatch(page, -1) {
+		all = append(all, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, link.ReplaceAllString(string(m[1]), "$1")))
+	}
+	return all
 }
