@@ -227,6 +227,11 @@ func TestParseAnswer6(t *testing.T) {
 				m.TransactionID[0]++
 			}
 		}}, other},
+		{"an offer again", []dhcpv6.Modifier{func(d dhcpv6.DHCPv6) {
+			if m, ok := d.(*dhcpv6.Message); ok {
+				m.MessageType = dhcpv6.MessageTypeAdvertise
+			}
+		}}, other},
 		{"rapid, unasked", []dhcpv6.Modifier{dhcpv6.WithRapidCommit}, other},
 		{"no server", []dhcpv6.Modifier{func(d dhcpv6.DHCPv6) {
 			if m, ok := d.(*dhcpv6.Message); ok {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -246,3 +247,29 @@ func TestWeakenedSlot(t *testing.T) {
 		t.Errorf("Define: got %v, want ErrForeign", err)
 	}
 }
+
+// TestUnprepared: without a policy nothing is tried, and there are two slots only.
+func TestUnprepared(t *testing.T) {
+	t.Parallel()
+	r := provisioned(t)
+	s := r.boot(t)
+	write(t, s, r.policy, record(t, 1))
+	s.Close()
+	s = r.slots()
+	for what, err := range map[string]error{
+		"read":  second(s.Read(1)),
+		"write": s.Write(record(t, 1)),
+		"lock":  s.LockBoth(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "Prepare was not called") {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	for _, slot := range []int{-1, nvslot.Count} {
+		if _, err := s.Public(slot); err == nil {
+			t.Errorf("there is a slot %d", slot)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
