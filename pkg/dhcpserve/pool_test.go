@@ -158,6 +158,21 @@ func TestPoolOfOne(t *testing.T) {
 	}
 }
 
+// TestOneAddressEach: a client that comes back to another address has no claim on
+// the first one, and whoever gets that takes nothing from it.
+func TestOneAddressEach(t *testing.T) {
+	p, err := newPool("10.9.0.200", "10.9.0.209")
+	must(t, err)
+	first, other := mac(inventedMAC(1)), mac(inventedMAC(2))
+	later := noon.Add(slotHold + time.Second)
+	if !p.take(1, first, noon) || !p.take(0, first, later) || !p.take(1, other, later) {
+		t.Fatal("an address that is free was not lent")
+	}
+	if a, b := p.held(first, later), p.held(other, later); a != 0 || b != 1 {
+		t.Errorf("they have the addresses %d and %d, want 0 and 1", a, b)
+	}
+}
+
 // TestGivenBackElsewhere: what a client gives back to another server takes nothing
 // from it here.
 func TestGivenBackElsewhere(t *testing.T) {

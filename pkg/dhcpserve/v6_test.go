@@ -140,6 +140,7 @@ func TestAnswer6(t *testing.T) {
 			before: "silence", after: "ADVERTISE fd00:9::13 24h0m0s"},
 		{name: "stranger", from: fromOther, msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
 		{name: "an address that no MAC address made", from: netip.MustParseAddr("fe80::5054:0:0:12"), msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
+		{name: "an address of the network, as a MAC address makes it", from: netip.MustParseAddr("fd00:9::5054:ff:fe00:12"), msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
 		{name: "DUID of other hardware", from: fromOther, before: "silence", after: "silence",
 			msg: message6(t, solicit, ia(), dhcpv6.WithClientID(&dhcpv6.DUIDLL{HWType: iana.HWTypeInfiniband, LinkLayerAddr: knownMAC}))},
 		{name: "no address asked for", from: fromKnown, msg: message6(t, solicit), before: "silence", after: "silence"},
@@ -276,6 +277,7 @@ func TestRelay6(t *testing.T) {
 		{"too many", deep, "silence"},
 		{"other hardware", wrap(solicit(), dhcpv6.OptClientLinkLayerAddress(iana.HWTypeInfiniband, knownMAC)), "silence"},
 		{"a relay agent's answer", answer, "silence"},
+		{"a relay agent's answer, relayed", wrap(answer, saw), "silence"},
 	}
 	for _, tt := range tests {
 		a := newCore(t, config(table()), true).Answer6(noon, 0, router, group6, tt.msg.ToBytes())
