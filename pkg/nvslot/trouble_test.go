@@ -197,8 +197,18 @@ func TestBlankSlot(t *testing.T) {
 	if err := s.Prepare(r.policy); err != nil {
 		t.Fatal(err)
 	}
+	before := len(r.Bus().Commands())
 	if _, err := s.Read(1); !errors.Is(err, tpm.ErrNVBlank) {
 		t.Errorf("got %v, want ErrNVBlank", err)
+	}
+	reads := 0
+	for _, c := range r.Bus().Commands()[before:] {
+		if c == uint32(tpm2.TPMCCNVRead) {
+			reads++
+		}
+	}
+	if reads != 1 { // what no other session would change is not tried again
+		t.Errorf("read %d times", reads)
 	}
 	if err := s.Write(make([]byte, keyblob.Size)); !errors.Is(err, keyblob.ErrBlank) {
 		t.Errorf("writing no record: got %v, want ErrBlank", err)
