@@ -2,14 +2,20 @@ package provision_test
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/tpm"
 )
 
 // TestOtherGeneration: a KEK of another generation than the one that was asked for
@@ -61,5 +67,48 @@ func TestWhyNotEnrolled(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(tt.want, "fetch") != strings.Contains(err.Error(), "fetch") {
 			t.Errorf("%v: got %v, want %q", tt.auths, err, tt.want)
 		}
+	}
+}
+
+// afterWrite is a TPM's bus on which something else happens right after the first
+// NV_Write.
+type afterWrite struct {
+	transport.TPMCloser
+	then func()
+}
+
+func (b *afterWrite) Send(command []byte) ([]byte, error) {
+	answer, err := b.TPMCloser.Send(command)
+	if then := b.then; then != nil && len(command) >= 10 && binary.BigEndian.Uint32(command[6:]) == uint32(tpm2.TPMCCNVWrite) {
+		b.then = nil
+		then()
+	}
+	return answer, err
+}
+
+// TestAnotherKeyIsReadBack: a record that opens, but holds another key than the
+// one that was written, is none to encrypt disks with.
+func TestAnotherKeyIsReadBack(t *testing.T) {
+	t.Parallel()
+	f := newFactory(t)
+	if _, err := f.boot(t).Provision(t.Context(), secret.Take([]byte("one use"))); err != nil {
+		t.Fatal(err)
+	}
+	f.start(t, factoryImage)
+	bus := &afterWrite{TPMCloser: f.Bus(), then: func() {
+		k := f.fleet.keks[1]
+		other := secret.Random(keyblob.KeySize)
+		defer other.Wipe()
+		rec, err := keyblob.Wrap(k.Key, other, keyblob.Ident{Device: deviceID, KEKID: k.ID, Generation: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.overwrite(t, rec)
+	}}
+	if _, err := f.run(t.Context(), f.device(t, tpm.New(bus)), false); !errors.Is(err, keyblob.ErrCorrupt) || !strings.Contains(err.Error(), "it is another one") {
+		t.Errorf("got %v", err)
+	}
+	if bus.then != nil {
+		t.Error("nothing was written")
 	}
 }
