@@ -141,13 +141,19 @@ func stationJob(document []byte, slice bool) (*job, error) {
 	if err != nil {
 		return nil, report.Errorf(report.NetNoInterface, "%w", err)
 	}
-	for _, l := range links {
-		j.ports = append(j.ports, snapshot.Interface{Name: l.Name, MAC: l.MAC.String()})
-	}
-	if len(j.ports) == 0 {
+	if j.ports = allPorts(links); len(j.ports) == 0 {
 		return nil, report.Errorf(report.NetNoInterface, "this machine has no network port")
 	}
 	return j, nil
+}
+
+// allPorts names ports as a slice would, each by the address that it was made
+// with.
+func allPorts(links []netconf.Link) (all []snapshot.Interface) {
+	for _, l := range links {
+		all = append(all, snapshot.Interface{Name: l.Name, MAC: l.Permanent.String()})
+	}
+	return all
 }
 
 // seal runs the seal command; what it prints appears on every console. Its

@@ -150,13 +150,14 @@ func parsePrefixes(addresses []string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// describe lists ports by the addresses that a slice would have.
 func describe(links []netconf.Link) string {
 	if len(links) == 0 {
 		return "none"
 	}
 	var all []string
 	for _, l := range links {
-		all = append(all, fmt.Sprintf("%s %s", l.Name, l.MAC))
+		all = append(all, fmt.Sprintf("%s %s", l.Name, l.Permanent))
 	}
 	return strings.Join(all, ", ")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -14,6 +15,18 @@ import (
 )
 
 const portMAC = "52:54:00:00:00:01"
+
+// TestPortsByTheirOwnAddress: what a slice has of a port is the address that it
+// was made with, whatever it uses now.
+func TestPortsByTheirOwnAddress(t *testing.T) {
+	links := []netconf.Link{{Name: "eth1", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0xa}, Permanent: net.HardwareAddr{2, 0, 0, 0, 0, 0xb}}}
+	if all := allPorts(links); len(all) != 1 || all[0].Name != "eth1" || all[0].MAC != "02:00:00:00:00:0b" {
+		t.Errorf("in the factory: %+v", all)
+	}
+	if got, want := describe(links), "eth1 02:00:00:00:00:0b"; got != want {
+		t.Errorf("a hold says %q, want %q", got, want)
+	}
+}
 
 // until waits for something to become true.
 func until(t *testing.T, what string, ok func() bool) {

@@ -210,6 +210,6 @@ func (n *network) borrowed(lease *netconf.Lease, missing []snapshot.Interface) {
 		gone = append(gone, fmt.Sprintf("%s %s", p.Name, p.MAC))
 	}
 	n.trouble(strangerPort, report.Errorf(report.NetQuarantine, "no port of the slice's has a lease; %s is missing, and %s %s is no port of the slice's: it has quarantine lease %s",
-		strings.Join(gone, ", "), lease.Link.Name, lease.Link.MAC, lease.Address.Addr()))
+		strings.Join(gone, ", "), lease.Link.Name, lease.Link.Permanent, lease.Address.Addr()))
 	n.m.changed()
 }

@@ -2,13 +2,29 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/netconf"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
+
+// TestOwnAddresses: a station is told the addresses that the ports were made with,
+// each once.
+func TestOwnAddresses(t *testing.T) {
+	mac := func(b byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, b} }
+	got := addresses([]netconf.Link{
+		{MAC: mac(1), Permanent: mac(3)}, {MAC: mac(1), Permanent: mac(2)}, {MAC: mac(4), Permanent: mac(3)},
+		{MAC: make(net.HardwareAddr, 20), Permanent: make(net.HardwareAddr, 20)}, // InfiniBand
+	})
+	if want := []string{"02:00:00:00:00:02", "02:00:00:00:00:03"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
 
 // TestProvisionPostsCapture: the fleet's record of a provisioned device says
 // which network ports it has.

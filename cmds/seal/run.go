@@ -120,19 +120,24 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, _ io.Writer) e
 	return s.run(ctx, args)
 }
 
-// macs are the addresses of the network ports.
-func macs() (all []string, err error) {
+func macs() ([]string, error) {
 	links, err := netconf.Links()
 	if err != nil {
 		return nil, report.Errorf(report.NetNoInterface, "%w", err)
 	}
+	return addresses(links), nil
+}
+
+// addresses are those that the network ports were made with, as a station's list
+// has them, sorted.
+func addresses(links []netconf.Link) (all []string) {
 	for _, l := range links {
-		if len(l.MAC) == 6 {
-			all = append(all, l.MAC.String())
+		if len(l.Permanent) == 6 {
+			all = append(all, l.Permanent.String())
 		}
 	}
 	slices.Sort(all)
-	return slices.Compact(all), nil
+	return slices.Compact(all)
 }
 
 func (s *system) run(ctx context.Context, args []string) error {

@@ -88,6 +88,8 @@ func TestChangesAreFound(t *testing.T) {
 		"an empty line":       join(lines[0], []byte("\n"), lines[1]),
 		"an unknown field":    join(lines[0], []byte("{\"x\":1}\n"), lines[1]),
 		"another log's line":  join(lines[0], bytes.Split(read(t, newFile(t, 2)), []byte("\n"))[1], []byte("\n"), lines[2]),
+		"a further field":     join(join(lines[:4]...), bytes.Replace(lines[4], []byte("}"), []byte(`,"x":1}`), 1)),
+		"a line too long":     join(join(lines[:4]...), bytes.Replace(lines[4], []byte("}"), []byte(`,"detail":"`+strings.Repeat("x", MaxLine)+`"}`), 1)),
 		"data after a record": join(lines[0], bytes.TrimSuffix(lines[1], []byte("\n")), []byte(" {}\n")),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/printable"
@@ -188,8 +189,11 @@ func (l *Log) Append(ctx context.Context, r Record) error {
 func (l *Log) enqueue(r Record) (*batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil || l.closed {
-		return nil, fmt.Errorf("%w: %w", ErrBroken, errors.Join(l.err, closedError(l.closed)))
+	switch {
+	case l.err != nil:
+		return nil, l.err
+	case l.closed:
+		return nil, fmt.Errorf("%w: %w", ErrBroken, fs.ErrClosed)
 	}
 	if len(l.torn) > 0 {
 		if err := l.recover(); err != nil {
@@ -224,35 +228,23 @@ func (l *Log) add(r Record) error {
 	return nil
 }
 
-func closedError(closed bool) error {
-	if closed {
-		return fs.ErrClosed
-	}
-	return nil
-}
-
 // write is the only writer: it takes all that has gathered, makes it durable,
-// then wakes those who wait.
+// then wakes those who wait. After a failed write or fsync nobody knows what is
+// on the disk: it stops for good, as PostgreSQL learnt to. What has gathered
+// behind it is not written either, or it would follow half a line.
 func (l *Log) write() {
 	defer close(l.done)
 	var spare []byte
 	for range l.wake {
 		l.mu.Lock()
-		b, data, head := l.batch, l.buf, l.head
+		b, data, head, broken := l.batch, l.buf, l.head, l.err
 		l.batch, l.buf = &batch{done: make(chan struct{})}, spare[:0]
 		l.mu.Unlock()
-		err := writeDurably(l.file, data)
-		if l.size += int64(len(data)); err == nil {
-			err = l.look(l.size)
-		}
-		if err != nil {
-			// After a failed write or fsync nobody knows what is on the
-			// disk: stop for good, as PostgreSQL learnt to.
-			err = fmt.Errorf("%w: %w", ErrBroken, err)
+		if broken == nil {
+			broken = l.store(data)
 		}
 		l.mu.Lock()
-		l.err = errors.Join(l.err, err)
-		if l.err == nil {
+		if l.err = broken; broken == nil {
 			l.synced = head
 		}
 		b.err = l.err
@@ -260,6 +252,22 @@ func (l *Log) write() {
 		close(b.done)
 		spare = data
 	}
+}
+
+// store makes lines durable, and looks whether they are where others look for
+// them.
+func (l *Log) store(lines []byte) error {
+	err := writeDurably(l.file, lines)
+	if l.size += int64(len(lines)); err == nil {
+		err = l.look(l.size)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w; make room on its file system, then restart the member", ErrBroken, err)
+	}
+	return fmt.Errorf("%w: %w; put that right, then restart the member", ErrBroken, err)
 }
 
 // writeDurably writes lines, as many at once as a power cut may tear.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,6 +78,73 @@ func TestCutsOfALargeBatch(t *testing.T) {
 		if head, rest, err := Verify(data, nil); err != nil || rest > maxWrite {
 			t.Errorf("cut %v: %d bytes of %d are torn behind line %d, %v", c, rest, size, head.Number, err)
 		}
+	}
+}
+
+// full is a disk that takes a part of the first write, and has room again for
+// what comes next.
+type full struct {
+	*os.File
+	began chan struct{} // closed when the first write has begun
+	gate  chan struct{} // closed when it may go on
+	again bool
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.again {
+		return f.File.Write(p)
+	}
+	f.again = true
+	close(f.began)
+	<-f.gate
+	n, err := f.File.Write(p[:len(p)/2])
+	return n, errors.Join(err, syscall.ENOSPC)
+}
+
+// Behind half a line nothing is written, not even what has gathered meanwhile: a
+// member that is restarted starts, and accounts for the half.
+func TestNothingFollowsAFailedWrite(t *testing.T) {
+	path := newFile(t, 3)
+	head, _, err := Verify(read(t, path), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &full{File: file, began: make(chan struct{}), gate: make(chan struct{})}
+	l := newLog(f, head, time.Now)
+	var wait []*batch
+	for range 2 {
+		b, err := l.enqueue(Record{Event: "release"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait = append(wait, b)
+		<-f.began
+	}
+	close(f.gate)
+	for i, b := range wait {
+		if <-b.done; !errors.Is(b.err, ErrBroken) || !strings.HasSuffix(b.err.Error(), "no space left on device; make room on its file system, then restart the member") {
+			t.Errorf("batch %d: %v", i, b.err)
+		}
+	}
+	if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
+		t.Errorf("later: %v, want %v", err, ErrBroken)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	again, err := Open(path, head, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(again.Append(context.Background(), Record{Event: "start"}), again.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if now, rest, err := Verify(read(t, path), nil); err != nil || rest != 0 || now.Torn != 1 || now.Number != head.Number+2 {
+		t.Errorf("head %+v, %d bytes are torn, %v; want %d lines, one of them for the half", now, rest, err, head.Number+2)
 	}
 }
 

@@ -315,10 +315,18 @@ func TestOtherServersAreNamed(t *testing.T) {
 	if a := two.Answer4(noon, 1, message(t, knownMAC, dhcpv4.MessageTypeRequest, server("10.9.0.1"), wanted("10.9.0.12"))); a != nil || two.Counters().OtherServer != 0 {
 		t.Errorf("this server's other port is asked: answered %s, counted %+v", words(t, a), two.Counters())
 	}
+	// Whoever makes up servers fills neither log nor memory.
+	log = nil
+	for i := range 100 {
+		c.Answer4(noon.Add(time.Duration(10+i)*time.Second), 0, message(t, knownMAC, dhcpv4.MessageTypeRequest, server(fmt.Sprintf("10.67.0.%d", i+1)), wanted("10.66.0.5")))
+	}
+	if len(log) != 63 || len(c.others) != 64 {
+		t.Errorf("%d servers were named, %d in all; want 63 and 64", len(log), len(c.others))
+	}
 	// An address in use is worth a line; a thousand in a second are not.
 	log = nil
 	for range 1000 {
-		c.Answer4(noon.Add(time.Minute), 0, message(t, knownMAC, dhcpv4.MessageTypeDecline, server("10.9.0.1"), wanted("10.9.0.12")))
+		c.Answer4(noon.Add(time.Hour), 0, message(t, knownMAC, dhcpv4.MessageTypeDecline, server("10.9.0.1"), wanted("10.9.0.12")))
 	}
 	if len(log) != 1 || !strings.Contains(log[0], "somebody else uses its address 10.9.0.12") || c.Counters().Declined != 1000 {
 		t.Errorf("log %q, counted %d", log, c.Counters().Declined)

@@ -3,6 +3,7 @@ package dhcpserve
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -154,6 +155,57 @@ func TestPoolOfOne(t *testing.T) {
 	c.Answer4(later, 0, message(t, inventedMAC(2), dhcpv4.MessageTypeDecline, server("10.9.0.1"), wanted("10.9.0.200")))
 	if a := join(t, c, later.Add(slotHold-time.Second), inventedMAC(3)); a != "" {
 		t.Errorf("a declined address is lent to another one: %s", a)
+	}
+}
+
+// TestOneAddressEach: a client that comes back to another address has no claim on
+// the first one, and whoever gets that takes nothing from it.
+func TestOneAddressEach(t *testing.T) {
+	p, err := newPool("10.9.0.200", "10.9.0.209")
+	must(t, err)
+	first, other := mac(inventedMAC(1)), mac(inventedMAC(2))
+	later := noon.Add(slotHold + time.Second)
+	if !p.take(1, first, noon) || !p.take(0, first, later) || !p.take(1, other, later) {
+		t.Fatal("an address that is free was not lent")
+	}
+	if a, b := p.held(first, later), p.held(other, later); a != 0 || b != 1 {
+		t.Errorf("they have the addresses %d and %d, want 0 and 1", a, b)
+	}
+}
+
+// TestGivenBackElsewhere: what a client gives back to another server takes nothing
+// from it here.
+func TestGivenBackElsewhere(t *testing.T) {
+	c := newCore(t, config(table()), true)
+	a := join(t, c, noon, strangeMAC)
+	for _, kind := range []dhcpv4.MessageType{dhcpv4.MessageTypeRelease, dhcpv4.MessageTypeDecline} {
+		c.Answer4(noon, 0, message(t, strangeMAC, kind, server("10.66.0.1"), ciaddr(a)))
+		if c.pool.held(mac(strangeMAC), noon) < 0 {
+			t.Errorf("%s to another server, and %s is free", kind, a)
+		}
+	}
+	if n := c.Counters(); n.Declined != 0 || n.Ignored != 2 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
+// TestQuarantineRoutesAreFew: each member once, and no more than a client takes.
+func TestQuarantineRoutesAreFew(t *testing.T) {
+	own, gateway := netip.MustParsePrefix("10.9.0.1/24"), netip.MustParseAddr("10.9.0.254")
+	member := func(network, i int, port uint16) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(network), 0, byte(i)}), port)
+	}
+	if got := quarantineRoutes(own, gateway, []netip.AddrPort{member(9, 2, 1), member(9, 2, 2), member(8, 2, 1), member(8, 2, 2)}); len(got) != 3 {
+		t.Errorf("two members and the gateway: got %v", got)
+	}
+	for _, network := range []int{8, 9} {
+		var fleet []netip.AddrPort
+		for i := range 40 {
+			fleet = append(fleet, member(network, i+1, 7443))
+		}
+		if got := quarantineRoutes(own, gateway, fleet); len(got) > maxRoutes || len(got) < maxRoutes-1 {
+			t.Errorf("40 members in 10.%d: %d routes, want at most %d", network, len(got), maxRoutes)
+		}
 	}
 }
 

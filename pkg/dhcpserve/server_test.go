@@ -29,14 +29,10 @@ func TestOurClient(t *testing.T) {
 		t.Errorf("counted %+v", n)
 	}
 	s.Allow()
-	begin := time.Now()
-	l, err := netconf.DHCP(within(t, 5*time.Second), link, expected)
+	l, err := netconf.DHCP(within(t, 20*time.Second), link, expected)
 	must(t, err)
 	if l.Address != expected.Want.Address || l.Duration != leaseTime {
 		t.Errorf("got %+v", l)
-	}
-	if d := time.Since(begin); d > 500*time.Millisecond {
-		t.Errorf("the lease took %s", d)
 	}
 }
 
@@ -49,15 +45,18 @@ func TestOurClient6(t *testing.T) {
 		t.Fatalf("before Allow: got %+v, %v", l, err)
 	}
 	s.Allow()
-	l, err := netconf.DHCP6(within(t, 5*time.Second), link, cfg)
+	l, err := netconf.DHCP6(within(t, 20*time.Second), link, cfg)
 	must(t, err)
 	if l.Address != cfg.Want.Address || l.Router != cfg.Want.Router || !l.Server.IsLinkLocalUnicast() {
 		t.Errorf("got %+v", l)
 	}
 	must(t, netconf.Apply(l))
 	cfg.Want.Address = netip.MustParsePrefix("fd00:9::99/64")
+	ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+	defer cancel()
+	cfg.Wrong = func(*netconf.WrongLeaseError) { cancel() }
 	var wrong *netconf.WrongLeaseError
-	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.As(err, &wrong) || wrong.Does != "offers fd00:9::13/64 instead of fd00:9::99/64" {
+	if l, err := netconf.DHCP6(ctx, link, cfg); !errors.As(err, &wrong) || wrong.Does != "offers fd00:9::13/64 instead of fd00:9::99/64" {
 		t.Errorf("another address wanted: got %+v, %v", l, err)
 	}
 }
@@ -66,7 +65,7 @@ func TestOurClientInQuarantine(t *testing.T) {
 	s := start(t, table())
 	link := plug(t, "dev0", strangeMAC)
 	must(t, netconf.Up(link, 0))
-	l, err := netconf.Quarantine(within(t, 5*time.Second), link)
+	l, err := netconf.Quarantine(within(t, 20*time.Second), link)
 	must(t, err)
 	if l.Address.Bits() != 32 || l.Router.IsValid() || len(l.Routes) != 3 || l.Duration != quarantineTime {
 		t.Errorf("got %+v", l)
@@ -102,7 +101,7 @@ func TestNoIPv6(t *testing.T) {
 	go func() { done <- s.Serve(ctx) }()
 	dev := plug(t, "dev0", knownMAC)
 	must(t, netconf.Up(dev, 0))
-	if _, err := netconf.DHCP(within(t, 5*time.Second), dev, expected); err != nil {
+	if _, err := netconf.DHCP(within(t, 20*time.Second), dev, expected); err != nil {
 		t.Error(err)
 	}
 	cancel()

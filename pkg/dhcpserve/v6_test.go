@@ -139,6 +139,10 @@ func TestAnswer6(t *testing.T) {
 		{name: "DUID of another of its ports", from: fromOnly6, msg: message6(t, solicit, ia(), dhcpv6.WithClientID(duidLL(knownMAC))),
 			before: "silence", after: "ADVERTISE fd00:9::13 24h0m0s"},
 		{name: "stranger", from: fromOther, msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
+		{name: "an address that no MAC address made", from: netip.MustParseAddr("fe80::5054:0:0:12"), msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
+		{name: "an address of the network, as a MAC address makes it", from: netip.MustParseAddr("fd00:9::5054:ff:fe00:12"), msg: message6(t, solicit, ia()), before: "silence", after: "silence"},
+		{name: "DUID of other hardware", from: fromOther, before: "silence", after: "silence",
+			msg: message6(t, solicit, ia(), dhcpv6.WithClientID(&dhcpv6.DUIDLL{HWType: iana.HWTypeInfiniband, LinkLayerAddr: knownMAC}))},
 		{name: "no address asked for", from: fromKnown, msg: message6(t, solicit), before: "silence", after: "silence"},
 		{name: "solicits one server", from: fromKnown, msg: message6(t, solicit, ia(), mine), before: "silence", after: "silence"},
 		{name: "request", from: fromKnown, msg: message6(t, request, ia("fd00:9::12"), mine), before: "silence", after: "REPLY" + lease},
@@ -146,6 +150,8 @@ func TestAnswer6(t *testing.T) {
 		{name: "requests of another server", from: fromKnown, msg: message6(t, request, ia("fd00:9::12"), other), before: "silence", after: "silence"},
 		{name: "requests of nobody", from: fromKnown, msg: message6(t, request, ia("fd00:9::12")), before: "silence", after: "silence"},
 		{name: "two identities", from: fromKnown, msg: message6(t, request, ia(), ia(), mine), before: "silence", after: "REPLY" + lease + " NA NoAddrsAvail"},
+		{name: "six identities", from: fromKnown, msg: message6(t, request, ia(), ia(), ia(), ia(), ia(), ia(), mine), before: "silence",
+			after: "REPLY" + lease + " NA NoAddrsAvail NA NoAddrsAvail NA NoAddrsAvail"},
 		{name: "renew", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRenew, ia("fd00:9::12"), mine), before: "silence", after: "REPLY" + lease},
 		{name: "rebind", from: fromKnown, msg: message6(t, dhcpv6.MessageTypeRebind, ia("fd00:9::12")), before: "silence", after: "REPLY" + lease},
 		{name: "renews two identities", from: fromKnown, msg: message6(t, renew, ia("fd00:9::12"), ia("fd00:9::77"), mine), before: "silence", after: "REPLY" + lease + " NA NoBinding"},
@@ -252,6 +258,8 @@ func TestRelay6(t *testing.T) {
 	}
 	saw := dhcpv6.OptClientLinkLayerAddress(iana.HWTypeEthernet, knownMAC)
 	solicit := func() dhcpv6.DHCPv6 { return message6(t, dhcpv6.MessageTypeSolicit, ia()) }
+	answer, err := dhcpv6.EncapsulateRelay(solicit(), dhcpv6.MessageTypeRelayReply, router.AsSlice(), fromKnown.AsSlice())
+	must(t, err)
 	deep := wrap(solicit(), saw)
 	for range maxRelays + 1 {
 		deep = wrap(deep)
@@ -267,6 +275,9 @@ func TestRelay6(t *testing.T) {
 		{"told by the outer one", wrap(wrap(solicit()), saw), "silence"},
 		{"unknown", wrap(solicit()), "silence"},
 		{"too many", deep, "silence"},
+		{"other hardware", wrap(solicit(), dhcpv6.OptClientLinkLayerAddress(iana.HWTypeInfiniband, knownMAC)), "silence"},
+		{"a relay agent's answer", answer, "silence"},
+		{"a relay agent's answer, relayed", wrap(answer, saw), "silence"},
 	}
 	for _, tt := range tests {
 		a := newCore(t, config(table()), true).Answer6(noon, 0, router, group6, tt.msg.ToBytes())

@@ -3,7 +3,6 @@ package kekserver
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -60,7 +59,7 @@ func (s *Server) mayReport(ctx context.Context, id string) error {
 // room in the audit log is heard all the same.
 func (s *Server) takeReport(r *http.Request, req *kekproto.Request, kek uint32) (accepted bool, err error) {
 	text := printable.Text(string(req.Body))
-	if s.seen.reported(req.Device, text, time.Now()) {
+	if s.seen.reported(req.Device, text, s.now()) {
 		rec := audit.Record{Event: "report", Device: req.Device, Detail: text, Peer: r.RemoteAddr}
 		if err := s.record(r.Context(), rec); err != nil {
 			return false, err

@@ -34,7 +34,7 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 	case err != nil && !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
-	if !s.seen.mayCapture(r.Device) {
+	if !s.seen.mayCapture(r.Device, s.now()) {
 		return nil, report.Errorf(report.KeyFleet, "%s sent too many different captures; the last one is kept; send the next in %d s", r.Device, capturePause/time.Second)
 	}
 	if _, err := s.cfg.Store.Swap(ctx, path, old.Version, r.Body); err != nil {
@@ -50,10 +50,10 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 }
 
 // mayCapture says whether a device may have another capture written now.
-func (s *sightings) mayCapture(id string) bool {
+func (s *sightings) mayCapture(id string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.of(id).capturePace.take(time.Now(), capturePause, captureBurst)
+	return s.of(id).capturePace.take(at, capturePause, captureBurst)
 }
 
 // putCapture adds what a device said about itself in the factory, if it did.

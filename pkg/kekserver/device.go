@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
@@ -130,7 +131,7 @@ func (s *Server) released(r *http.Request, req *request) {
 		s.metrics.drifts.Inc()
 	}
 	connectionOf(r).attest(req.Device, req.device.Sealed)
-	s.seen.released(req.Device, &kekproto.Seen{Time: time.Now(), Image: req.image.Image + " " + req.image.Version,
+	s.seen.released(req.Device, &kekproto.Seen{Time: s.now(), Image: req.image.Image + " " + req.image.Version,
 		ResetCount: req.reset, Firmware: req.firmware})
 }
 
@@ -165,7 +166,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, 
 		s.keepRefusal(r, op, id, refusal)
 	case errors.As(err, &claim):
 		s.metrics.unproved.Inc()
-		s.seen.impostor(claim.device, op, refusal, time.Now())
+		s.seen.impostor(claim.device, op, refusal, s.now())
 	default:
 		s.seen.stranger()
 	}
@@ -193,7 +194,7 @@ func (s *Server) answerRefusal(w http.ResponseWriter, r *http.Request, op kekpro
 }
 
 func (s *Server) keepRefusal(r *http.Request, op kekproto.Op, id string, refusal kekproto.Refusal) {
-	if !s.seen.refused(id, op, refusal, time.Now()) {
+	if !s.seen.refused(id, op, refusal, s.now()) {
 		return
 	}
 	rec := audit.Record{Event: "refuse", Op: string(op), Device: id, Code: refusal.Code, Detail: refusal.Message, Peer: r.RemoteAddr}
@@ -204,9 +205,14 @@ func (s *Server) keepRefusal(r *http.Request, op kekproto.Op, id string, refusal
 
 // publicCause names the kind of an internal fault without its paths.
 func publicCause(err error) string {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 	switch {
+	case errors.Is(err, audit.ErrBroken) && full:
+		return "its audit log cannot be written, since its disk is full"
 	case errors.Is(err, audit.ErrBroken):
 		return "its audit log cannot be written"
+	case full:
+		return "its disk is full"
 	case errors.Is(err, kekstore.ErrTampered):
 		return "its store is damaged"
 	case errors.Is(err, kekstore.ErrConflict):

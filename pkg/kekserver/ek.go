@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -47,12 +46,11 @@ func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
 // uniqueEK refuses a TPM that is another device already. The caller of
 // finishEnrolment's holds s.deciding, so that no two become one TPM at once.
 func (s *Server) uniqueEK(ctx context.Context, v *view, id string, ekPublic []byte) error {
-	list, err := s.cfg.Store.List(ctx, pathDevices)
+	ids, err := s.state.living(ctx, v)
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		other := strings.TrimPrefix(e.Path, pathDevices)
+	for _, other := range ids {
 		if other == id {
 			continue
 		}

@@ -52,6 +52,17 @@ func TestOneTPMOneDevice(t *testing.T) {
 	}
 }
 
+// TestEnrolAfterARemoval: an ID that was taken back is no device that another one
+// could be.
+func TestEnrolAfterARemoval(t *testing.T) {
+	f, m := newFleet(t, fleetdir.Options{EKPolicy: "record"}), newMachine(t)
+	f.must("POST", "/v1/devices", &kekproto.NewDevice{Device: "r01-u0l"}, nil)
+	f.must("POST", "/v1/devices/r01-u0l/remove", nil, nil)
+	if _, err := f.client().Enroll(context.Background(), m.evidence(f.addDevice()), m.activate); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDeliveredTPMs: where the region lists the TPMs that were ordered, a maker's
 // certificate alone approves no other.
 func TestDeliveredTPMs(t *testing.T) {

@@ -161,7 +161,8 @@ func (s *Server) beginEnrolment(ctx context.Context, m *kekproto.EnrollBegin) (*
 }
 
 // enrolledRecord is what the device's record becomes. A used token only repeats
-// what it was used for, and the EK never changes.
+// what it was used for, and the EK never changes: so an approval, which only
+// what has enrolled can have, stays that of its EK.
 func (s *Server) enrolledRecord(d *device, m *kekproto.EnrollBegin) (*deviceRecord, error) {
 	rec := d.deviceRecord
 	same := bytes.Equal(rec.EKPublic, m.EKPublic)
@@ -185,9 +186,6 @@ func (s *Server) enrolledRecord(d *device, m *kekproto.EnrollBegin) (*deviceReco
 		if *k.name, err = attest.Name(k.area); err != nil {
 			return nil, refuseEnroll("%w", err)
 		}
-	}
-	if !same { // an approval is for one EK
-		rec.Approved = false
 	}
 	if err := s.checkEKCert(m, &rec); err != nil {
 		return nil, err

@@ -89,7 +89,7 @@ func (s *Server) takeEvidence(w http.ResponseWriter, r *http.Request, o *offer) 
 	if req.Device != o.device {
 		return nil, report.Errorf(report.KeyQuote, "an event log of %s on a connection of %s", req.Device, o.device)
 	}
-	e := &kekproto.Evidence{Device: o.device, Time: time.Now().UTC(), Op: o.op, PCRs: o.pcrs, Log: log}
+	e := &kekproto.Evidence{Device: o.device, Time: s.now().UTC(), Op: o.op, PCRs: o.pcrs, Log: log}
 	o.compare(e)
 	if err := s.logs.save(e); err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 	return nil
 }
 
-// SetClock sets the clock of recovery requests.
+// SetClock sets the clock by which the member tells when something happened.
 func (s *Server) SetClock(now func() time.Time) { s.now = now }
 
 // WrapStore puts something between a server that does not serve yet and its

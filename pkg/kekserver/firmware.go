@@ -68,7 +68,7 @@ func (s *Server) checkFirmware(demand kekproto.FirmwareDemand, r *request) error
 	if r.Op != kekproto.OpRelease || demand != kekproto.FirmwareHold || r.changed == "" || r.firmware == r.device.Firmware {
 		return nil
 	}
-	s.seen.hold(r.Device, r.changed, r.firmware, time.Now())
+	s.seen.hold(r.Device, r.changed, r.firmware, s.now())
 	return report.Errorf(report.KeyFirmware, "PCR %s of %s (firmware, option ROMs, Secure Boot) changed since its last release", r.changed, r.Device)
 }
 

@@ -92,7 +92,7 @@ type Server struct {
 	since   time.Time
 	logs    evidenceStore
 	gates   [3]*gate         // of devices, operators, health
-	now     func() time.Time // of recovery requests
+	now     func() time.Time // when something was seen, asked for or written
 
 	// deciding is held for reading from the look at the records until the answer
 	// was written, and for writing while they change. So a suspension or a
@@ -204,7 +204,7 @@ func (s *Server) record(ctx context.Context, r audit.Record) error {
 	err := s.audit.Append(ctx, r)
 	s.metrics.auditSeconds.Observe(time.Since(start).Seconds())
 	if err == nil {
-		s.seen.stepped(&r, time.Now())
+		s.seen.stepped(&r, s.now())
 		s.seen.mended(&r)
 	}
 	return err

@@ -36,7 +36,7 @@ func (s *Server) hearLinks(ctx context.Context, r *request) error {
 		return requestProblem(err)
 	}
 	r.links = links
-	info := linksInfo(links, time.Now())
+	info := linksInfo(links, s.now())
 	info.Report = json.RawMessage(r.Body)
 	if !s.seen.heard(r.Device, info) {
 		return nil

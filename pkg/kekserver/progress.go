@@ -31,7 +31,7 @@ func (s *Server) progress(ctx context.Context, r *request) (*kekproto.Response, 
 		}
 		accepted = false
 	}
-	if s.seen.progressed(r.Device, now, r.Body, time.Now()) {
+	if s.seen.progressed(r.Device, now, r.Body, s.now()) {
 		rec := r.event("progress")
 		rec.State, rec.Code, rec.Detail = step(now), string(now.Code), cut(now.What, maxDifference)
 		if err := s.record(ctx, rec); err != nil {

@@ -123,7 +123,8 @@ func TestProgressRefused(t *testing.T) {
 // A genuine device does not make the member write for each of its posts.
 func TestPostsAreFewOnDisk(t *testing.T) {
 	f, m, _ := sealedDevice(t)
-	ctx := context.Background()
+	ctx, now := context.Background(), time.Now()
+	f.server.SetClock(func() time.Time { return now })
 	var last string
 	for i := range 40 {
 		phase := []string{report.PhaseKeys, report.PhaseDisks}[i%2]
@@ -132,8 +133,8 @@ func TestPostsAreFewOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.events("progress")); n < 8 || n > 17 {
-		t.Errorf("%d lines for 40 phases at once", n)
+	if n := len(f.events("progress")); n != 16 {
+		t.Errorf("%d lines for 40 phases at once, want 16", n)
 	}
 	if _, p := f.lastProgress(); p.What != last {
 		t.Errorf("the list shows %q, not the last one", p.What)
@@ -147,7 +148,14 @@ func TestPostsAreFewOnDisk(t *testing.T) {
 			refused++
 		}
 	}
-	if n := f.status().StoreEpoch - epoch; n < 4 || n > 9 || refused < 30 {
-		t.Errorf("%d writes for 40 captures at once, %d refused", n, refused)
+	if n := f.status().StoreEpoch - epoch; n != 8 || refused != 32 {
+		t.Errorf("%d writes for 40 captures at once and %d refused, want 8 and 32", n, refused)
+	}
+	now = now.Add(30 * time.Second)
+	if _, err := f.progress(m, &report.Factory{Phase: report.PhaseKeys}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.events("progress")); n != 17 {
+		t.Errorf("%d lines half a minute later, want 17", n)
 	}
 }

@@ -50,7 +50,7 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	var seen uint64
 	for _, r := range log {
 		seen = max(seen, r.Epoch)
-		if r.Epoch <= out.From {
+		if inBackup(&r, out.From) {
 			continue
 		}
 		if r.Event == "region" {
@@ -76,6 +76,16 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	out.State = region.State
 	out.To, err = s.overtake(ctx, seen, out.From)
 	return out, err
+}
+
+// inBackup says whether a line tells of what a backup of that epoch has. A line
+// has the epoch after its write, but for a consent, which is recorded before it
+// counts.
+func inBackup(r *audit.Record, epoch uint64) bool {
+	if r.Event == "recovery-approved" {
+		return r.Epoch < epoch
+	}
+	return r.Epoch <= epoch
 }
 
 // again makes one decision that came after the backup hold again, or names what

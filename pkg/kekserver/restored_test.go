@@ -1,7 +1,9 @@
 package kekserver_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,9 @@ import (
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/measure"
 )
 
 // What took something away after the backup holds again, a removed device too,
@@ -99,4 +104,99 @@ func TestRestoredFromTheLog(t *testing.T) {
 		t.Error("the log does not say that a backup took the store's place")
 	}
 	f.start()
+}
+
+// restored is what a restore of a backup names, by the log as it is now.
+func (f *fleet) restored(backup string) []string {
+	f.t.Helper()
+	ctx := context.Background()
+	path := filepath.Join(f.t.TempDir(), "backup.db")
+	if err := os.WriteFile(path, []byte(backup), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	key, err := kekstore.FileUnsealer{Path: filepath.Join(f.dir, "members", testMember, "barrier.key")}.BarrierKey(ctx)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer key.Wipe()
+	store, err := kekstore.OpenBolt(path, key)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	out, err := kekserver.Restore(ctx, store, f.events(""), false)
+	if err := errors.Join(err, store.Close()); err != nil {
+		f.t.Fatal(err)
+	}
+	return append(out.Again, out.Lost...)
+}
+
+// Whatever is decided right after a backup is named by its restore: as what holds
+// again, or as lost.
+func TestNamedRightAfterABackup(t *testing.T) {
+	ctx := context.Background()
+	f, m, _ := sealedDevice(t)
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := "/v1/devices/" + testDevice
+	zeros := make([]byte, measure.Size)
+	var asked kekproto.RecoveryRequest
+	for _, tt := range []struct {
+		what string
+		do   func()
+		want []string // how each line begins
+	}{
+		{"nothing", func() {}, nil},
+		{"a device", func() { f.another("r01-u02") }, []string{"device-added r01-u02", "enrol r01-u02 ek", "device-approved r01-u02 ek"}},
+		{"authorizations", func() {
+			_, _, err := f.client().Auths(ctx, m)
+			check(err)
+		}, []string{"auths " + testDevice}},
+		{"a recovery key", func() {
+			_, err := f.client().Recovery(ctx, m)
+			check(err)
+		}, []string{"recovery-escrowed " + testDevice}},
+		{"a slice", func() { f.addSlice(2) }, []string{"slice " + testDevice}},
+		{"an image", func() {
+			f.addImage(measure.RoleServer, measure.FormUKI, map[int][]byte{4: bytes.Repeat([]byte{7}, 32), 9: zeros, 11: bytes.Repeat([]byte{7}, 32), 12: zeros})
+		}, []string{"manifest landfall-server 1 role server, form uki"}},
+		{"a minimum", func() {
+			f.must("POST", "/v1/manifests/minimum", &kekproto.Minimum{Role: "server", Version: "1"}, nil)
+		}, []string{"images of role server older than 1"}},
+		{"a revocation", func() {
+			f.must("POST", "/v1/manifests/revoke", &kekproto.Revocation{Image: "landfall-debug", Version: "1", Reason: "x"}, nil)
+		}, []string{"landfall-debug 1 is revoked"}},
+		{"a demand on links", func() {
+			f.must("POST", "/v1/region/links", &kekproto.SetLinkDemand{Demand: kekproto.DemandClean}, nil)
+		}, []string{"link-demand clean"}},
+		{"a demand on firmware", func() {
+			f.must("POST", "/v1/region/firmware", &kekproto.SetFirmwareDemand{Demand: kekproto.FirmwareHold}, nil)
+		}, []string{"firmware-demand hold"}},
+		{"a recovery request", func() { f.must("POST", recoveryPath, &kekproto.NewRecovery{Reason: "burnt"}, &asked) }, []string{"recovery-requested " + testDevice}},
+		{"its approval", func() {
+			if status, body := f.as("bob", "POST", recoveryPath+"/"+asked.ID+"/approve", nil, nil); status != http.StatusOK {
+				t.Fatal(status, body)
+			}
+		}, []string{"recovery-approved " + testDevice + " ID: alice asked: burnt"}},
+		{"a suspension", func() { f.must("POST", path+"/suspend", &kekproto.Reason{Reason: "x"}, nil) }, []string{testDevice + ": suspend"}},
+		{"its end", func() { f.must("POST", path+"/resume", nil, nil) }, []string{testDevice + ": resume"}},
+		{"the shipment", func() { f.must("POST", "/v1/region/ship", nil, nil) }, []string{"the region became in-transit"}},
+	} {
+		status, backup := f.as("alice", "GET", "/v1/backup", nil, nil)
+		if status != http.StatusOK {
+			t.Fatal(status, backup)
+		}
+		tt.do()
+		got := f.restored(backup)
+		same := len(got) == len(tt.want)
+		for i := 0; same && i < len(got); i++ {
+			same = strings.HasPrefix(got[i], strings.Replace(tt.want[i], "ID", asked.ID, 1))
+		}
+		if !same {
+			t.Errorf("%s: named are %q, want %q", tt.what, got, tt.want)
+		}
+	}
 }

@@ -183,10 +183,10 @@ func (d *sighting) few(op kekproto.Op, text string, at time.Time) bool {
 }
 
 // once says whether something that a device repeats should be recorded now.
-func (s *sightings) once(id string, why reason) bool {
+func (s *sightings) once(id string, why reason, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.of(id).record(why, time.Now())
+	return s.of(id).record(why, at)
 }
 
 // impostor keeps a request that named a device without a quote by its AK. It

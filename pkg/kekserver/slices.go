@@ -128,7 +128,7 @@ func (s *Server) news(ctx context.Context, r *request) (*kekproto.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	if s.seen.once(r.Device, reason{kekproto.OpSlice, fmt.Sprint(inUse, recorded.Generation)}) {
+	if s.seen.once(r.Device, reason{kekproto.OpSlice, fmt.Sprint(inUse, recorded.Generation)}, s.now()) {
 		rec := r.event("slice-sent")
 		rec.Generation, rec.Digest = recorded.Generation, hex.EncodeToString(recorded.Digest)
 		if err := s.record(ctx, rec); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -297,13 +298,21 @@ func (s *Bolt) update(path string, data []byte, may func(*bbolt.Tx) (Token, erro
 		return nil
 	}
 	if err != nil {
-		return err
+		return room(err)
 	}
 	s.sum = next
 	s.versions[path] = next.epoch
 	*out = Value{Data: bytes.Clone(data), Version: next.epoch}
 	s.notify(Event{Path: path, Version: next.epoch})
 	return nil
+}
+
+// room adds the repair to an error of a full file system.
+func room(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: nothing was changed; make room on the store's file system", err)
+	}
+	return err
 }
 
 // Epoch implements Store.

@@ -26,7 +26,7 @@ func (s *Bolt) Keep(context.Context) error {
 		return tx.Bucket(bucketMeta()).Put([]byte(keySum), s.barrier.sealSum(&next))
 	})
 	if err != nil {
-		return fmt.Errorf("keep the end of the log: %w", err)
+		return fmt.Errorf("keep the end of the log: %w", room(err))
 	}
 	s.sum = next
 	return nil

@@ -73,5 +73,5 @@ func denied(s *dhcpv6.OptStatusCode) string {
 
 // usable6 says whether an IPv6 address may be leased to a host.
 func usable6(a netip.Addr) bool {
-	return a.Is6() && !a.Is4In6() && a.IsGlobalUnicast() && !a.IsLinkLocalUnicast()
+	return a.Is6() && !a.Is4In6() && a.IsGlobalUnicast() // which no link-local address is
 }

@@ -125,6 +125,10 @@ func TestDHCP6OneTransactionAnExchange(t *testing.T) {
 	must(t, err)
 	group := &unix.IPv6Mreq{Multiaddr: [16]byte(dhcpv6.AllDHCPRelayAgentsAndServers), Interface: uint32(far.Attrs().Index)}
 	must(t, control(raw, func(fd int) error { return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, group) }))
+	// Who answers from another port than a server's is none.
+	other, err := ListenUDP(fromAttrs(far.Attrs()), dhcpv6.DefaultServerPort+1000)
+	must(t, err)
+	t.Cleanup(func() { _ = other.Close() })
 	var heard []*dhcpv6.Message
 	var ends sync.WaitGroup
 	ends.Go(func() {
@@ -141,15 +145,19 @@ func TestDHCP6OneTransactionAnExchange(t *testing.T) {
 			if heard = append(heard, m); len(heard)%2 == 1 {
 				continue
 			}
-			a := answer6From(t, m, func(d dhcpv6.DHCPv6) {
+			advertise := func(d dhcpv6.DHCPv6) {
 				if r, ok := d.(*dhcpv6.Message); ok && m.MessageType == dhcpv6.MessageTypeSolicit {
 					r.MessageType = dhcpv6.MessageTypeAdvertise
 				}
-			})
-			_ = u.Send(a, from)
+			}
+			_ = other.Send(answer6From(t, m, advertise, func(d dhcpv6.DHCPv6) {
+				d.UpdateOption(&dhcpv6.OptIANA{IaId: [4]byte(testMAC[2:]), Options: dhcpv6.IdentityOptions{Options: dhcpv6.Options{
+					&dhcpv6.OptIAAddress{IPv6Addr: net.ParseIP("fd00:9::66"), ValidLifetime: time.Hour}}}})
+			}), from)
+			_ = u.Send(answer6From(t, m, advertise), from)
 		}
 	})
-	cfg := Config{Want: Want{Address: netip.MustParsePrefix("fd00:9::12/64")}}
+	cfg := Config{Want: Want{Address: netip.MustParsePrefix("fd00:9::12/64")}, Wrong: func(w *WrongLeaseError) { t.Errorf("heard: %v", w) }}
 	lease, err := DHCP6(within(t, 20*time.Second), link, cfg)
 	must(t, err)
 	must(t, u.Close())
@@ -225,6 +233,11 @@ func TestParseAnswer6(t *testing.T) {
 		{"other transaction", []dhcpv6.Modifier{func(d dhcpv6.DHCPv6) {
 			if m, ok := d.(*dhcpv6.Message); ok {
 				m.TransactionID[0]++
+			}
+		}}, other},
+		{"an offer again", []dhcpv6.Modifier{func(d dhcpv6.DHCPv6) {
+			if m, ok := d.(*dhcpv6.Message); ok {
+				m.MessageType = dhcpv6.MessageTypeAdvertise
 			}
 		}}, other},
 		{"rapid, unasked", []dhcpv6.Modifier{dhcpv6.WithRapidCommit}, other},

@@ -87,6 +87,15 @@ func TestParseAnswer(t *testing.T) {
 		{name: "header length past the end", edit: func(b []byte) []byte { b[0] = 0x4f; return resum(b[:30]) }, err: other},
 		{name: "UDP length too long", edit: func(b []byte) []byte { b[24] = 0xff; return b }, summed: true, err: other},
 		{name: "other port", edit: func(b []byte) []byte { b[21] = 66; return b }, summed: true, err: other},
+		{name: "the first fragment of several", edit: func(b []byte) []byte { b[6] = 0x20; return resum(b) }, err: other},
+		{name: "header of four words", edit: func(b []byte) []byte {
+			b = append(b[:16], b[ipv4Header:]...)
+			b[0], b[3] = 0x44, b[3]-4
+			return resum(b)
+		}, summed: true, err: other},
+		{name: "UDP length too short", edit: func(b []byte) []byte { b[24], b[25] = 0, 4; return b }, summed: true, err: other},
+		{name: "a request", edit: func(b []byte) []byte { b[ipv4Header+udpHeader] = 1; return b }, summed: true, err: other},
+		{name: "MAC address of another length", edit: func(b []byte) []byte { b[ipv4Header+udpHeader+2] = 8; return b }, summed: true, err: other},
 		{name: "header's checksum", edit: func(b []byte) []byte { b[8]--; return b }, err: other},
 		{name: "UDP checksum", edit: func(b []byte) []byte { b[26]++; return b }, err: other},
 		{name: "UDP checksum, offloaded", edit: func(b []byte) []byte { b[26]++; return b }, summed: true},
@@ -95,6 +104,8 @@ func TestParseAnswer(t *testing.T) {
 		{name: "other port's MAC", mods: []dhcpv4.Modifier{dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 9})}, err: other},
 		{name: "a client's message", mods: []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest)}, err: other},
 		{name: "a proxy's", mods: append(twice(dhcpv4.OptionClassIdentifier, []byte("PXEClient")...), dhcpv4.WithYourIP(net.IPv4zero)), err: other},
+
+		{name: "a proxy's, for HTTP", mods: append(twice(dhcpv4.OptionClassIdentifier, []byte("HTTPClient")...), dhcpv4.WithYourIP(net.IPv4zero)), err: other},
 
 		// What RFCs allow.
 		{name: "server twice", mods: twice(dhcpv4.OptionServerIdentifier, 10, 9, 0, 1, 10, 9, 0, 99)},
@@ -114,6 +125,8 @@ func TestParseAnswer(t *testing.T) {
 		{name: "mask with holes", mods: []dhcpv4.Modifier{dhcpv4.WithNetmask(net.IPMask{255, 0, 255, 0})}, err: "offers 10.9.0.12 with the subnet mask 255.0.255.0, which has holes"},
 		{name: "no server", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionServerIdentifier)}, err: "sends an answer without its own address (option 54), which a request must name"},
 		{name: "BOOTP", mods: []dhcpv4.Modifier{dhcpv4.WithoutOption(dhcpv4.OptionDHCPMessageType)}, err: "sends a BOOTP answer, which is no lease: it has no message type (option 53)"},
+		{name: "an empty type", mods: twice(dhcpv4.OptionDHCPMessageType), err: "sends a BOOTP answer, which is no lease: it has no message type (option 53)"},
+		{name: "everybody's address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4bcast)}, err: "offers 255.255.255.255, which is no host's address"},
 		{name: "BOOTP without options", edit: func(b []byte) []byte { b[ipv4Header+udpHeader+atCookie] = 0; return b }, summed: true, err: "sends a BOOTP answer, which is no lease: it has no message type (option 53)"},
 		{name: "options cut", edit: func(b []byte) []byte { b[ipv4Header+udpHeader+atOption+1] = 255; return b }, summed: true, err: "sends an answer that cannot be read: error collecting options: buffer too short at position 2: have 58 bytes, want 255 bytes"},
 		{name: "multicast address", mods: []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))}, err: "offers 224.0.0.1, which is no host's address"},
@@ -141,6 +154,34 @@ func TestParseAnswer(t *testing.T) {
 				t.Errorf("got %+v", a)
 			}
 		})
+	}
+}
+
+// TestRouterOfNobody: a lease by a router that can be none is one without.
+func TestRouterOfNobody(t *testing.T) {
+	for _, router := range []net.IP{net.IPv4zero, net.IPv4bcast, net.IPv4(127, 0, 0, 1), net.IPv4(224, 0, 0, 1)} {
+		b, xid := packetFrom(t, dhcpv4.WithRouter(router))
+		a, err := parseAnswer(b, true, question{mac: testMAC, xid: xid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.lease.Router.IsValid() {
+			t.Errorf("router %s was taken", a.lease.Router)
+		}
+	}
+}
+
+// TestWrongServersAreNamedOnce, and not without end.
+func TestWrongServersAreNamedOnce(t *testing.T) {
+	named := 0
+	c := &client{link: Link{Name: "lf0"}, cfg: Config{Wrong: func(*WrongLeaseError) { named++ }}}
+	for i := range 100 {
+		for range 2 {
+			c.note(netip.AddrFrom4([4]byte{10, 66, 0, byte(i)}), "offers 10.66.0.9/24")
+		}
+	}
+	if named != 16 || len(c.named) != 16 {
+		t.Errorf("told of %d servers and kept %d, want 16", named, len(c.named))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -196,8 +197,18 @@ func TestBlankSlot(t *testing.T) {
 	if err := s.Prepare(r.policy); err != nil {
 		t.Fatal(err)
 	}
+	before := len(r.Bus().Commands())
 	if _, err := s.Read(1); !errors.Is(err, tpm.ErrNVBlank) {
 		t.Errorf("got %v, want ErrNVBlank", err)
+	}
+	reads := 0
+	for _, c := range r.Bus().Commands()[before:] {
+		if c == uint32(tpm2.TPMCCNVRead) {
+			reads++
+		}
+	}
+	if reads != 1 { // what no other session would change is not tried again
+		t.Errorf("read %d times", reads)
 	}
 	if err := s.Write(make([]byte, keyblob.Size)); !errors.Is(err, keyblob.ErrBlank) {
 		t.Errorf("writing no record: got %v, want ErrBlank", err)
@@ -246,3 +257,29 @@ func TestWeakenedSlot(t *testing.T) {
 		t.Errorf("Define: got %v, want ErrForeign", err)
 	}
 }
+
+// TestUnprepared: without a policy nothing is tried, and there are two slots only.
+func TestUnprepared(t *testing.T) {
+	t.Parallel()
+	r := provisioned(t)
+	s := r.boot(t)
+	write(t, s, r.policy, record(t, 1))
+	s.Close()
+	s = r.slots()
+	for what, err := range map[string]error{
+		"read":  second(s.Read(1)),
+		"write": s.Write(record(t, 1)),
+		"lock":  s.LockBoth(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "Prepare was not called") {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	for _, slot := range []int{-1, nvslot.Count} {
+		if _, err := s.Public(slot); err == nil {
+			t.Errorf("there is a slot %d", slot)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

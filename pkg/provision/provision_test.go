@@ -331,6 +331,12 @@ func damage(t *testing.T, f *factory) {
 	seal(t, f)
 	rec := f.record(t)
 	rec[50] ^= 1
+	f.overwrite(t, rec)
+}
+
+// overwrite writes a record into slot 1.
+func (f *factory) overwrite(t *testing.T, rec []byte) {
+	t.Helper()
 	keys, err := f.TPM().Keys()
 	if err != nil {
 		t.Fatal(err)
@@ -349,10 +355,12 @@ func damage(t *testing.T, f *factory) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer approval.Release()
 	session, err := f.TPM().StartPolicy(keys.SRK, tpm.EncryptCommand)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer session.Close()
 	if err := session.Satisfy(approval, measure.ImagePCRs()); err != nil {
 		t.Fatal(err)
 	}
