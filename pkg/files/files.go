@@ -6,14 +6,18 @@ package files
 
 import (
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // ErrExists: a file of this name is there, and may be the only copy of what it
@@ -136,6 +140,9 @@ func Private(f *os.File) error {
 	if err != nil {
 		return err
 	}
+	if info.IsDir() {
+		return fmt.Errorf("%s is a folder: a key or token is in a file", f.Name())
+	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("%s has mode %04o: others can read it, and a key or token is taken from its owner's file only: chmod 0600 it, if it is the right file, and make a new one if somebody has read it", f.Name(), perm)
 	}
@@ -153,9 +160,17 @@ func KeyPair(cert, key string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	defer clear(private)
+	for _, f := range []struct {
+		name, want string
+		text       []byte
+	}{{cert, "CERTIFICATE", chain}, {key, "PRIVATE KEY", private}} {
+		if block, _ := pem.Decode(f.text); block == nil || !strings.HasSuffix(block.Type, f.want) {
+			return tls.Certificate{}, fmt.Errorf("%s: want %s in PEM; it is %s; put back the one that was made there", f.name, f.want, signed.Kind(f.text))
+		}
+	}
 	pair, err := tls.X509KeyPair(chain, private)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w", cert, key, err)
+		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w; put back the two that were made together", cert, key, err)
 	}
 	return pair, nil
 }

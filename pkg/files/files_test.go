@@ -90,6 +90,9 @@ func TestSecret(t *testing.T) {
 	if _, err := Secret(long); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("a long one: %v", err)
 	}
+	if _, err := Secret(dir); err == nil || !strings.Contains(err.Error(), "is a folder") {
+		t.Errorf("a folder: %v", err)
+	}
 	if _, err := Secret(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)
 	}
