@@ -56,7 +56,7 @@ func (a *app) manifestAdd() *cobra.Command {
 }
 
 func (a *app) addManifest(ctx context.Context, c *client, name, policy string) error {
-	note, err := readSigned(name, measure.ManifestType, "manifest; want NAME-VERSION.manifest")
+	note, err := readSigned(name, measure.ManifestType, "manifest, which `imagectl sign` writes as NAME-VERSION.manifest")
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 		}
 		if in.Policy != nil {
 			if _, err := pcrpolicy.Parse(in.Policy); err != nil {
-				return fmt.Errorf("%s, the PCR policy of %s: %w", beside, name, err)
+				return fmt.Errorf("%s: want the PCR policy of %s, which `imagectl sign` writes beside it: %w", beside, name, err)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +22,8 @@ func readSigned(name, typ, want string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
-		return nil, fmt.Errorf("%s: not a %s; it is %s", name, want, signed.Kind(data))
+	if is, isSigned := signed.Type(data); !isSigned || is != typ {
+		return nil, fmt.Errorf("%s: want a signed %s; it is %s", name, want, signed.Kind(data))
 	}
 	return data, nil
 }
@@ -64,7 +63,7 @@ func (a *app) sliceCommand() *cobra.Command {
 func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
 	var refused []error
 	for _, name := range names {
-		note, err := readSigned(name, snapshot.SliceType, "slice; want what `snapshot sign` wrote")
+		note, err := readSigned(name, snapshot.SliceType, "slice, which `snapshot sign` writes")
 		if err == nil {
 			if err = c.do(ctx, "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
 				err = fmt.Errorf("%s: %w", name, err)
@@ -117,7 +116,7 @@ func (a *app) receiveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var b kekproto.Bundle
 			for _, name := range args {
-				data, err := os.ReadFile(name)
+				data, err := readSigned(name, kekproto.ReceivedType, "statement, which `kekctl receive sign` writes")
 				if err != nil {
 					return err
 				}
