@@ -157,7 +157,7 @@ func (d folder) listen() (string, error) {
 	}
 	doc, err := snapshot.ParseStation(text)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: want the document that `station init` wrote: %w", d.path(stationFile), err)
 	}
 	if doc.Source == nil {
 		return "", fmt.Errorf("%s names no station", d.path(stationFile))
