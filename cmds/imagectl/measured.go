@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // readMeasured reads the image PCRs from a JSON object or a console log. A log
@@ -31,7 +32,7 @@ func parseMeasured(b []byte) (map[int]measure.Hex, error) {
 	pcrs := map[int]measure.Hex{}
 	if b := bytes.TrimSpace(b); len(b) > 0 && b[0] == '{' {
 		if err := json.Unmarshal(b, &pcrs); err != nil {
-			return nil, fmt.Errorf("%w: %w", errMeasured, err)
+			return nil, fmt.Errorf("%w: %w", errMeasured, signed.Where(b, err))
 		}
 		return pcrs, nil
 	}

@@ -145,7 +145,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			err = policy.Verify(policyKey)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: want a policy of this region, which `imagectl sign` writes: %w", name, err)
 		}
 		p.Policies = append(p.Policies, b)
 	}
@@ -162,7 +162,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, err
 		}
 		if _, err = snapshot.ParseSealPlan(p.Plan); err != nil {
-			return nil, fmt.Errorf("%s: %w", in.plan, err)
+			return nil, fmt.Errorf("%s: %w (docs/spec/seal-plan.md has one)", in.plan, err)
 		}
 	}
 	p.Station, err = in.station(cmd)
@@ -197,7 +197,7 @@ func (in *partInput) policyKey(cmd *cobra.Command) (*rsa.PublicKey, error) {
 	}
 	key, err := pcrpolicy.ParsePublicKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; `kekctl init` wrote it there", name, err)
 	}
 	return key, nil
 }
@@ -211,7 +211,7 @@ func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 		b, err := readPartFile(cmd, in.stationFile)
 		if err == nil {
 			if _, err = snapshot.ParseStation(b); err != nil {
-				err = fmt.Errorf("%s: %w", in.stationFile, err)
+				err = fmt.Errorf("%s: want the station.json that `station init` wrote: %w", in.stationFile, err)
 			}
 		}
 		return b, err

@@ -161,12 +161,15 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	if err := untyped(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", record, err)
 	}
+	if info.Device == "" {
+		return nil, fmt.Errorf("%s: no record of the fleet (`kekctl device show ID --json`): it names no device", record)
+	}
 	if text, err = readFile(cmd, description); err != nil {
 		return nil, err
 	}
 	s, err := snapshot.ParseDescription(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", description, err)
+		return nil, fmt.Errorf("%s: %w", description, likeExample("r07-u12.json", err))
 	}
 	switch {
 	case info.Device != s.Device.ID:
@@ -185,17 +188,17 @@ func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error
 	file := filepath.Join(dir, "public", "region.json")
 	text, err := readFile(cmd, file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+		return nil, nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", dir, file)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	if is, isSigned := signed.Type(text); isSigned || is != snapshot.RegionType {
+		return nil, nil, fmt.Errorf("%s: want the region.json that `kekctl init` wrote; it is %s", file, signed.Kind(text))
+	}
 	r := new(snapshot.Region)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, signed.Where(text, err))
-	}
-	if r.Type != snapshot.RegionType {
-		return nil, nil, fmt.Errorf("%s: type is %q, expected %q", file, r.Type, snapshot.RegionType)
+		return nil, nil, fmt.Errorf("%s: want the region.json that `kekctl init` wrote: %w", file, signed.Where(text, err))
 	}
 	file = filepath.Join(dir, "public", "ca.pem")
 	if text, err = readFile(cmd, file); err != nil {
@@ -203,7 +206,7 @@ func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, nil, fmt.Errorf("%s: no PEM certificate", file)
+		return nil, nil, fmt.Errorf("%s: want the certificate in PEM that `kekctl init` wrote; it is %s", file, signed.Kind(text))
 	}
 	for _, m := range r.Members {
 		if m.Loopback() {
