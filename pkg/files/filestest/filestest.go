@@ -225,26 +225,33 @@ func (s *Set) put(place, kind string) error {
 	return errors.Join(err, os.WriteFile(place, b, 0o600))
 }
 
-// state says of each file below the folder what would tell a change.
-func (s *Set) state() map[string]string {
+// file is what tells a change of a file.
+type file struct {
+	mode               fs.FileMode
+	inode              uint64
+	size, modification int64 // 0 of a folder: what comes and goes in it leaves its time
+}
+
+// state is that of each file below the folder.
+func (s *Set) state() map[string]file {
 	s.t.Helper()
-	all := map[string]string{}
-	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+	all := map[string]file{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		info, err := os.Lstat(path)
+		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		inode := uint64(0)
+		f := file{mode: info.Mode()}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			inode = st.Ino
+			f.inode = st.Ino
 		}
-		all[path] = fmt.Sprint(info.Mode(), inode)
-		if !info.IsDir() { // what comes and goes in a folder leaves its time
-			all[path] += fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+		if !info.IsDir() {
+			f.size, f.modification = info.Size(), info.ModTime().UnixNano()
 		}
+		all[path] = f
 		return nil
 	})
 	if err != nil {
@@ -253,7 +260,7 @@ func (s *Set) state() map[string]string {
 	return all
 }
 
-func difference(before, after map[string]string) string {
+func difference(before, after map[string]file) string {
 	var changes []string
 	for path, is := range after {
 		switch was, ok := before[path]; {
@@ -274,7 +281,7 @@ func difference(before, after map[string]string) string {
 
 // tidy removes what a command made beside the kinds, so that the next one finds
 // its place free.
-func (s *Set) tidy(before map[string]string) {
+func (s *Set) tidy(before map[string]file) {
 	s.t.Helper()
 	entries, err := os.ReadDir(".")
 	if err != nil {
