@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/landfall-project/landfall/pkg/printable"
 )
@@ -171,9 +172,14 @@ func (s *Set) printed(text string) (faults []string) {
 // window is how much of a secret in one piece is a leak, in characters.
 const window = 8
 
-// hide keeps a secret: no part of it, as it is or in hex, may be printed.
+// hide keeps a secret: no part of it may be printed, as it is or, if it is no
+// text, in hex.
 func (s *Set) hide(file, secret string) {
-	for _, text := range []string{secret, hex.EncodeToString([]byte(secret))} {
+	all := []string{secret}
+	if !utf8.ValidString(secret) {
+		all = append(all, hex.EncodeToString([]byte(secret)))
+	}
+	for _, text := range all {
 		for i := 0; i+window <= len(text); i++ {
 			s.secrets[text[i:i+window]] = file
 		}
