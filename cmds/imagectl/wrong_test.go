@@ -31,6 +31,14 @@ func TestWrongFiles(t *testing.T) {
 		}
 		more[to] = b
 	}
+	if err := tool([]string{"entry", "key", "--name", "r7/boot", "-o", filepath.Join(made, "boot")}, new(strings.Builder)); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(made, "boot.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more["boot.key"] = key
 	set := filestest.New(t, region, more)
 	set.Copy(region, "r7")
 	const (
@@ -54,6 +62,8 @@ func TestWrongFiles(t *testing.T) {
 		{Command: "sign --region r7 --role server --form uki --image x --version 1 --measured % -o d", Says: "measured sha256"},
 		{Command: "sign --manifest-key % --policy-key policy.key --uki uki.efi --form uki -o d", Takes: "manifest.key", Says: "offline/manifest.key"},
 		{Command: "sign --manifest-key manifest.key --policy-key % --uki uki.efi --form uki -o d", Takes: "policy.key", Says: "offline/policy.key"},
-		{Command: "entry --key % --kernel uki.efi --cmdline ro -o e", Says: "`imagectl entry key`"},
+		{Command: "entry --key % --kernel uki.efi --cmdline ro -o e", Skip: "boot.key", Says: "`imagectl entry key`"},
+		{Command: "entry --key boot.key --kernel % --cmdline ro -o e", Says: "vmlinuz"},
+		{Command: "entry check --root folder --pub %", Skip: "root.pub manifest.pub", Says: "`imagectl entry key`"},
 	})
 }
