@@ -191,7 +191,7 @@ func (in *partInput) policyKey(cmd *cobra.Command) (*rsa.PublicKey, error) {
 		return nil, nil
 	}
 	name := filepath.Join(in.region, "public", "policy.pub")
-	text, err := readFile(cmd, name)
+	text, err := readPublic(cmd, in.region, name)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ func TestWrongFiles(t *testing.T) {
 		record   = "`kekctl device show"
 		document = "`snapshot assemble`"
 		sign     = "`snapshot sign`"
+		region7  = "`kekctl init`"
 		slices   = "slice.note document.note"
 		both     = "slice.json slice.note document.json document.note"
 	)
@@ -52,5 +53,15 @@ func TestWrongFiles(t *testing.T) {
 		{Command: "part write --key root.pub --slice slice.note --plan % -o out", Takes: "sealplan.json", Says: "docs/spec/seal-plan.md|is empty"},
 		{Command: "part show %", Takes: "partition", Says: "`snapshot part write`"},
 		{Command: "sign --region r7 slice.json -o %", Takes: "missing", Says: "--force"},
+		{Command: "sign --region % slice.json", Says: region7},
+		{Command: "verify --region % slice.note", Says: region7},
+		{Command: "assemble --region % --plan plan.json --record record.json", Says: region7},
+		{Command: "part write --region % --station r07-u12 -o out", Says: region7},
+		{Command: "show --key % slice.note", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "part write --key % --slice slice.note -o out", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "verify --region r7 slice.note", Place: "r7/public/region.json", Takes: "region.json", Says: region7},
+		{Command: "verify --region r7 slice.note", Place: "r7/public/root.pub", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "slice --region r7 --record record.json description.json", Place: "r7/public/ca.pem", Takes: "ca.pem", Says: region7},
+		{Command: "part write --region r7 --policy image.policy -o out", Place: "r7/public/policy.pub", Takes: "policy.pub", Says: region7},
 	})
 }
