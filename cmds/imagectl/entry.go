@@ -173,7 +173,7 @@ server whose slice names these keys does.`,
 func (in *entryInput) check(cmd *cobra.Command) error {
 	var keys []note.Verifier
 	for _, name := range in.keys {
-		text, err := os.ReadFile(name)
+		text, err := files.Read(name, maxKey)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -48,8 +47,11 @@ func readPolicyKey(name string) (*rsa.PrivateKey, error) {
 	return rsaKey, nil
 }
 
+// maxKey bounds a public key, in bytes.
+const maxKey = 16 << 10
+
 func readPolicyPublic(name string) (*rsa.PublicKey, error) {
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, maxKey)
 	if err != nil {
 		return nil, err
 	}

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -89,7 +89,7 @@ func manifestKey(region string) string { return filepath.Join(region, "public/ma
 
 func manifestVerifier(region string) (note.Verifier, error) {
 	name := manifestKey(region)
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, maxKey)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", region, name)
 	}
@@ -108,7 +108,7 @@ func openManifest(region, name string) (*measure.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	msg, err := os.ReadFile(name)
+	msg, err := files.Read(name, measure.MaxManifestSize)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func verifyPolicy(region, name string, m *measure.Manifest) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, pcrpolicy.MaxSize)
 	if err != nil {
 		return err
 	}

@@ -7,12 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
@@ -71,7 +71,7 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 		beside = base + ".policy"
 	}
 	if beside != "" {
-		in.Policy, err = os.ReadFile(beside)
+		in.Policy, err = files.Read(beside, pcrpolicy.MaxSize)
 		if err != nil && (policy != "" || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("PCR policy: %w", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +17,7 @@ import (
 // readSigned reads a signed document of a type; want names such a file. The
 // member verifies it: the look at the type is for a clear text only.
 func readSigned(name, typ, want string) ([]byte, error) {
-	data, err := os.ReadFile(name)
+	data, err := files.Read(name, snapshot.MaxSliceSize)
 	if err != nil {
 		return nil, err
 	}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -314,7 +314,7 @@ func (a *app) auditData(cmd *cobra.Command, args []string) ([]byte, error) {
 // readAudit reads a log that was saved. One that does not begin with a record is
 // none: an emptied file would be whole.
 func readAudit(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
+	data, err := files.Read(name, maxAnswer)
 	if err != nil {
 		return nil, err
 	}

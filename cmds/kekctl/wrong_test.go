@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,4 +57,20 @@ func TestWrongFiles(t *testing.T) {
 		{Command: "device list", Place: agent + "agent.key", Takes: "agent.key", Says: "put back"},
 		{Command: "receive sign out" + shipment, Place: agent + "note.key", Takes: "note.key", Says: written},
 	})
+}
+
+// A disk that somebody names in the place of a document is not read to its end.
+func TestLongFiles(t *testing.T) {
+	region := filestest.Region(t)
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.WriteFile("long", nil, 0o600), os.Truncate("long", 80<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"slice add long", "manifest add long", "receive submit long", "init new --name r8 --member ks1=https://10.0.0.1:7443 --agent alice=operator --ek-roots long"} {
+		var out strings.Builder
+		err := run(context.Background(), append([]string{"--region", region}, strings.Fields(line)...), strings.NewReader(""), &out, &out)
+		if err == nil || !strings.Contains(err.Error(), "long has more than") {
+			t.Errorf("kekctl %s: %v", line, err)
+		}
+	}
 }

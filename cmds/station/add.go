@@ -214,7 +214,7 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 		}
 	}
 	if in.slice != "" {
-		if slice, err = readFile(in.slice, snapshot.MaxSliceSize); err != nil {
+		if slice, err = files.Read(in.slice, snapshot.MaxSliceSize); err != nil {
 			return nil, nil, nil, err
 		}
 		if err := d.verifySlice(in.slice, id, slice); err != nil {
@@ -222,7 +222,7 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 		}
 	}
 	if in.plan != "" {
-		if plan, err = readFile(in.plan, snapshot.MaxSealPlan); err != nil {
+		if plan, err = files.Read(in.plan, snapshot.MaxSealPlan); err != nil {
 			return nil, nil, nil, err
 		}
 		p, err := snapshot.ParseSealPlan(plan)

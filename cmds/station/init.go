@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -168,7 +169,7 @@ func newCertificate(host string) (key, der []byte, err error) {
 // readFleet reads public/region.json and the fleet CA of a region's folder.
 func readFleet(dir string) (snapshot.Fleet, error) {
 	name := filepath.Join(dir, "public", "region.json")
-	text, err := readFile(name, 1<<20)
+	text, err := files.Read(name, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return snapshot.Fleet{}, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", dir, name)
 	}
@@ -183,7 +184,7 @@ func readFleet(dir string) (snapshot.Fleet, error) {
 		return snapshot.Fleet{}, fmt.Errorf("%s: want the region.json that `kekctl init` wrote: %w", name, signed.Where(text, err))
 	}
 	name = filepath.Join(dir, "public", "ca.pem")
-	if text, err = readFile(name, 1<<20); err != nil {
+	if text, err = files.Read(name, 1<<20); err != nil {
 		return snapshot.Fleet{}, err
 	}
 	block, _ := pem.Decode(text)

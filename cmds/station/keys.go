@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -24,7 +24,7 @@ func readKeys(region string) (map[string][]byte, error) {
 	keys := map[string][]byte{}
 	for _, name := range publicKeys() {
 		path := filepath.Join(region, "public", name)
-		b, err := readFile(path, maxKey)
+		b, err := files.Read(path, maxKey)
 		if err == nil {
 			err = checkKey(name, b)
 		}
@@ -57,7 +57,7 @@ func (d folder) verifySlice(name, id string, msg []byte) error {
 	default:
 		return fmt.Errorf("%s is a slice of %q, not of %s: `snapshot sign` writes one for each device", name, is, id)
 	}
-	text, err := readFile(d.path(rootFile), maxKey)
+	text, err := files.Read(d.path(rootFile), maxKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s was made before a station verified slices: copy public/%s and public/%s of the region's folder into it: %w", d, rootFile, policyFile, err)
 	}
@@ -76,7 +76,7 @@ func (d folder) verifySlice(name, id string, msg []byte) error {
 
 // policyKey is the region's, nil in a folder from before it was kept there.
 func (d folder) policyKey() (*rsa.PublicKey, error) {
-	text, err := os.ReadFile(d.path(policyFile))
+	text, err := files.Read(d.path(policyFile), maxKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

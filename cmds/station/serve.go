@@ -151,7 +151,7 @@ func runServers(ctx context.Context, servers []*http.Server, listeners []net.Lis
 
 // listen is the port of the station document's URL, on all addresses.
 func (d folder) listen() (string, error) {
-	text, err := readFile(d.path(stationFile), 64<<10)
+	text, err := files.Read(d.path(stationFile), 64<<10)
 	if err != nil {
 		return "", err
 	}

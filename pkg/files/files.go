@@ -1,7 +1,7 @@
-// Package files has the two rules that all our commands keep for files: what is
+// Package files has the rules that all our commands keep for files: what is
 // written goes over nothing that is there, unless that was asked for, and is
 // there whole or not at all; what is secret is read only from a file that its
-// owner alone can read.
+// owner alone can read; and nothing is read without a bound.
 package files
 
 import (
@@ -118,6 +118,29 @@ func (o Output) place(from, to string) error {
 		return fmt.Errorf("%s %w", to, ErrExists)
 	}
 	return err
+}
+
+// Read reads a file of at most limit bytes: who names a disk, or a pipe that never
+// ends, hears of it.
+func Read(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return ReadAll(f, limit)
+}
+
+// ReadAll is Read of an open file.
+func ReadAll(f *os.File, limit int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
+	}
+	return b, nil
 }
 
 // Secret reads a file with a key or token. One that others can read is refused:

@@ -35,7 +35,7 @@ type Agent struct {
 // LoadAgent reads an agent's folder.
 func LoadAgent(dir string) (*Agent, error) {
 	name := filepath.Join(dir, "agent.json")
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("agent's folder: %w", err)
 	}
@@ -78,7 +78,7 @@ func FindAgent(region, name string) (string, error) {
 // TLS returns the client configuration for one member's operator plane.
 func (a *Agent) TLS(member string) (*tls.Config, error) {
 	name := filepath.Join(a.dir, "ca.pem")
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("fleet CA: %w", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -69,7 +68,7 @@ type Member struct {
 
 // LoadMember reads kekd.json.
 func LoadMember(path string) (*Member, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("member configuration: %w", err)
 	}
@@ -80,8 +79,12 @@ func LoadMember(path string) (*Member, error) {
 	return m, nil
 }
 
-// maxFile bounds a configuration file, in bytes.
-const maxFile = 1 << 20
+// Bounds of a file, in bytes: of configuration, and of a list of TPMs or of their
+// makers' certificates.
+const (
+	maxFile = 1 << 20
+	maxList = 32 << 20
+)
 
 // decode reads a file that people may edit: strict about fields, not about form.
 func decode(text []byte, want string, v any) error {
@@ -207,7 +210,7 @@ func (m *Member) config() (*kekserver.Config, error) {
 }
 
 func loadPolicyKey(path string) (*rsa.PublicKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +252,7 @@ func publicKey(verifier string) ([]byte, error) {
 }
 
 func readDelivery(path string) (attest.Delivery, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxList)
 	if err != nil {
 		return nil, fmt.Errorf("list of delivered TPMs: %w", err)
 	}
@@ -263,7 +266,7 @@ func readDelivery(path string) (attest.Delivery, error) {
 // loadRoots takes self-issued certificates as roots, others as intermediates. A
 // root's signature over itself proves nothing, and may be with an old hash.
 func loadRoots(path string, cfg *kekserver.Config) error {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxList)
 	if err != nil {
 		return fmt.Errorf("EK roots: %w", err)
 	}
