@@ -162,7 +162,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, err
 		}
 		if _, err = snapshot.ParseSealPlan(p.Plan); err != nil {
-			return nil, fmt.Errorf("%s: %w (docs/spec/seal-plan.md has one)", in.plan, err)
+			return nil, fmt.Errorf("%s: %w (docs/spec/seal-plan.md tells its form)", in.plan, err)
 		}
 	}
 	p.Station, err = in.station(cmd)

@@ -182,7 +182,7 @@ func readPlan(name string) (*snapshot.SealPlan, error) {
 
 // noPlan says what is wrong with a seal plan, and where one can be looked at.
 func noPlan(name string, err error) error {
-	return fmt.Errorf("%s: %w (docs/spec/seal-plan.md has one)", name, err)
+	return fmt.Errorf("%s: %w (docs/spec/seal-plan.md tells its form)", name, err)
 }
 
 // policies reads all PCR policies, by name.
