@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/uki"
 )
 
 // errDiffer makes diff's exit status 1.
@@ -48,11 +49,11 @@ The exit status is 0 if nothing differs, else 1.`,
 
 // diff writes nothing if nothing differs.
 func diff(w io.Writer, nameA, nameB string) error {
-	a, err := os.ReadFile(nameA)
+	a, err := files.Read(nameA, uki.MaxSize)
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(nameB)
+	b, err := files.Read(nameB, uki.MaxSize)
 	if err != nil {
 		return err
 	}

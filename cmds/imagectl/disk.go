@@ -84,7 +84,7 @@ func inspectPart(w io.Writer, r io.ReaderAt, size int64) error {
 func unverified[T any](msg []byte, typ string) (*T, error) {
 	text, _, found := strings.Cut(string(msg), "\n\n— ")
 	if !found {
-		return nil, errors.New("it is no signed note")
+		return nil, fmt.Errorf("it is no signed note, but %s", signed.Kind(msg))
 	}
 	v := new(T)
 	return v, signed.Unmarshal([]byte(text+"\n"), typ, v)

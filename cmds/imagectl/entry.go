@@ -173,13 +173,13 @@ server whose slice names these keys does.`,
 func (in *entryInput) check(cmd *cobra.Command) error {
 	var keys []note.Verifier
 	for _, name := range in.keys {
-		text, err := os.ReadFile(name)
+		text, err := files.Read(name, maxKey)
 		if err != nil {
 			return err
 		}
 		key, err := signed.ParseVerifier(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w; `imagectl entry key` makes a pair", name, err)
 		}
 		keys = append(keys, key)
 	}
@@ -221,7 +221,7 @@ func (in *entryInput) content(warnings io.Writer) (*bootentry.Content, string, e
 	}
 	kernel, err := hashFile(open, e.Kernel, func(f *os.File, size int64) error { return bootentry.CheckKernel(f, size) })
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("%w; want the vmlinuz of the production system", err)
 	}
 	var initrds [][32]byte
 	for _, name := range e.Initrds {

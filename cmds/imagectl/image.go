@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"os"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/uki"
 )
 
 func readUKI(name string) (*uki.Image, []byte, error) {
-	raw, err := os.ReadFile(name)
+	raw, err := files.Read(name, uki.MaxSize)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -36,7 +36,10 @@ make image wrote beside it.`,
 			}
 			defer f.Close()
 			if isDisk(f) {
-				return inspectDisk(cmd.OutOrStdout(), filepath.Base(args[0]), f)
+				if err := inspectDisk(cmd.OutOrStdout(), filepath.Base(args[0]), f); err != nil {
+					return fmt.Errorf("%s: want an image that `make image` wrote: %w", args[0], err)
+				}
+				return nil
 			}
 			img, raw, err := readUKI(args[0])
 			if err != nil {

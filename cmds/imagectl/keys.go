@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -32,30 +31,33 @@ func readPolicyKey(name string) (*rsa.PrivateKey, error) {
 	defer clear(text)
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s: no PEM key", name)
+		return nil, fmt.Errorf("%s: want an RSA key in PEM, such as offline/policy.key of the region's folder; it is %s", name, signed.Kind(text))
 	}
 	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
 		return key, nil
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: no RSA key in PKCS #8 or PKCS #1", name)
+		return nil, fmt.Errorf("%s: want an RSA key in PKCS #8 or PKCS #1, such as offline/policy.key of the region's folder; it is %s", name, signed.Kind(text))
 	}
 	rsaKey, ok := key.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%s: %w", name, pcrpolicy.ErrKey)
+		return nil, fmt.Errorf("%s: %w, such as offline/policy.key of the region's folder", name, pcrpolicy.ErrKey)
 	}
 	return rsaKey, nil
 }
 
+// maxKey bounds a public key, in bytes.
+const maxKey = 16 << 10
+
 func readPolicyPublic(name string) (*rsa.PublicKey, error) {
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, maxKey)
 	if err != nil {
 		return nil, err
 	}
 	pub, err := pcrpolicy.ParsePublicKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; put the one back that `kekctl init` wrote", name, err)
 	}
 	return pub, nil
 }
@@ -69,7 +71,7 @@ func readSigner(name string) (note.Signer, error) {
 	defer clear(text)
 	s, err := signed.ParseSigner(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; manifests are signed with offline/manifest.key of the region's folder, boot entries with a key that `imagectl entry key` makes", name, err)
 	}
 	return s, nil
 }

@@ -5,18 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
+
+// maxLog bounds a console log, in bytes.
+const maxLog = 64 << 20
 
 // readMeasured reads the image PCRs from a JSON object or a console log. A log
 // may hold several boots: the last one counts, and a line that was garbled is
 // an error, not a reason to take an earlier one.
 func readMeasured(name string) (map[int]measure.Hex, error) {
-	b, err := os.ReadFile(name)
+	b, err := files.Read(name, maxLog)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +35,7 @@ func parseMeasured(b []byte) (map[int]measure.Hex, error) {
 	pcrs := map[int]measure.Hex{}
 	if b := bytes.TrimSpace(b); len(b) > 0 && b[0] == '{' {
 		if err := json.Unmarshal(b, &pcrs); err != nil {
-			return nil, fmt.Errorf("%w: %w", errMeasured, err)
+			return nil, fmt.Errorf("%w: %w", errMeasured, signed.Where(b, err))
 		}
 		return pcrs, nil
 	}

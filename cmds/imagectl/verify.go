@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -83,15 +85,20 @@ func regionFlag(cmd *cobra.Command, region *string) {
 	}
 }
 
+func manifestKey(region string) string { return filepath.Join(region, "public/manifest.pub") }
+
 func manifestVerifier(region string) (note.Verifier, error) {
-	name := filepath.Join(region, "public/manifest.pub")
-	text, err := os.ReadFile(name)
+	name := manifestKey(region)
+	text, err := files.Read(name, maxKey)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", region, name)
+	}
 	if err != nil {
 		return nil, err
 	}
 	v, err := signed.ParseVerifier(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; put the one back that `kekctl init` wrote", name, err)
 	}
 	return v, nil
 }
@@ -101,13 +108,13 @@ func openManifest(region, name string) (*measure.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	msg, err := os.ReadFile(name)
+	msg, err := files.Read(name, measure.MaxManifestSize)
 	if err != nil {
 		return nil, err
 	}
 	m, err := measure.OpenManifest(msg, v)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: want a manifest of this region, which `imagectl sign` writes: %w (by %s)", name, err, manifestKey(region))
 	}
 	return m, nil
 }
@@ -117,13 +124,13 @@ func verifyPolicy(region, name string, m *measure.Manifest) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, pcrpolicy.MaxSize)
 	if err != nil {
 		return err
 	}
 	p, err := pcrpolicy.Parse(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: want a policy of this region, which `imagectl sign` writes: %w", name, err)
 	}
 	if err := p.Verify(pub); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

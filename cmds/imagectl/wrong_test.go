@@ -1,85 +1,69 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"os"
-	"slices"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/landfall-project/landfall/pkg/files/filestest"
 )
 
 // Each command, given each kind of file in each place, takes what it is for, and
-// of all else names the file and what is wrong about it.
+// of all else names the file, what is wrong about it and what to do.
 func TestWrongFiles(t *testing.T) {
-	t.Chdir(t.TempDir())
-	if err := makeRegion("north", "north"); err != nil {
+	tool := func(args []string, out *strings.Builder) error {
+		return run(context.Background(), args, strings.NewReader(""), out, out)
+	}
+	region, made := filestest.Region(t), t.TempDir()
+	if err := makeImages(made); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeImages("."); err != nil {
+	if err := tool([]string{"sign", "--region", region, "--uki", filepath.Join(made, "good.efi"), "--form", "uki", "-o", made}, new(strings.Builder)); err != nil {
 		t.Fatal(err)
 	}
-	tool := func(args ...string) error {
-		return run(context.Background(), args, strings.NewReader(""), io.Discard, io.Discard)
-	}
-	if err := tool("sign", "--region", "north", "--uki", "good.efi", "--form", "uki", "-o", "."); err != nil {
-		t.Fatal(err)
-	}
-	for from, to := range map[string]string{"landfall-server-1.4.manifest": "manifest", "landfall-server-1.4.policy": "policy", "good.efi": "uki", "disk.raw": "disk",
-		"north/offline/manifest.key": "notekey", "north/offline/policy.key": "pemkey", "north/public/manifest.pub": "pub"} {
-		b, err := os.ReadFile(from)
+	more := map[string][]byte{}
+	for from, to := range map[string]string{"landfall-server-1.4.manifest": "image.manifest", "landfall-server-1.4.policy": "image.policy", "good.efi": "uki.efi", "disk.raw": "disk.raw"} {
+		b, err := os.ReadFile(filepath.Join(made, from))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(to, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		more[to] = b
 	}
-	for name, b := range map[string][]byte{"empty": {}, "words": []byte("hello there\n"), "cut": []byte(`{"type": "landfall.dev/image-manifest/v1",`), "binary": bytes.Repeat([]byte{0xff, 0}, 900)} {
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir("folder", 0o755); err != nil {
+	if err := tool([]string{"entry", "key", "--name", "r7/boot", "-o", filepath.Join(made, "boot")}, new(strings.Builder)); err != nil {
 		t.Fatal(err)
 	}
-	kinds := []string{"manifest", "policy", "uki", "disk", "notekey", "pemkey", "pub", "empty", "words", "cut", "binary", "folder", "missing"}
-	for command, takes := range map[string]string{
-		"measure %":                                "uki",
-		"inspect %":                                "uki disk",
-		"diff uki %":                               "uki",
-		"diff manifest %":                          "manifest",
-		"show --region north %":                    "manifest",
-		"verify --region north %":                  "manifest",
-		"verify --region north manifest %":         "policy",
-		"verify --region north --image % manifest": "uki",
-		"verify --region % manifest":               "",
-		"sign --region north --uki % --form uki -o d --force":                                  "uki",
-		"sign --region north --role server --form uki --image x --version 1 --measured % -o d": "",
-		"sign --manifest-key % --policy-key pemkey --uki uki --form uki -o d --force":          "notekey",
-		"sign --manifest-key notekey --policy-key % --uki uki --form uki -o d --force":         "pemkey",
-		"entry --key % --kernel uki --cmdline ro -o e":                                         "",
-	} {
-		accepted := strings.Fields(takes)
-		for _, kind := range kinds {
-			args := strings.Fields(strings.ReplaceAll(command, "%", kind))
-			err := tool(args...)
-			switch taken := slices.Contains(accepted, kind); {
-			case taken && err != nil:
-				t.Errorf("imagectl %s: refused: %v", strings.Join(args, " "), err)
-			case taken:
-			case err == nil:
-				t.Errorf("imagectl %s: taken", strings.Join(args, " "))
-			case !strings.Contains(err.Error(), kind):
-				t.Errorf("imagectl %s: does not name the file: %v", strings.Join(args, " "), err)
-			default:
-				for _, raw := range []string{"malformed note", "invalid character", "unexpected end of JSON", "cannot unmarshal", "EOF"} {
-					if strings.Contains(err.Error(), raw) && !strings.Contains(err.Error(), "line ") {
-						t.Errorf("imagectl %s: says %q without a line: %v", strings.Join(args, " "), raw, err)
-					}
-				}
-			}
-		}
+	key, err := os.ReadFile(filepath.Join(made, "boot.key"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	more["boot.key"] = key
+	set := filestest.New(t, region, more)
+	set.Copy(region, "r7")
+	const (
+		uki       = "`make image`"
+		sign      = "`imagectl sign`"
+		regionDir = "`kekctl init`"
+	)
+	set.Sweep(tool, []filestest.Case{
+		{Command: "measure %", Takes: "uki.efi", Says: uki},
+		{Command: "inspect %", Takes: "uki.efi disk.raw", Says: uki},
+		{Command: "diff uki.efi %", Takes: "uki.efi", Says: "`imagectl verify --image`"},
+		{Command: "diff image.manifest %", Takes: "image.manifest", Says: "`imagectl verify --image`|neither UKI nor manifest"},
+		{Command: "show --region r7 %", Takes: "image.manifest", Says: sign},
+		{Command: "verify --region r7 %", Takes: "image.manifest", Says: sign},
+		{Command: "verify --region r7 image.manifest %", Takes: "image.policy", Says: sign},
+		{Command: "verify --region r7 --image % image.manifest", Takes: "uki.efi", Says: uki},
+		{Command: "verify --region % image.manifest", Says: regionDir},
+		{Command: "verify --region r7 image.manifest", Place: "r7/public/manifest.pub", Takes: "manifest.pub", Says: regionDir + "|" + sign},
+		{Command: "verify --region r7 image.manifest image.policy", Place: "r7/public/policy.pub", Takes: "policy.pub", Says: regionDir},
+		{Command: "sign --region r7 --uki % --form uki -o d", Takes: "uki.efi", Says: uki},
+		{Command: "sign --region r7 --role server --form uki --image x --version 1 --measured % -o d", Says: "measured sha256"},
+		{Command: "sign --manifest-key % --policy-key policy.key --uki uki.efi --form uki -o d", Takes: "manifest.key", Says: "offline/manifest.key"},
+		{Command: "sign --manifest-key manifest.key --policy-key % --uki uki.efi --form uki -o d", Takes: "policy.key", Says: "offline/policy.key"},
+		{Command: "entry --key % --kernel uki.efi --cmdline ro -o e", Skip: "boot.key", Says: "`imagectl entry key`"},
+		{Command: "entry --key boot.key --kernel % --cmdline ro -o e", Says: "vmlinuz"},
+		{Command: "entry check --root folder --pub %", Skip: "root.pub manifest.pub", Says: "`imagectl entry key`"},
+	})
 }

@@ -73,7 +73,9 @@ func (a *app) command() *cobra.Command {
 		Short:   "Set up and operate the key servers of a region",
 		Long: "kekctl sets up a region's key servers and operates them.\n\n" +
 			"`kekctl init` makes a folder with all keys, agents and members. All other commands talk to one\n" +
-			"member as one agent, whose folder they find with --region and --as.",
+			"member as one agent, whose folder they find with --region and --as.\n\n" +
+			"Exit status: 0 if it did what it was asked for, 1 if not, and why on standard error; `kekctl status`\n" +
+			"has 3 too.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -180,15 +180,18 @@ func TestEveryCommandIsExplained(t *testing.T) {
 	walk((&app{}).command())
 }
 
-// The help of a command holds all of its own flags' usages and its example.
+// The help of a command holds all of its own flags' usages and its example, and
+// its exit status where a script goes by it.
 func TestHelp(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"init", "--help"}, {"device", "add", "--help"}, {"audit", "verify", "--help"}} {
+	for line, words := range map[string]string{
+		"--help": "Exit status: 0", "init --help": "Examples:", "device add --help": "Examples:", "audit verify --help": "status is 1", "status --help": "exit status is 3",
+	} {
 		var out bytes.Buffer
-		if err := run(context.Background(), args, strings.NewReader(""), &out, &out); err != nil {
-			t.Errorf("kekctl %v: %v", args, err)
+		if err := run(context.Background(), strings.Fields(line), strings.NewReader(""), &out, &out); err != nil {
+			t.Errorf("kekctl %s: %v", line, err)
 		}
-		if !strings.Contains(out.String(), "Usage:") || (len(args) > 1 && !strings.Contains(out.String(), "Examples:")) {
-			t.Errorf("kekctl %v:\n%s", args, out.String())
+		if text := out.String(); !strings.Contains(text, "Usage:") || !strings.Contains(text, words) || line != "--help" && !strings.Contains(text, "Examples:") {
+			t.Errorf("kekctl %s does not say %q:\n%s", line, words, text)
 		}
 	}
 }

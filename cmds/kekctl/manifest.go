@@ -7,12 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
@@ -56,7 +56,7 @@ func (a *app) manifestAdd() *cobra.Command {
 }
 
 func (a *app) addManifest(ctx context.Context, c *client, name, policy string) error {
-	note, err := readSigned(name, measure.ManifestType, "manifest; want NAME-VERSION.manifest")
+	note, err := readSigned(name, measure.ManifestType, "manifest, which `imagectl sign` writes as NAME-VERSION.manifest")
 	if err != nil {
 		return err
 	}
@@ -71,13 +71,13 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 		beside = base + ".policy"
 	}
 	if beside != "" {
-		in.Policy, err = os.ReadFile(beside)
+		in.Policy, err = files.Read(beside, pcrpolicy.MaxSize)
 		if err != nil && (policy != "" || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("PCR policy: %w", err)
 		}
 		if in.Policy != nil {
 			if _, err := pcrpolicy.Parse(in.Policy); err != nil {
-				return fmt.Errorf("%s, the PCR policy of %s: %w", beside, name, err)
+				return fmt.Errorf("%s: want the PCR policy of %s, which `imagectl sign` writes beside it: %w", beside, name, err)
 			}
 		}
 	}

@@ -262,7 +262,7 @@ func TestDevicesAndSlices(t *testing.T) {
 	broken := p.write("broken.note", bytes.Replace(note, []byte("eth0"), []byte("eth1"), 1))
 	out, err = p.try("alice", "slice", "add", broken, p.write("junk", []byte("junk")), good)
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 slices not recorded") || !strings.Contains(err.Error(), broken) ||
-		!strings.Contains(err.Error(), "not a slice") || !strings.Contains(out, good+": recorded") {
+		!strings.Contains(err.Error(), "want a signed slice") || !strings.Contains(out, good+": recorded") {
 		t.Errorf("%s%v", out, err)
 	}
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +17,12 @@ import (
 // readSigned reads a signed document of a type; want names such a file. The
 // member verifies it: the look at the type is for a clear text only.
 func readSigned(name, typ, want string) ([]byte, error) {
-	data, err := os.ReadFile(name)
+	data, err := files.Read(name, snapshot.MaxSliceSize)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Contains(data, []byte(`"`+typ+`"`)) {
-		return nil, fmt.Errorf("%s: not a %s; it is %s", name, want, signed.Kind(data))
+	if is, isSigned := signed.Type(data); !isSigned || is != typ {
+		return nil, fmt.Errorf("%s: want a signed %s; it is %s", name, want, signed.Kind(data))
 	}
 	return data, nil
 }
@@ -64,7 +62,7 @@ func (a *app) sliceCommand() *cobra.Command {
 func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
 	var refused []error
 	for _, name := range names {
-		note, err := readSigned(name, snapshot.SliceType, "slice; want what `snapshot sign` wrote")
+		note, err := readSigned(name, snapshot.SliceType, "slice, which `snapshot sign` writes")
 		if err == nil {
 			if err = c.do(ctx, "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
 				err = fmt.Errorf("%s: %w", name, err)
@@ -117,7 +115,7 @@ func (a *app) receiveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var b kekproto.Bundle
 			for _, name := range args {
-				data, err := os.ReadFile(name)
+				data, err := readSigned(name, kekproto.ReceivedType, "statement, which `kekctl receive sign` writes")
 				if err != nil {
 					return err
 				}

@@ -1,20 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // statusJSON is what `status --json` prints: the member's own words, and the
@@ -277,7 +279,8 @@ func (a *app) auditVerify() *cobra.Command {
 		Use:   "verify [FILE]",
 		Short: "Check that an audit log is whole, and holds a head that you kept",
 		Long: "Check the chain of an audit log: of FILE, or of the member. The chain alone does not show that the\n" +
-			"whole log was made up; a head that you noted earlier (--head, as status prints it) does.",
+			"whole log was made up; a head that you noted earlier (--head, as status prints it) does. The exit\n" +
+			"status is 1 if it is not whole, or does not hold that head.",
 		Example: "  kekctl --region r7 --as alice audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -285,7 +288,12 @@ func (a *app) auditVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.verifyAudit(data, head)
+			if err := a.verifyAudit(data, head); err != nil && len(args) == 1 {
+				return fmt.Errorf("%s: %w", args[0], err)
+			} else if err != nil {
+				return err
+			}
+			return nil
 		},
 	}
 	c.Flags().StringVar(&head, "head", "", "hash of a line that the log must hold")
@@ -294,13 +302,27 @@ func (a *app) auditVerify() *cobra.Command {
 
 func (a *app) auditData(cmd *cobra.Command, args []string) ([]byte, error) {
 	if len(args) == 1 {
-		return os.ReadFile(args[0])
+		return readAudit(args[0])
 	}
 	conn, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
 	return conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
+}
+
+// readAudit reads a log that was saved. One that does not begin with a record is
+// none: an emptied file would be whole.
+func readAudit(name string) ([]byte, error) {
+	data, err := files.Read(name, maxAnswer)
+	if err != nil {
+		return nil, err
+	}
+	first, _, _ := bytes.Cut(data, []byte("\n"))
+	if _, err := audit.Parse(first); err != nil {
+		return nil, fmt.Errorf("%s: want an audit log, as `kekctl audit show --json` prints it; it is %s", name, signed.Kind(data))
+	}
+	return data, nil
 }
 
 // minHead is how many digits of a head say which line was meant: 64 bits.

@@ -38,7 +38,7 @@ func readSlice(o options) (*snapshot.Slice, error) {
 	}
 	root, err := signed.ParseVerifier(key)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.region, err)
+		return nil, fmt.Errorf("%s: %w; the region root's is public/root.pub of the folder that `kekctl init` made", o.region, err)
 	}
 	f, err := os.Open(o.slice)
 	if err != nil {
@@ -53,11 +53,11 @@ func readSlice(o options) (*snapshot.Slice, error) {
 	part, err := snapshot.ReadPart(f, size)
 	switch {
 	case err == nil && part.Slice == nil:
-		return nil, fmt.Errorf("%s holds no slice: write it with `snapshot part`", o.slice)
+		return nil, fmt.Errorf("%s holds no slice: write it with `snapshot part write`", o.slice)
 	case err == nil:
 		note = part.Slice
 	case size > snapshot.MaxSliceSize:
-		return nil, fmt.Errorf("%s: %w", o.slice, err)
+		return nil, fmt.Errorf("%s: %w; want a LANDFALL partition, or the slice that `snapshot sign` wrote", o.slice, err)
 	default:
 		note = make([]byte, size)
 		if _, err := f.ReadAt(note, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -66,7 +66,7 @@ func readSlice(o options) (*snapshot.Slice, error) {
 	}
 	s, _, err := snapshot.OpenSlice(note, root)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.slice, err)
+		return nil, fmt.Errorf("%s, by the key of %s: %w; want a LANDFALL partition, or the slice that `snapshot sign` wrote", o.slice, o.region, err)
 	}
 	return s, nil
 }

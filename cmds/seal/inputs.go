@@ -68,18 +68,20 @@ func (s *system) readInputs() (*inputs, error) {
 }
 
 func (in *inputs) readKeys(dir string) error {
-	text, err := os.ReadFile(filepath.Join(dir, "region.pub"))
+	name := filepath.Join(dir, "region.pub")
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	if in.region, err = signed.ParseVerifier(text); err != nil {
-		return fmt.Errorf("region.pub: %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	if text, err = os.ReadFile(filepath.Join(dir, "policy.pub")); err != nil {
+	name = filepath.Join(dir, "policy.pub")
+	if text, err = os.ReadFile(name); err != nil {
 		return err
 	}
 	if in.policy, err = pcrpolicy.ParsePublicKey(text); err != nil {
-		return fmt.Errorf("policy.pub: %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

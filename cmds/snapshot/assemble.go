@@ -63,13 +63,13 @@ func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
 	err = eachFile(cmd, in.plans, func(text []byte) error {
 		p, err := snapshot.ParsePlan(text)
 		src.Plans = append(src.Plans, p)
-		return err
+		return likeExample("north-plan.json", err)
 	})
 	if err == nil {
 		err = eachFile(cmd, descriptions, func(text []byte) error {
 			s, err := snapshot.ParseDescription(text)
 			src.Descriptions = append(src.Descriptions, s)
-			return err
+			return likeExample("r07-u12.json", err)
 		})
 	}
 	if err == nil {
@@ -91,6 +91,14 @@ func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "snapshot 1 of region %s: %d devices, %d links, %d switches\n",
 		doc.Region, len(doc.Devices), len(doc.Links), len(doc.Switches))
 	return writeDocument(cmd, in.out, doc)
+}
+
+// likeExample adds which of our examples is such a file.
+func likeExample(name string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%w; docs/examples/%s is one", err, name)
+	}
+	return err
 }
 
 // eachFile reads files, and the *.json of folders.
@@ -129,7 +137,7 @@ func addRecords(src *snapshot.Sources, text []byte) error {
 	}
 	for _, r := range list {
 		if r.Device == "" {
-			return errors.New("no record of the fleet: it names no device")
+			return errors.New("no record of the fleet (`kekctl device show ID --json`): it names no device")
 		}
 		if r.Enrolled {
 			src.Keys[r.Device] = tpmKeys(&r)
@@ -159,5 +167,8 @@ func untyped(text []byte) error {
 func addCapture(src *snapshot.Sources, text []byte) error {
 	c, err := snapshot.ParseCapture(text)
 	src.Captures = append(src.Captures, c)
+	if err != nil {
+		err = fmt.Errorf("%w; `snapshot capture` makes one", err)
+	}
 	return err
 }

@@ -70,7 +70,7 @@ func readSlice(cmd *cobra.Command, name string) (*snapshot.Slice, error) {
 	text, _ := noteText(b)
 	s := new(snapshot.Slice)
 	if err := signed.Unmarshal(text, snapshot.SliceType, s); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: want a slice or a snapshot, as `snapshot slice` and `snapshot assemble` write them: %w", name, err)
 	}
 	return s, nil
 }

@@ -63,7 +63,7 @@ func readPlan(cmd *cobra.Command, name string, switches []string) (*snapshot.Pla
 		return false
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s:\n%w", name, err)
+		return nil, fmt.Errorf("%s:\n%w", name, likeExample("cabling.dot", err))
 	}
 	return plan, nil
 }

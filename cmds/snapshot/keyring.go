@@ -18,6 +18,7 @@ import (
 // keyring are the keys that sign, and what is known of the region's own.
 type keyring struct {
 	signers []note.Signer
+	files   []string        // where each is
 	region  string          // folder; "" if none was named
 	root    note.Verifier   // of that folder; nil without
 	second  []note.Verifier // its amend_keys
@@ -45,7 +46,7 @@ func readKeyring(cmd *cobra.Command, region string, keys []string) (*keyring, er
 		if err := k.known(name, s); err != nil {
 			return nil, err
 		}
-		k.signers = append(k.signers, s)
+		k.signers, k.files = append(k.signers, s), append(k.files, name)
 	}
 	return k, nil
 }
@@ -65,7 +66,7 @@ func readSigner(cmd *cobra.Command, name string) (note.Signer, error) {
 	}
 	s, err := signed.ParseSigner(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; slices are signed with offline/root.key of the region's folder", name, err)
 	}
 	return s, nil
 }
@@ -94,17 +95,17 @@ type holder struct {
 func (k *keyring) fit(d holder, msg []byte) error {
 	root := d.region + "/root"
 	rooted := bytes.Contains(msg, []byte("\n\u2014 "+root+" "))
-	for _, s := range k.signers {
+	for i, s := range k.signers {
 		region, kind, _ := strings.Cut(s.Name(), "/")
 		switch {
 		case s.Name() == root:
 			rooted = true
 		case kind == "manifest":
-			return fmt.Errorf("%s is a manifest key: it signs images (`imagectl sign`); sign this with %s", s.Name(), root)
+			return fmt.Errorf("%s holds %s, a manifest key: it signs images (`imagectl sign`); sign this with %s, offline/root.key", k.files[i], s.Name(), root)
 		case kind == "root":
-			return fmt.Errorf("%s is the root of region %s, and this is of region %s: sign it with %s", s.Name(), region, d.region, root)
+			return fmt.Errorf("%s holds %s, the root of region %s, and this is of region %s: sign it with %s", k.files[i], s.Name(), region, d.region, root)
 		case !d.amendment:
-			return fmt.Errorf("%s is not the region's root, and only an amendment takes a second signature: sign this with %s", s.Name(), root)
+			return fmt.Errorf("%s holds %s, which is not the region's root, and only an amendment takes a second signature: sign this with %s, offline/root.key", k.files[i], s.Name(), root)
 		}
 	}
 	if !rooted {

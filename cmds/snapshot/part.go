@@ -161,7 +161,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			err = policy.Verify(policyKey)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: want a policy of this region, which `imagectl sign` writes: %w", name, err)
 		}
 		p.Policies = append(p.Policies, b)
 	}
@@ -178,7 +178,7 @@ func (in *partInput) collect(cmd *cobra.Command) (*snapshot.Part, error) {
 			return nil, err
 		}
 		if _, err = snapshot.ParseSealPlan(p.Plan); err != nil {
-			return nil, fmt.Errorf("%s: %w", in.plan, err)
+			return nil, fmt.Errorf("%s: %w (docs/spec/seal-plan.md tells its form)", in.plan, err)
 		}
 	}
 	p.Station, err = in.station(cmd)
@@ -207,13 +207,13 @@ func (in *partInput) policyKey(cmd *cobra.Command) (*rsa.PublicKey, error) {
 		return nil, nil
 	}
 	name := filepath.Join(in.region, "public", "policy.pub")
-	text, err := readFile(cmd, name)
+	text, err := readPublic(cmd, in.region, name)
 	if err != nil {
 		return nil, err
 	}
 	key, err := pcrpolicy.ParsePublicKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; `kekctl init` wrote it there", name, err)
 	}
 	return key, nil
 }
@@ -227,7 +227,7 @@ func (in *partInput) station(cmd *cobra.Command) ([]byte, error) {
 		b, err := readPartFile(cmd, in.stationFile)
 		if err == nil {
 			if _, err = snapshot.ParseStation(b); err != nil {
-				err = fmt.Errorf("%s: %w", in.stationFile, err)
+				err = fmt.Errorf("%s: want the station.json that `station init` wrote: %w", in.stationFile, err)
 			}
 		}
 		return b, err

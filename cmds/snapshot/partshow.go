@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -42,11 +43,11 @@ func showPart(cmd *cobra.Command, name string) error {
 	if err == nil {
 		r, size = io.NewSectionReader(f, off, n), n
 	} else if !errors.Is(err, snapshot.ErrNoPartition) {
-		return err
+		return fmt.Errorf("%s: want a LANDFALL partition, as `snapshot part write` makes it: %w", name, err)
 	}
 	p, err := snapshot.ReadPart(r, size)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: want a LANDFALL partition, as `snapshot part write` makes it: %w", name, err)
 	}
 	w := people(cmd)
 	fmt.Fprintln(w, "slice   ", describeSlice(p.Slice))
@@ -103,7 +104,7 @@ func describeSlice(note []byte) string {
 	}
 	s, err := snapshot.PeekSlice(note)
 	if err != nil {
-		return "not readable: " + err.Error()
+		return "not readable: " + signed.Where(note, err).Error()
 	}
 	return fmt.Sprintf("%d of %q, region %q (not verified)", s.Generation, s.Device.ID, s.Region)
 }

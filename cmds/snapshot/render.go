@@ -72,7 +72,7 @@ func (in *renderInput) run(cmd *cobra.Command, name string) error {
 			return err
 		}
 		if reports, err = parseReports(text); err != nil {
-			return fmt.Errorf("%s: %w", in.links, err)
+			return fmt.Errorf("%s: want what `kekctl links --json` prints: %w", in.links, err)
 		}
 	}
 	m := draw.New(doc, reports)

@@ -193,6 +193,9 @@ func signFile(cmd *cobra.Command, keys *keyring, name string) (msg []byte, what 
 			msg, err = snapshot.SignSlice(s, keys.signers...)
 		}
 	}
+	if errors.Is(err, signed.ErrForm) || errors.Is(err, signed.ErrType) {
+		err = fmt.Errorf("want a slice or a snapshot, as `snapshot slice` and `snapshot assemble` write them: %w", err)
+	}
 	if err == nil && sigs != nil {
 		msg, err = addSignatures(b, keys.signers)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -161,12 +162,15 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	if err := untyped(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", record, err)
 	}
+	if info.Device == "" {
+		return nil, fmt.Errorf("%s: no record of the fleet (`kekctl device show ID --json`): it names no device", record)
+	}
 	if text, err = readFile(cmd, description); err != nil {
 		return nil, err
 	}
 	s, err := snapshot.ParseDescription(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", description, err)
+		return nil, fmt.Errorf("%s: %w", description, likeExample("r07-u12.json", err))
 	}
 	switch {
 	case info.Device != s.Device.ID:
@@ -180,30 +184,39 @@ func makeSlice(cmd *cobra.Command, regionDir, record, description string) (*snap
 	return s, nil
 }
 
+// readPublic reads a file of a region's folder.
+func readPublic(cmd *cobra.Command, dir, file string) ([]byte, error) {
+	text, err := readFile(cmd, file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", dir, file)
+	}
+	return text, err
+}
+
 // readRegion reads public/region.json and the fleet CA (DER).
 func readRegion(cmd *cobra.Command, dir string) (*snapshot.Region, []byte, error) {
 	file := filepath.Join(dir, "public", "region.json")
-	text, err := readFile(cmd, file)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, nil, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
-	}
+	text, err := readPublic(cmd, dir, file)
 	if err != nil {
 		return nil, nil, err
 	}
+	if is, isSigned := signed.Type(text); isSigned || is != snapshot.RegionType {
+		return nil, nil, fmt.Errorf("%s: want the region.json that `kekctl init` wrote; it is %s", file, signed.Kind(text))
+	}
 	r := new(snapshot.Region)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, signed.Where(text, err))
-	}
-	if r.Type != snapshot.RegionType {
-		return nil, nil, fmt.Errorf("%s: type is %q, expected %q", file, r.Type, snapshot.RegionType)
+		return nil, nil, fmt.Errorf("%s: want the region.json that `kekctl init` wrote: %w", file, signed.Where(text, err))
 	}
 	file = filepath.Join(dir, "public", "ca.pem")
-	if text, err = readFile(cmd, file); err != nil {
+	if text, err = readPublic(cmd, dir, file); err != nil {
 		return nil, nil, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, nil, fmt.Errorf("%s: no PEM certificate", file)
+		return nil, nil, fmt.Errorf("%s: want the certificate in PEM that `kekctl init` wrote; it is %s", file, signed.Kind(text))
+	}
+	if cert, err := x509.ParseCertificate(block.Bytes); err != nil || !cert.IsCA {
+		return nil, nil, fmt.Errorf("%s: this certificate is no CA's: put the ca.pem there that `kekctl init` wrote", file)
 	}
 	for _, m := range r.Members {
 		if m.Loopback() {

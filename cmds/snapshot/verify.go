@@ -93,10 +93,10 @@ func (in *verifyInput) read(cmd *cobra.Command) (err error) {
 		if err != nil {
 			return err
 		}
-		for _, k := range region.AmendKeys {
-			v, err := note.NewVerifier(k)
+		for i, k := range region.AmendKeys {
+			v, err := signed.ParseVerifier([]byte(k))
 			if err != nil {
-				return fmt.Errorf("%s: amend_keys: %q: %w", in.region, k, err)
+				return fmt.Errorf("%s: amend_keys[%d]: %w", in.region, i, err)
 			}
 			in.second = append(in.second, v)
 		}
@@ -126,7 +126,7 @@ func readVerifier(cmd *cobra.Command, name string) (note.Verifier, error) {
 	}
 	v, err := signed.ParseVerifier(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w; the region root's is public/root.pub of the folder that `kekctl init` made", name, err)
 	}
 	return v, nil
 }
@@ -190,9 +190,9 @@ func (in *verifyInput) compare() (faults []error) {
 
 func (in *verifyInput) fault(name string, err error) error {
 	if errors.Is(err, signed.ErrSignature) {
-		return fmt.Errorf("%s: %w (%s)", name, err, in.root.Name())
+		return fmt.Errorf("%s: %w (%s, by %s): `snapshot sign` signs it with that region's root", name, err, in.root.Name(), in.key)
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return fmt.Errorf("%s: want what `snapshot sign` wrote: %w", name, err)
 }
 
 // isDocument says whether a file claims to be a region's snapshot.
@@ -214,7 +214,7 @@ func readDocument(cmd *cobra.Command, name string) (*snapshot.Document, error) {
 	text, _ := noteText(b)
 	d, err := snapshot.ParseDocument(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s:\n%w", name, err)
+		return nil, fmt.Errorf("%s: want a region's snapshot, as `snapshot assemble` writes it:\n%w", name, err)
 	}
 	return d, nil
 }
@@ -230,7 +230,7 @@ func openSlice(cmd *cobra.Command, key, name string) (*snapshot.Slice, [32]byte,
 	}
 	s, digest, err := snapshot.OpenSlice(msg, root)
 	if err != nil {
-		return nil, digest, (&verifyInput{root: root}).fault(name, err)
+		return nil, digest, (&verifyInput{root: root, key: key}).fault(name, err)
 	}
 	return s, digest, nil
 }

@@ -1,149 +1,68 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/landfall-project/landfall/pkg/snapshot"
-	"github.com/landfall-project/landfall/pkg/uki/ukitest"
+	"github.com/landfall-project/landfall/pkg/files/filestest"
 )
 
-// wrongFiles are one file of each kind that a person may hand to a command.
-func wrongFiles(t *testing.T) {
-	t.Helper()
-	t.Chdir(t.TempDir())
-	if err := makeRegion("."); err != nil {
-		t.Fatal(err)
-	}
-	tool := func(args ...string) {
-		t.Helper()
-		if err := run(context.Background(), args, strings.NewReader(""), io.Discard, io.Discard); err != nil {
-			t.Fatalf("snapshot %v: %v", args, err)
-		}
-	}
-	part := snapshot.Part{}
-	content, err := part.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, b := range map[string][]byte{
-		"description": []byte(`{"device": {"id": "r07-u12", "roles": ["server"], "rack": "r07", "unit": "12"},
-			"interfaces": [{"name": "eth0", "mac": "52:54:00:00:00:01", "addresses": ["10.0.7.12/24"]}],
-			"volumes": [{"name": "root", "use": "root", "need": "required", "factory": {"way": "in-place", "disk": "d"}}]}`),
-		"sealplan":   []byte(`{"type": "landfall.dev/seal-plan/v1", "device": "r07-u12", "volumes": [{"name": "root", "way": "format", "disk": "nvme0n1"}]}`),
-		"plan":       []byte(`{"type": "landfall.dev/plan/v1", "devices": [{"id": "r07-u12", "roles": ["server"], "interfaces": [{"name": "eth0", "mac": "52:54:00:00:00:01", "addresses": ["10.0.7.12/24"]}], "volumes": [{"name": "root", "use": "root", "need": "required"}]}]}`),
-		"dot":        []byte("graph { \"leaf1\":\"swp1\" -- \"r07-u12\":\"eth0\" }"),
-		"token":      []byte("SECRETSECRETSECRETSECRETSE\n"),
-		"empty":      {},
-		"cut":        []byte("{\"type\": \"landfall.dev/slice/v1\",\n \"device\""),
-		"binary":     bytes.Repeat([]byte{0xff, 0x00}, 2000),
-		"partition":  content,
-		"uki":        ukitest.Image("kernel", "quiet", "1", nil),
-		"words":      []byte("hello, this is a note to self\n"),
-		"controls":   []byte("\x1b[2Jsome\u202ething"),
-		"wrong-json": []byte("[7, null]"),
-	} {
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tool("slice", "--region", "north", "--record", "record.json", "description", "-o", "slice")
-	tool("sign", "--region", "north", "slice", "-o", "note")
-	tool("assemble", "--region", "north", "--plan", "plan", "--record", "record.json", "-o", "document")
-	tool("sign", "--region", "north", "document", "-o", "document-note")
-	for from, to := range map[string]string{"north/offline/root.key": "key", "north/public/root.pub": "pub", "north/public/ca.pem": "pem",
-		"good.policy": "policy", "record.json": "record", "north/public/region.json": "regionjson", "station.json": "stationdoc"} {
-		b, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir("folder", 0o755); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Each command, given each kind of file in each place, takes what it is for, and
-// of all else says which file is wrong and what is wrong about it.
+// of all else says which file is wrong, what is wrong about it and what to do.
 func TestWrongFiles(t *testing.T) {
-	wrongFiles(t)
-	kinds := []string{"description", "slice", "note", "document", "document-note", "sealplan", "plan", "dot", "token", "key", "pub", "pem", "policy",
-		"record", "regionjson", "stationdoc", "empty", "cut", "binary", "partition", "uki", "words", "controls", "wrong-json", "folder", "missing"}
-	for command, takes := range map[string]string{
-		"slice --region north --record % description":                     "record",
-		"slice --region north --record record %":                          "description slice",
-		"slice --document % --device r07-u12":                             "document document-note",
-		"slice --region % --record record description":                    "",
-		"sign --region north %":                                           "slice note document document-note",
-		"sign --key % slice":                                              "key",
-		"verify --region north %":                                         "note document-note",
-		"verify --key % note":                                             "pub",
-		"verify --region north --document % note":                         "",
-		"show --key pub %":                                                "note",
-		"diff document %":                                                 "document document-note",
-		"diff slice %":                                                    "slice note",
-		"assemble --region north --plan % --record record":                "plan",
-		"assemble --region north --plan plan --record %":                  "record",
-		"assemble --region north --plan plan --record record --capture %": "",
-		"import %":                  "dot",
-		"render %":                  "document document-note",
-		"render document --links %": "",
-		"amend --document document --edited % --reason x -o new --dir d":            "",
-		"amend --slice % --key pub --reason x --mac r07-u12/eth0=52:54:00:00:99:00": "note",
-		"part write --key pub --slice %":                                            "note",
-		"part write --region north --policy %":                                      "policy",
-		"part write --station-file %":                                               "stationdoc",
-		"part write --region north --station r07-u12 --token %":                     "token",
-		"part write --key pub --slice note --plan %":                                "sealplan",
-		"part write --key pub --slice note --onto %":                                "",
-		"part show %": "partition",
-	} {
-		accepted := strings.Fields(takes)
-		for _, kind := range kinds {
-			args := strings.Fields(strings.ReplaceAll(command, "%", kind))
-			err := run(context.Background(), args, strings.NewReader(""), io.Discard, io.Discard)
-			if fault := wrong(kind, err, slices.Contains(accepted, kind)); fault != "" {
-				t.Errorf("snapshot %s: %s", strings.Join(args, " "), fault)
-			}
-		}
+	region := filestest.Region(t)
+	set := filestest.New(t, region, nil)
+	set.Copy(region, "r7")
+	tool := func(args []string, out *strings.Builder) error {
+		return run(context.Background(), args, strings.NewReader(""), out, out)
 	}
-	left, err := filepath.Glob(".landfall-*")
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
-}
-
-// wrong says what is amiss with what a command said of a file.
-func wrong(kind string, err error, taken bool) string {
-	switch {
-	case taken && err == nil:
-		return ""
-	case taken:
-		return fmt.Sprintf("refused: %v", err)
-	case err == nil:
-		return "taken"
-	}
-	text := err.Error()
-	for _, raw := range []string{"malformed note", "invalid character", "unexpected end of JSON", "cannot unmarshal", "EOF"} {
-		if strings.Contains(text, raw) && !strings.Contains(text, "line ") {
-			return fmt.Sprintf("says %q without a line: %s", raw, text)
-		}
-	}
-	if strings.ContainsAny(text, "\x1b\u202e\x00") {
-		return fmt.Sprintf("drives the terminal: %q", text)
-	}
-	if !strings.Contains(text, kind) {
-		return "does not name the file: " + text
-	}
-	return ""
+	const (
+		record   = "`kekctl device show"
+		document = "`snapshot assemble`"
+		sign     = "`snapshot sign`"
+		region7  = "`kekctl init`"
+		slices   = "slice.note document.note"
+		both     = "slice.json slice.note document.json document.note"
+	)
+	set.Sweep(tool, []filestest.Case{
+		{Command: "slice --region r7 --record % description.json", Takes: "record.json", Says: record},
+		{Command: "slice --region r7 --record record.json %", Takes: "description.json slice.json", Says: "docs/examples"},
+		{Command: "slice --document % --device r07-u12", Takes: "document.json document.note", Says: document},
+		{Command: "slice --region % --record record.json description.json", Says: "`kekctl init`"},
+		{Command: "sign --region r7 %", Takes: both, Says: document},
+		{Command: "sign --key % slice.json", Takes: "root.key", Says: "offline/root.key"},
+		{Command: "verify --region r7 %", Takes: slices, Says: sign},
+		{Command: "verify --key % slice.note", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "verify --region r7 --document % slice.note", Skip: "document.json document.note", Says: document},
+		{Command: "show --key root.pub %", Takes: "slice.note", Says: sign},
+		{Command: "diff document.json %", Takes: "document.json document.note", Says: document},
+		{Command: "diff slice.json %", Takes: "slice.json slice.note", Says: document},
+		{Command: "assemble --region r7 --plan % --record record.json", Takes: "plan.json", Says: "docs/examples"},
+		{Command: "assemble --region r7 --plan plan.json --record %", Takes: "record.json", Says: record},
+		{Command: "assemble --region r7 --plan plan.json --record record.json --capture %", Takes: "capture.json", Says: "`snapshot capture`"},
+		{Command: "import %", Takes: "plan.dot", Says: "docs/examples"},
+		{Command: "render %", Takes: "document.json document.note", Says: document},
+		{Command: "render document.json --links %", Takes: "links.json", Says: "`kekctl links --json`"},
+		{Command: "amend --document document.json --edited % --reason x -o new --dir d", Skip: "document.json document.note", Says: document},
+		{Command: "amend --slice % --key root.pub --reason x --mac r07-u12/eth0=52:54:00:00:99:00", Takes: "slice.note", Says: sign},
+		{Command: "part write --key root.pub --slice % -o out", Takes: "slice.note", Says: sign + "|is empty"},
+		{Command: "part write --region r7 --policy % -o out", Takes: "image.policy", Says: "`imagectl sign`|is empty"},
+		{Command: "part write --station-file % -o out", Takes: "station.json", Says: "`station init`|is empty"},
+		{Command: "part write --region r7 --station r07-u12 --token % -o out", Takes: "token", Says: "`kekctl device add"},
+		{Command: "part write --key root.pub --slice slice.note --plan % -o out", Takes: "sealplan.json", Says: "docs/spec/seal-plan.md|is empty"},
+		{Command: "part write --key root.pub --slice slice.note --onto %", Says: "LANDFALL"},
+		{Command: "part show %", Takes: "partition", Says: "`snapshot part write`"},
+		{Command: "sign --region r7 slice.json -o %", Takes: "missing", Says: "--force"},
+		{Command: "sign --region % slice.json", Says: region7},
+		{Command: "verify --region % slice.note", Says: region7},
+		{Command: "assemble --region % --plan plan.json --record record.json", Says: region7},
+		{Command: "part write --region % --station r07-u12 -o out", Says: region7},
+		{Command: "show --key % slice.note", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "part write --key % --slice slice.note -o out", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "verify --region r7 slice.note", Place: "r7/public/region.json", Takes: "region.json", Says: region7},
+		{Command: "verify --region r7 slice.note", Place: "r7/public/root.pub", Takes: "root.pub", Says: "public/root.pub|" + sign},
+		{Command: "slice --region r7 --record record.json description.json", Place: "r7/public/ca.pem", Takes: "ca.pem", Says: region7},
+		{Command: "part write --region r7 --policy image.policy -o out", Place: "r7/public/policy.pub", Takes: "policy.pub", Says: region7},
+	})
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/dmi"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -100,7 +99,7 @@ func (in *addInput) run(d folder, id string) error {
 		dev, err = new(device), nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; correct the file, or remove it: `station add` writes another", err)
 	}
 	if err := in.names(dev); err != nil {
 		return err
@@ -208,34 +207,27 @@ func (in *addInput) read(d folder, id string) (token, slice, plan []byte, err er
 			return nil, nil, nil, err
 		}
 		if token = bytes.TrimSpace(token); !kekproto.IsToken(string(token)) {
-			return nil, nil, nil, fmt.Errorf("%s holds no enrolment token: `kekctl device add DEVICE --token-file FILE` writes one", in.token)
+			return nil, nil, nil, noToken(in.token)
 		}
 		if err = d.unused(id, token); err != nil {
 			return nil, nil, nil, fmt.Errorf("%s: %w", in.token, err)
 		}
 	}
 	if in.slice != "" {
-		if slice, err = readFile(in.slice, snapshot.MaxSliceSize); err != nil {
+		if slice, err = files.Read(in.slice, snapshot.MaxSliceSize); err != nil {
 			return nil, nil, nil, err
 		}
-		got := sliceOf(slice)
-		if got.Device.ID == "" {
-			return nil, nil, nil, fmt.Errorf("%s is no slice, but %s: `snapshot sign` writes one", in.slice, signed.Kind(slice))
-		}
-		if got.Device.ID != id {
-			return nil, nil, nil, fmt.Errorf("%s is a slice of %q, not of %s", in.slice, got.Device.ID, id)
-		}
-		if err := d.verifySlice(in.slice, slice); err != nil {
+		if err := d.verifySlice(in.slice, id, slice); err != nil {
 			return nil, nil, nil, err
 		}
 	}
 	if in.plan != "" {
-		if plan, err = readFile(in.plan, snapshot.MaxSealPlan); err != nil {
+		if plan, err = files.Read(in.plan, snapshot.MaxSealPlan); err != nil {
 			return nil, nil, nil, err
 		}
 		p, err := snapshot.ParseSealPlan(plan)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("%s: %w", in.plan, err)
+			return nil, nil, nil, noPlan(in.plan, err)
 		}
 		if p.Device != id {
 			return nil, nil, nil, fmt.Errorf("%s is the plan of device %q model %q, not of %s; a model's plan goes into the folder %s", in.plan, p.Device, p.Model, id, modelsDir)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,8 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -42,7 +43,6 @@ const (
 
 // Bounds, in bytes or files.
 const (
-	maxToken  = 256
 	maxPolicy = 16 << 10
 	maxDevice = 4 << 10
 )
@@ -105,7 +105,7 @@ func (d folder) device(id string) (*device, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(dev); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, signed.Where(text, err))
 	}
 	return dev, nil
 }
@@ -154,7 +154,7 @@ func (d folder) models() (map[string]modelPlan, error) {
 		}
 		from := modelsDir + "/" + filepath.Base(name)
 		if p.Model == "" {
-			return nil, fmt.Errorf("%s is for the device %s, not for a model: give it with `station add --plan`", from, p.Device)
+			return nil, fmt.Errorf("%s is for the device %s, not for a model: give it with `station add --plan`", name, p.Device)
 		}
 		if other, ok := models[p.Model]; ok {
 			return nil, fmt.Errorf("%s and %s are both for the model %q: remove one", other.from, from, p.Model)
@@ -175,9 +175,14 @@ func readPlan(name string) (*snapshot.SealPlan, error) {
 	}
 	p, err := snapshot.ParseSealPlan(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, noPlan(name, err)
 	}
 	return p, nil
+}
+
+// noPlan says what is wrong with a seal plan, and where one can be looked at.
+func noPlan(name string, err error) error {
+	return fmt.Errorf("%s: %w (docs/spec/seal-plan.md tells its form)", name, err)
 }
 
 // policies reads all PCR policies, by name.
@@ -205,7 +210,7 @@ func (d folder) policies() ([][]byte, error) {
 			err = p.Verify(key)
 		}
 		if err != nil {
-			return nil, report.Errorf(report.FactoryPlan, "%s: %w", name, err)
+			return nil, report.Errorf(report.FactoryPlan, "%s: want a policy of this region, which `imagectl sign` writes: %w", name, err)
 		}
 		all = append(all, b)
 	}
@@ -218,10 +223,14 @@ func (d folder) token(id, file string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil && len(b) > maxToken {
-		return nil, fmt.Errorf("%s has more than %d bytes", d.ofDevice(id, file), maxToken)
+	if err == nil && !kekproto.IsToken(string(bytes.TrimSpace(b))) {
+		return nil, noToken(d.ofDevice(id, file))
 	}
 	return b, err
+}
+
+func noToken(name string) error {
+	return fmt.Errorf("%s holds no enrolment token: `kekctl device add DEVICE --token-file FILE` writes one", name)
 }
 
 // optional reads a device's file, nil where there is none.
@@ -241,7 +250,7 @@ func (d folder) result(id string) (*report.Factory, error) {
 	}
 	f, err := report.ParseFactory(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.ofDevice(id, resultFile), err)
+		return nil, fmt.Errorf("%s: %w: remove it, the machine posts another", d.ofDevice(id, resultFile), err)
 	}
 	return f, nil
 }
@@ -274,28 +283,7 @@ func readOwn(name string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, limit)
-}
-
-// readFile reads what a person names, of at most limit bytes.
-func readFile(name string, limit int) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll(f, limit)
-}
-
-func readAll(f *os.File, limit int) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
-	}
-	return b, nil
+	return files.ReadAll(f, limit)
 }
 
 // replaceFile writes a file of the folder, whole or not at all, power cuts

@@ -60,10 +60,10 @@ func (d folder) describe(name, format string) (*snapshot.VolumeImage, error) {
 	defer f.Close()
 	h := sha256.New()
 	if err := looksLike(f, diskimage.Format(format)); err != nil {
-		return nil, fmt.Errorf("image %q: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", d.path(imagesDir, name), err)
 	}
 	if n, err := io.Copy(h, f); err != nil || n != size {
-		return nil, fmt.Errorf("image %q: read %d of %d bytes: %w", name, n, size, err)
+		return nil, fmt.Errorf("%s: read %d of %d bytes: %w", d.path(imagesDir, name), n, size, err)
 	}
 	return &snapshot.VolumeImage{URL: imagesDir + "/" + name, Format: format, SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: size}, nil
 }
@@ -79,7 +79,7 @@ func looksLike(f io.ReadSeeker, format diskimage.Format) error {
 	is := diskimage.Raw
 	switch head := string(head[:n]); {
 	case n == 0:
-		return errors.New("it is empty")
+		return errors.New("it is empty: copy it again")
 	case strings.HasPrefix(head, "QFI\xfb"):
 		is = diskimage.Qcow2
 	case strings.HasPrefix(head, "\x28\xb5\x2f\xfd"): // RFC 8878, 3.1.1

@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -81,6 +82,10 @@ func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	if station.Fleet, err = readFleet(region); err != nil {
 		return nil, err
 	}
+	public, err := readKeys(region)
+	if err != nil {
+		return nil, err
+	}
 	key, der, err := newCertificate(u.Hostname())
 	if err != nil {
 		return nil, err
@@ -93,12 +98,14 @@ func initFolder(dir, address, region string) (*snapshot.Station, error) {
 	if _, err := os.Lstat(dir); err == nil {
 		return nil, fmt.Errorf("%s exists: a station's folder is made once", dir)
 	}
-	return station, makeFolder(dir, region, key, der, text)
+	public[certFile] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	public[stationFile] = text
+	return station, makeFolder(dir, key, public)
 }
 
 // makeFolder makes the folder beside its place and puts it there whole: what is
 // cut off leaves nothing that looks like a station's.
-func makeFolder(dir, region string, key, cert, station []byte) (err error) {
+func makeFolder(dir string, key []byte, public map[string][]byte) (err error) {
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".station-")
 	if err != nil {
 		return err
@@ -114,11 +121,13 @@ func makeFolder(dir, region string, key, cert, station []byte) (err error) {
 			return err
 		}
 	}
+	for name, b := range public {
+		if err := replaceFile(d.path(name), 0o644, b); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(
 		replaceFile(d.path(keyFile), 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-		replaceFile(d.path(certFile), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
-		replaceFile(d.path(stationFile), 0o644, station),
-		d.copyKeys(region),
 		os.Chmod(tmp, 0o755)); err != nil {
 		return err
 	}
@@ -160,27 +169,30 @@ func newCertificate(host string) (key, der []byte, err error) {
 // readFleet reads public/region.json and the fleet CA of a region's folder.
 func readFleet(dir string) (snapshot.Fleet, error) {
 	name := filepath.Join(dir, "public", "region.json")
-	text, err := readFile(name, 1<<20)
+	text, err := files.Read(name, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return snapshot.Fleet{}, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no public/region.json", dir)
+		return snapshot.Fleet{}, fmt.Errorf("--region %s is no region's folder, which `kekctl init` makes: it has no %s", dir, name)
 	}
 	if err != nil {
 		return snapshot.Fleet{}, err
 	}
+	if is, isSigned := signed.Type(text); isSigned || is != snapshot.RegionType {
+		return snapshot.Fleet{}, fmt.Errorf("%s: want the region.json that `kekctl init` wrote; it is %s", name, signed.Kind(text))
+	}
 	var region snapshot.Region
 	if err := json.Unmarshal(text, &region); err != nil {
-		return snapshot.Fleet{}, fmt.Errorf("%s: %w", name, signed.Where(text, err))
-	}
-	if region.Type != snapshot.RegionType {
-		return snapshot.Fleet{}, fmt.Errorf("%s is no %s, but of type %q", name, snapshot.RegionType, region.Type)
+		return snapshot.Fleet{}, fmt.Errorf("%s: want the region.json that `kekctl init` wrote: %w", name, signed.Where(text, err))
 	}
 	name = filepath.Join(dir, "public", "ca.pem")
-	if text, err = readFile(name, 1<<20); err != nil {
+	if text, err = files.Read(name, 1<<20); err != nil {
 		return snapshot.Fleet{}, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return snapshot.Fleet{}, fmt.Errorf("%s: no PEM certificate", name)
+		return snapshot.Fleet{}, fmt.Errorf("%s: want the certificate in PEM that `kekctl init` wrote; it is %s", name, signed.Kind(text))
+	}
+	if cert, err := x509.ParseCertificate(block.Bytes); err != nil || !cert.IsCA {
+		return snapshot.Fleet{}, fmt.Errorf("%s: this certificate is no CA's: put the ca.pem there that `kekctl init` wrote", name)
 	}
 	return snapshot.Fleet{CA: block.Bytes, Members: region.Members}, nil
 }

@@ -151,13 +151,13 @@ func runServers(ctx context.Context, servers []*http.Server, listeners []net.Lis
 
 // listen is the port of the station document's URL, on all addresses.
 func (d folder) listen() (string, error) {
-	text, err := readFile(d.path(stationFile), 64<<10)
+	text, err := files.Read(d.path(stationFile), 64<<10)
 	if err != nil {
 		return "", err
 	}
 	doc, err := snapshot.ParseStation(text)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: want the document that `station init` wrote: %w", d.path(stationFile), err)
 	}
 	if doc.Source == nil {
 		return "", fmt.Errorf("%s names no station", d.path(stationFile))

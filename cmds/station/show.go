@@ -105,11 +105,12 @@ func (d folder) row(id string) (row, error) {
 	if err != nil {
 		return r, err
 	}
-	head := sliceOf(slice)
-	if slice != nil && head.Device.ID == "" {
-		return r, fmt.Errorf("%s: is no slice", d.ofDevice(id, sliceFile))
+	if slice != nil {
+		if err := d.verifySlice(d.ofDevice(id, sliceFile), id, slice); err != nil {
+			return r, err
+		}
+		r.Slice = uint64(sliceOf(slice).Generation)
 	}
-	r.Slice = uint64(head.Generation)
 	if r.Result, err = d.result(id); err != nil {
 		return r, err
 	}
@@ -146,6 +147,10 @@ func (d folder) checkShared() error {
 }
 
 func table(w io.Writer, rows []row) error {
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(w, "no device was added; `station add DIR DEVICE`")
+		return err
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "DEVICE\tTOLD BY\tTOKEN\tSLICE\tPLAN\tSAID LAST")
 	for _, r := range rows {

@@ -29,12 +29,13 @@ func ParseDelivery(text []byte) (Delivery, error) {
 		id := strings.ToLower(words[0])
 		b, err := hex.DecodeString(id)
 		if err != nil || len(b) != sha256.Size && (len(b) != 2+sha256.Size || !strings.HasPrefix(id, "000b")) {
-			return nil, fmt.Errorf("line %d: %.80q is neither an EK's name nor the SHA-256 of a certificate", n, words[0])
+			// Not quoted: it may be a key's file.
+			return nil, fmt.Errorf("line %d begins with neither an EK's name nor the SHA-256 of a certificate", n)
 		}
 		d[id] = true
 	}
 	if err := lines.Err(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("it is no list: %w", err)
 	}
 	if len(d) == 0 {
 		return nil, fmt.Errorf("it lists no TPM")

@@ -249,6 +249,8 @@ func TestDelivery(t *testing.T) {
 	for _, bad := range []string{"", "# nothing\n", "r07-u12\n", strings.Repeat("a", 63) + "\n", "000c" + strings.Repeat("a", 64) + "\n"} {
 		if _, err := attest.ParseDelivery([]byte(bad)); err == nil {
 			t.Errorf("%q is taken for a list", bad)
+		} else if word := strings.TrimSpace(bad); word != "" && strings.Contains(err.Error(), word) { // perhaps a key
+			t.Errorf("%q is quoted: %v", bad, err)
 		}
 	}
 }

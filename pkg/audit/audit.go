@@ -15,7 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // MaxLine bounds a line without its newline, in bytes.
@@ -149,7 +152,7 @@ func Parse(line []byte) (Record, error) {
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return r, fmt.Errorf("not a record: %w", err)
+		return r, fmt.Errorf("not a record: %s", strings.TrimPrefix(signed.Where(line, err).Error(), "line 1: "))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return r, errors.New("not a record: data after it")

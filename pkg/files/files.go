@@ -1,19 +1,23 @@
-// Package files has the two rules that all our commands keep for files: what is
+// Package files has the rules that all our commands keep for files: what is
 // written goes over nothing that is there, unless that was asked for, and is
 // there whole or not at all; what is secret is read only from a file that its
-// owner alone can read.
+// owner alone can read; and nothing is read without a bound.
 package files
 
 import (
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // ErrExists: a file of this name is there, and may be the only copy of what it
@@ -116,6 +120,29 @@ func (o Output) place(from, to string) error {
 	return err
 }
 
+// Read reads a file of at most limit bytes: who names a disk, or a pipe that never
+// ends, hears of it.
+func Read(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return ReadAll(f, limit)
+}
+
+// ReadAll is Read of an open file.
+func ReadAll(f *os.File, limit int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
+	}
+	return b, nil
+}
+
 // Secret reads a file with a key or token. One that others can read is refused:
 // it may have been copied, and that is not seen from here.
 func Secret(name string) ([]byte, error) {
@@ -136,6 +163,9 @@ func Private(f *os.File) error {
 	if err != nil {
 		return err
 	}
+	if info.IsDir() {
+		return fmt.Errorf("%s is a folder: a key or token is in a file", f.Name())
+	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("%s has mode %04o: others can read it, and a key or token is taken from its owner's file only: chmod 0600 it, if it is the right file, and make a new one if somebody has read it", f.Name(), perm)
 	}
@@ -153,9 +183,17 @@ func KeyPair(cert, key string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	defer clear(private)
+	for _, f := range []struct {
+		name, want string
+		text       []byte
+	}{{cert, "CERTIFICATE", chain}, {key, "PRIVATE KEY", private}} {
+		if block, _ := pem.Decode(f.text); block == nil || !strings.HasSuffix(block.Type, f.want) {
+			return tls.Certificate{}, fmt.Errorf("%s: want %s in PEM; it is %s; put back the one that was made there", f.name, f.want, signed.Kind(f.text))
+		}
+	}
 	pair, err := tls.X509KeyPair(chain, private)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w", cert, key, err)
+		return tls.Certificate{}, fmt.Errorf("certificate %s with key %s: %w; put back the two that were made together", cert, key, err)
 	}
 	return pair, nil
 }

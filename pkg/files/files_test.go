@@ -71,6 +71,24 @@ func TestPlaceKeepsWhatCameSince(t *testing.T) {
 	}
 }
 
+func TestRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte("1234"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(name, 4); err != nil || string(got) != "1234" {
+		t.Errorf("as long as may be: %q, %v", got, err)
+	}
+	for _, long := range []string{name, "/dev/zero"} {
+		if got, err := Read(long, 3); err == nil || err.Error() != long+" has more than 3 bytes" {
+			t.Errorf("%s: %q, %v", long, got, err)
+		}
+	}
+	if _, err := Read(name+"x", 4); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+}
+
 func TestSecret(t *testing.T) {
 	dir := t.TempDir()
 	for perm, refused := range map[fs.FileMode]string{0o600: "", 0o400: "", 0o640: "has mode 0640", 0o644: "has mode 0644", 0o601: "has mode 0601", 0o620: "has mode 0620"} {
@@ -89,6 +107,9 @@ func TestSecret(t *testing.T) {
 	}
 	if _, err := Secret(long); err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Errorf("a long one: %v", err)
+	}
+	if _, err := Secret(dir); err == nil || !strings.Contains(err.Error(), "is a folder") {
+		t.Errorf("a folder: %v", err)
 	}
 	if _, err := Secret(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)

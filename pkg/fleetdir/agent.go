@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -33,13 +34,17 @@ type Agent struct {
 
 // LoadAgent reads an agent's folder.
 func LoadAgent(dir string) (*Agent, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "agent.json"))
+	name := filepath.Join(dir, "agent.json")
+	text, err := files.Read(name, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("agent's folder: %w", err)
 	}
 	a := new(Agent)
-	if err := decode(text, agentType, a, &a.Type); err != nil {
-		return nil, fmt.Errorf("agent's folder %s: %w", dir, err)
+	if err := decode(text, agentType, a); err != nil {
+		return nil, fmt.Errorf("agent's folder: %s: %w; put the agent's own there, which `kekctl init` wrote", name, err)
+	}
+	if len(a.Members) == 0 {
+		return nil, fmt.Errorf("agent's folder: %s names no member; put the agent's own there, which `kekctl init` wrote", name)
 	}
 	a.dir = dir
 	return a, nil
@@ -49,7 +54,7 @@ func LoadAgent(dir string) (*Agent, error) {
 // one, if no name is given.
 func FindAgent(region, name string) (string, error) {
 	entries, err := os.ReadDir(filepath.Join(region, "agents"))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", fmt.Errorf("%s is no region folder, since it has no folder agents: say --region DIR", region)
 	}
 	if err != nil {
@@ -72,13 +77,17 @@ func FindAgent(region, name string) (string, error) {
 
 // TLS returns the client configuration for one member's operator plane.
 func (a *Agent) TLS(member string) (*tls.Config, error) {
-	text, err := os.ReadFile(filepath.Join(a.dir, "ca.pem"))
+	name := filepath.Join(a.dir, "ca.pem")
+	text, err := files.Read(name, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("fleet CA: %w", err)
 	}
 	certs, err := parseCerts(text)
 	if err != nil {
-		return nil, fmt.Errorf("fleet CA: %w", err)
+		return nil, fmt.Errorf("fleet CA: %s: %w; put the region's public/ca.pem there, which `kekctl init` wrote", name, err)
+	}
+	if !certs[0].IsCA {
+		return nil, fmt.Errorf("fleet CA: %s holds the certificate of %q, which is no CA; put the region's public/ca.pem there, which `kekctl init` wrote", name, certs[0].Subject.CommonName)
 	}
 	config, err := kekclient.TLSConfig(certs[0].Raw, member)
 	if err != nil {
@@ -94,8 +103,9 @@ func (a *Agent) TLS(member string) (*tls.Config, error) {
 
 // Signer returns the agent's note key, which signs received statements.
 func (a *Agent) Signer() (note.Signer, error) {
-	text, err := files.Secret(filepath.Join(a.dir, "note.key"))
-	if errors.Is(err, os.ErrNotExist) {
+	name := filepath.Join(a.dir, "note.key")
+	text, err := files.Secret(name)
+	if errors.Is(err, os.ErrNotExist) && !signs(a.Role) {
 		return nil, fmt.Errorf("agent %s has role %s, which signs nothing: %w", a.Name, a.Role, err)
 	}
 	if err != nil {
@@ -104,10 +114,10 @@ func (a *Agent) Signer() (note.Signer, error) {
 	defer clear(text)
 	s, err := signed.ParseSigner(text)
 	if err != nil {
-		return nil, fmt.Errorf("agent's note key: %w", err)
+		return nil, fmt.Errorf("agent's note key: %s: %w; put the agent's own there, which `kekctl init` wrote", name, err)
 	}
 	if want := "agent/" + a.Name; s.Name() != want {
-		return nil, fmt.Errorf("%s holds the key %s, expected %s: put the agent's own there", filepath.Join(a.dir, "note.key"), s.Name(), want)
+		return nil, fmt.Errorf("%s holds the key %s, expected %s: put the agent's own there, which `kekctl init` wrote", name, s.Name(), want)
 	}
 	return s, nil
 }

@@ -23,6 +23,8 @@ func build(ctx context.Context, dir string, m maker) (err error) {
 	entries, err := os.ReadDir(dir)
 	exists := err == nil
 	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%s is a file: name a folder that is new or empty", dir)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case len(entries) > 0:

@@ -6,10 +6,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // Validity of all certificates: from before any clock starts to never (RFC
@@ -61,19 +62,22 @@ func pemCert(der []byte) []byte {
 // parseCerts reads all certificates of a PEM file.
 func parseCerts(text []byte) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
-	for {
+	for rest := text; ; {
 		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
+		if block, rest = pem.Decode(rest); block == nil {
 			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("want certificates in PEM; one part of it is %s", signed.Shown(block.Type))
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate in PEM file: %w", err)
+			return nil, fmt.Errorf("want certificates in PEM; the one after %d others is damaged: %w", len(out), err)
 		}
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("no certificate in PEM file")
+		return nil, fmt.Errorf("want certificates in PEM; it is %s", signed.Kind(text))
 	}
 	return out, nil
 }

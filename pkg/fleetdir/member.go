@@ -9,21 +9,20 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
-	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 const memberType = "landfall.dev/kekd/v1"
@@ -69,27 +68,43 @@ type Member struct {
 
 // LoadMember reads kekd.json.
 func LoadMember(path string) (*Member, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("member configuration: %w", err)
 	}
 	m := &Member{dir: filepath.Dir(path)}
-	if err := decode(text, memberType, &m.file, &m.file.Type); err != nil {
-		return nil, fmt.Errorf("member configuration %s: %w", path, err)
+	if err := decode(text, memberType, &m.file); err != nil {
+		return nil, fmt.Errorf("member configuration %s: %w; `kekctl init` writes one, as members/ID/kekd.json of the region's folder", path, err)
 	}
 	return m, nil
 }
 
-// maxFile bounds a configuration file, in bytes.
-const maxFile = 1 << 20
+// Bounds of a file, in bytes: of configuration, and of a list of TPMs or of their
+// makers' certificates.
+const (
+	maxFile = 1 << 20
+	maxList = 32 << 20
+)
 
 // decode reads a file that people may edit: strict about fields, not about form.
-func decode(text []byte, want string, v any, typ *string) error {
-	if err := kekproto.Decode(text, maxFile, v); err != nil {
-		return err
+func decode(text []byte, want string, v any) error {
+	var head struct {
+		Type string `json:"type"`
 	}
-	if *typ != want {
-		return fmt.Errorf("type is %q, want %q", *typ, want)
+	// Of another document its type says more than its first unknown field.
+	if err := json.Unmarshal(text, &head); err == nil && head.Type != want {
+		return fmt.Errorf("it is %s, want type %q", signed.Kind(text), want)
+	}
+	if len(text) > maxFile {
+		return fmt.Errorf("%d bytes, at most %d are allowed", len(text), maxFile)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return signed.Where(text, err)
+	}
+	if d.More() {
+		return errors.New("there is something after the document")
 	}
 	return nil
 }
@@ -119,7 +134,7 @@ func (m *Member) Unsealer(credentials string) (kekstore.Unsealer, error) {
 	case kind == "credential" && name != "" && filepath.Base(name) == name:
 		return kekstore.CredentialUnsealer{Dir: credentials, Name: name}, nil
 	default:
-		return nil, fmt.Errorf("member configuration: barrier %q: want file:PATH or credential:NAME", m.file.Barrier)
+		return nil, errors.New("member configuration: barrier: want file:PATH or credential:NAME")
 	}
 }
 
@@ -135,11 +150,17 @@ func (m *Member) Open(ctx context.Context, unsealer kekstore.Unsealer, log *slog
 	}
 	defer key.Wipe()
 	store, err := kekstore.OpenBolt(m.path(m.file.Store), key)
+	if errors.Is(err, kekstore.ErrTampered) || errors.Is(err, kekstore.ErrNoStore) {
+		return nil, nil, fmt.Errorf("%w; `kekctl restore` puts a backup in its place", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg.Store, cfg.Log = store, log
 	server, err := kekserver.New(*cfg)
+	if errors.Is(err, audit.ErrChain) || errors.Is(err, audit.ErrBehind) || errors.Is(err, audit.ErrNoLog) {
+		err = fmt.Errorf("%w; put the member's own log back, or go on without it by `kekctl restore`", err)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
@@ -154,16 +175,16 @@ func (m *Member) config() (*kekserver.Config, error) {
 	if cfg.Certificate, err = files.KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
 		return nil, err
 	}
-	if cfg.RootKey, err = note.NewVerifier(f.RootKey); err != nil {
+	if cfg.RootKey, err = signed.ParseVerifier([]byte(f.RootKey)); err != nil {
 		return nil, fmt.Errorf("root_key: %w", err)
 	}
-	if cfg.ManifestKey, err = note.NewVerifier(f.ManifestKey); err != nil {
+	if cfg.ManifestKey, err = signed.ParseVerifier([]byte(f.ManifestKey)); err != nil {
 		return nil, fmt.Errorf("manifest_key: %w", err)
 	}
-	for _, k := range f.AmendKeys {
-		v, err := note.NewVerifier(k)
+	for i, k := range f.AmendKeys {
+		v, err := signed.ParseVerifier([]byte(k))
 		if err != nil {
-			return nil, fmt.Errorf("amend_keys: %q: %w", k, err)
+			return nil, fmt.Errorf("amend_keys[%d]: %w", i, err)
 		}
 		cfg.AmendKeys = append(cfg.AmendKeys, v)
 	}
@@ -189,11 +210,15 @@ func (m *Member) config() (*kekserver.Config, error) {
 }
 
 func loadPolicyKey(path string) (*rsa.PublicKey, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
-	return pcrpolicy.ParsePublicKey(text)
+	key, err := pcrpolicy.ParsePublicKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; put the region's public/policy.pub there", path, err)
+	}
+	return key, nil
 }
 
 func (a *agentEntry) agent() (kekserver.Agent, error) {
@@ -204,7 +229,7 @@ func (a *agentEntry) agent() (kekserver.Agent, error) {
 	}
 	copy(out.Certificate[:], sum)
 	if a.NoteKey != "" {
-		if out.Key, err = note.NewVerifier(a.NoteKey); err != nil {
+		if out.Key, err = signed.ParseVerifier([]byte(a.NoteKey)); err != nil {
 			return out, err
 		}
 		out.PublicKey, err = publicKey(a.NoteKey)
@@ -217,23 +242,23 @@ func (a *agentEntry) agent() (kekserver.Agent, error) {
 func publicKey(verifier string) ([]byte, error) {
 	parts := strings.SplitN(verifier, "+", 3)
 	if len(parts) != 3 {
-		return nil, fmt.Errorf("note_key %q has no three parts", verifier)
+		return nil, errors.New("note_key has no three parts")
 	}
 	key, err := base64.StdEncoding.DecodeString(parts[2])
 	if err != nil || len(key) != 1+ed25519.PublicKeySize {
-		return nil, fmt.Errorf("note_key %q holds no Ed25519 key", verifier)
+		return nil, errors.New("note_key holds no Ed25519 key")
 	}
 	return key[1:], nil
 }
 
 func readDelivery(path string) (attest.Delivery, error) {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxList)
 	if err != nil {
 		return nil, fmt.Errorf("list of delivered TPMs: %w", err)
 	}
 	d, err := attest.ParseDelivery(text)
 	if err != nil {
-		return nil, fmt.Errorf("list of delivered TPMs %s: %w", path, err)
+		return nil, fmt.Errorf("list of delivered TPMs %s: %w; `seal provision` prints the name of an EK", path, err)
 	}
 	return d, nil
 }
@@ -241,7 +266,7 @@ func readDelivery(path string) (attest.Delivery, error) {
 // loadRoots takes self-issued certificates as roots, others as intermediates. A
 // root's signature over itself proves nothing, and may be with an old hash.
 func loadRoots(path string, cfg *kekserver.Config) error {
-	text, err := os.ReadFile(path)
+	text, err := files.Read(path, maxList)
 	if err != nil {
 		return fmt.Errorf("EK roots: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // aside is where a restore leaves what was there.
@@ -60,7 +61,7 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 	}
 	out, err := restoreStore(ctx, fresh, key, log, end, o.Building)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", backup, err), os.Remove(fresh))
+		return nil, errors.Join(fmt.Errorf("%s: want what `kekctl backup` wrote of this member; it is %s: %w", backup, signed.Kind(text), err), os.Remove(fresh))
 	}
 	return out, m.exchange(ctx, fresh, store, out, o.NewLog)
 }

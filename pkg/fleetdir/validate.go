@@ -6,11 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 )
@@ -141,7 +141,7 @@ func (o *Options) readRoots() ([]byte, error) {
 	case o.EKRoots == "":
 		return nil, nil
 	}
-	text, err := os.ReadFile(o.EKRoots)
+	text, err := files.Read(o.EKRoots, maxList)
 	if err != nil {
 		return nil, fmt.Errorf("EK roots: %w", err)
 	}
@@ -161,7 +161,7 @@ func (o *Options) readDelivery() ([]byte, error) {
 	if _, err := readDelivery(o.EKDelivery); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(o.EKDelivery)
+	return files.Read(o.EKDelivery, maxList)
 }
 
 func signs(role string) bool {

@@ -85,8 +85,14 @@ func InitBolt(path string, key *secret.Bytes) (err error) {
 
 // OpenBolt opens an existing store and verifies all of it.
 func OpenBolt(path string, key *secret.Bytes) (s *Bolt, err error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: %w", path, ErrNoStore)
+	case err != nil:
+		return nil, fmt.Errorf("open store: %w", err)
+	case info.Size() == 0: // bbolt would begin a new one in it
+		return nil, fmt.Errorf("%s: %w: it is empty", path, ErrNoStore)
 	}
 	b, err := newBarrier(key)
 	if err != nil {
@@ -119,8 +125,12 @@ func openFile(path string) (*bbolt.DB, error) {
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open store %s: %w: %w", path, ErrInUse, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+	var system *fs.PathError
+	switch {
+	case errors.As(err, &system):
+		return nil, fmt.Errorf("open store: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("open store %s: %w, or it is none: its first pages say nothing", path, ErrTampered)
 	}
 	return db, nil
 }

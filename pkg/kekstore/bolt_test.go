@@ -168,6 +168,15 @@ func TestWrongKeyAndMissingFile(t *testing.T) {
 	if _, err := os.Stat(missing); err == nil {
 		t.Error("opening a missing store made one")
 	}
+	if err := os.WriteFile(missing, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenBolt(missing, testKey(1)); !errors.Is(err, ErrNoStore) {
+		t.Errorf("empty file: %v, want ErrNoStore", err)
+	}
+	if info, err := os.Stat(missing); err != nil || info.Size() != 0 {
+		t.Errorf("opening an empty file left %v, %v", info, err)
+	}
 	if err := InitBolt(path, testKey(1)); err == nil {
 		t.Error("InitBolt overwrote a store")
 	}

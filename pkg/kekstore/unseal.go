@@ -43,7 +43,7 @@ func (u FileUnsealer) BarrierKey(context.Context) (*secret.Bytes, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("barrier key %s is not a regular file", u.Path)
 	case info.Size() != BarrierKeySize:
-		return nil, fmt.Errorf("barrier key %s has %d bytes, want %d", u.Path, info.Size(), BarrierKeySize)
+		return nil, fmt.Errorf("barrier key %s has %d bytes, want %d: bring the member's own", u.Path, info.Size(), BarrierKeySize)
 	}
 	key, err := secret.Read(f, BarrierKeySize)
 	if err != nil {

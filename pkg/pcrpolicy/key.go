@@ -4,7 +4,9 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
+	"fmt"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // ParsePublicKey reads the policy key's public part as PEM SubjectPublicKeyInfo
@@ -13,7 +15,7 @@ import (
 func ParsePublicKey(text []byte) (*rsa.PublicKey, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("no PEM block of type PUBLIC KEY")
+		return nil, fmt.Errorf("want a public key in PEM (PUBLIC KEY); it is %s", signed.Kind(text))
 	}
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {

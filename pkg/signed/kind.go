@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -13,45 +15,87 @@ import (
 )
 
 // Kind says in a few words what a file looks like, for who gave a wrong one. It
-// decides nothing.
+// decides nothing. Of a file that is not known it shows nothing: it may be a
+// token, a key or a passphrase, and the words go onto screens and into logs.
 func Kind(b []byte) string {
 	text := strings.TrimSpace(string(b[:min(len(b), 512)]))
 	switch {
-	case len(b) == 0:
+	case len(bytes.TrimSpace(b)) == 0:
 		return "an empty file"
 	case strings.HasPrefix(text, "{") || strings.HasPrefix(text, "["):
 		return kindOfJSON(b)
+	case strings.HasPrefix(text, "\ufeff"):
+		return "a text that begins with a byte order mark: save it as UTF-8 without one"
+	case strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff"):
+		return "a text in UTF-16: save it as UTF-8"
 	case strings.HasPrefix(text, "PRIVATE+KEY+"):
 		return "a private signing key"
 	case strings.HasPrefix(text, "-----BEGIN "):
 		kind, _, _ := strings.Cut(strings.TrimPrefix(text, "-----BEGIN "), "-----")
 		return "PEM (" + Shown(kind) + ")"
-	case strings.HasPrefix(text, "MZ"):
-		return "a unified kernel image or another EFI program"
-	case strings.HasPrefix(text, "07070"):
-		return "a cpio archive, such as the content of a LANDFALL partition"
-	case len(b) >= 520 && string(b[512:520]) == "EFI PART":
-		return "a disk image"
+	case strings.HasPrefix(text, "<"):
+		return "a page or drawing (HTML, XML, SVG)"
 	case strings.Count(text, "+") >= 2 && !strings.ContainsAny(text, " \n"):
 		return "a public signing key"
-	case !utf8.ValidString(text):
-		return fmt.Sprintf("no text (it begins with the bytes % x)", b[:min(len(b), 8)])
 	}
-	return "a text that begins with " + fmt.Sprintf("%q", Shown(text[:min(len(text), 24)]))
+	if words := kindOfBinary(b); words != "" {
+		return words
+	}
+	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
+		return strconv.Itoa(len(b)) + " bytes that are no text"
+	}
+	if !strings.ContainsAny(text, " \n") {
+		return "a single word, such as a token"
+	}
+	return "a text that is neither JSON nor PEM"
+}
+
+// kindOfBinary knows files by their first bytes.
+func kindOfBinary(b []byte) string {
+	for _, known := range []struct {
+		at          int
+		magic, kind string
+	}{
+		{0, "MZ", "a unified kernel image or another EFI program"},
+		{0, "07070", "a cpio archive, such as the content of a LANDFALL partition"},
+		{0, "QFI\xfb", "a qcow2 image"},
+		{0, "\x28\xb5\x2f\xfd", "a file that zstd compressed"},
+		{0, "\x1f\x8b", "a file that gzip compressed"},
+		{0, "\x30\x82", "a certificate or key in DER: `openssl x509 -inform DER` makes PEM of a certificate"},
+		{16, "\xed\xda\x0c\xed", "a member's store, or a backup of one"},
+		{512, "EFI PART", "a disk image"},
+		{4096, "EFI PART", "a disk image"},
+	} {
+		if len(b) >= known.at && bytes.HasPrefix(b[known.at:], []byte(known.magic)) {
+			return known.kind
+		}
+	}
+	return ""
 }
 
 func kindOfJSON(b []byte) string {
 	words := "JSON"
-	if _, err := noteEnd(b); err == nil {
+	typ, isSigned := Type(b)
+	if isSigned {
 		words = "a signed document"
 	}
+	if typ != "" {
+		return words + " of type " + fmt.Sprintf("%q", Shown(typ))
+	}
+	return words + " without a type"
+}
+
+// Type is what a document says of its type, and whether it bears signatures. It
+// verifies nothing.
+func Type(b []byte) (typ string, isSigned bool) {
 	var head struct {
 		Type string `json:"type"`
 	}
-	if json.NewDecoder(bytes.NewReader(b)).Decode(&head) == nil && head.Type != "" {
-		return words + " of type " + fmt.Sprintf("%q", Shown(head.Type))
+	if json.NewDecoder(bytes.NewReader(b)).Decode(&head) != nil {
+		head.Type = ""
 	}
-	return words + " without a type"
+	_, err := noteEnd(b)
+	return head.Type, err == nil
 }
 
 // Shown is the beginning of what a file says, for a person to see.
@@ -65,6 +109,9 @@ func noteEnd(msg []byte) (int, error) {
 	}
 	return i + 1, nil
 }
+
+// cutOff is what encoding/json says at the end of a text that is not whole.
+const cutOff = "unexpected end of JSON input"
 
 // Where adds to an error of encoding/json what was given instead of the JSON, or
 // in which line the fault is.
@@ -80,17 +127,51 @@ func Where(text []byte, err error) error {
 	}
 	var syntax *json.SyntaxError
 	var typ *json.UnmarshalTypeError
-	offset := int64(-1)
+	field, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
 	switch {
-	case errors.As(err, &syntax):
-		offset = syntax.Offset
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &syntax) && syntax.Error() == cutOff:
+		return fmt.Errorf("line %d: it ends in the middle: a file that was cut off?", line(text, len(text)))
+	case syntax != nil:
+		return fmt.Errorf("line %d: no valid JSON: %w", line(text, int(syntax.Offset)), syntax)
 	case errors.As(err, &typ):
-		offset = typ.Offset
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("line %d: it ends in the middle: a file that was cut off?", 1+bytes.Count(text, []byte("\n")))
+		return fmt.Errorf("line %d: %s", line(text, int(typ.Offset)), mistyped(typ))
+	case unknown:
+		return fmt.Errorf("line %d: unknown field %s (the file is %s)", line(text, bytes.Index(text, []byte(field))), field, Kind(text))
 	}
-	if offset < 0 || offset > int64(len(text)) {
-		return fmt.Errorf("%w (the file is %s)", err, Kind(text))
+	return fmt.Errorf("%w (the file is %s)", err, Kind(text))
+}
+
+// line counts from 1.
+func line(text []byte, offset int) int {
+	return 1 + bytes.Count(text[:min(max(offset, 0), len(text))], []byte("\n"))
+}
+
+// mistyped says what stands where something else should, in JSON's words.
+func mistyped(e *json.UnmarshalTypeError) string {
+	where := "it"
+	if e.Field != "" {
+		where = "field " + e.Field
 	}
-	return fmt.Errorf("line %d: %w", 1+bytes.Count(text[:offset], []byte("\n")), err)
+	is, _, _ := strings.Cut(e.Value, " ")
+	wanted := "another one"
+	switch e.Type.Kind() {
+	case reflect.Struct, reflect.Map:
+		wanted = "an object"
+	case reflect.Slice, reflect.Array:
+		wanted = "a list"
+		if e.Type.Elem().Kind() == reflect.Uint8 {
+			wanted = "a string"
+		}
+	case reflect.String:
+		wanted = "a string"
+	case reflect.Bool:
+		wanted = "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		wanted = "another number"
+		if is != "number" {
+			wanted = "a number"
+		}
+	}
+	return fmt.Sprintf("%s has a value of the kind %q, where %s is wanted", where, is, wanted)
 }

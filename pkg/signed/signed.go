@@ -120,8 +120,13 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 		return nil, fmt.Errorf("%w, it is %s", err, Kind(msg))
 	}
 	n, err := note.Open(msg, note.VerifierList(verifiers...))
-	if err != nil {
+	var unverified *note.UnverifiedNoteError
+	var invalid *note.InvalidSignatureError
+	switch {
+	case errors.As(err, &unverified), errors.As(err, &invalid):
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+	case err != nil: // no note at all, though it holds what looks like a signature
+		return nil, fmt.Errorf("%w: it is not signed as our documents are, it is %s", ErrSignature, Kind(msg))
 	}
 	if !reflect.ValueOf(v).Elem().IsZero() {
 		return nil, fmt.Errorf("open document: %T is not empty", v)
@@ -150,11 +155,12 @@ func Peek(msg []byte, limit int, typ string, v any) error {
 	return Unmarshal(msg[:end], typ, v)
 }
 
-// ParseVerifier reads a public key file: one note verifier key, one line.
+// ParseVerifier reads a public key file: one note verifier key, one line. The
+// error never quotes the file, which may be the private key.
 func ParseVerifier(file []byte) (note.Verifier, error) {
 	v, err := note.NewVerifier(strings.TrimSuffix(string(file), "\n"))
 	if err != nil {
-		return nil, fmt.Errorf("public key file (one line NAME+HASH+KEY): %w", err)
+		return nil, fmt.Errorf("want a public key, one line NAME+HASH+KEY; it is %s", Kind(file))
 	}
 	return v, nil
 }
@@ -164,7 +170,7 @@ func ParseVerifier(file []byte) (note.Verifier, error) {
 func ParseSigner(file []byte) (note.Signer, error) {
 	s, err := note.NewSigner(strings.TrimSuffix(string(file), "\n"))
 	if err != nil {
-		return nil, errors.New("private key file: not one line PRIVATE+KEY+NAME+HASH+KEY")
+		return nil, fmt.Errorf("want a private key, one line PRIVATE+KEY+NAME+HASH+KEY; it is %s", Kind(file))
 	}
 	return s, nil
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/signed"
 )
 
 // ErrDOT says that a text is no cabling plan in the DOT language, or is more
@@ -33,8 +35,9 @@ func ParseDOT(text []byte, isSwitch func(id string) bool) (*Plan, error) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrDOT, len(text), MaxDOTSize)
 	}
 	p := &dotParser{lex: dotLexer{text: string(text), line: 1}, plan: dotPlan{nodes: map[string]*dotNode{}}}
-	if err := p.advance(); err != nil {
-		return nil, err
+	// A file that is none is not quoted: it may be a token or a key.
+	if err := p.advance(); err != nil || !p.begins() {
+		return nil, fmt.Errorf("%w: it does not begin with graph NAME {; it is %s", ErrDOT, signed.Kind(text))
 	}
 	if err := p.graph(); err != nil {
 		return nil, err
@@ -67,6 +70,11 @@ type dotParser struct {
 func (p *dotParser) advance() (err error) {
 	p.tok, err = p.lex.next()
 	return err
+}
+
+// begins says whether the token may be the first one of a plan.
+func (p *dotParser) begins() bool {
+	return p.tok.keyword("strict") || p.tok.keyword("graph") || p.tok.keyword("digraph")
 }
 
 func (p *dotParser) fail(format string, args ...any) error {

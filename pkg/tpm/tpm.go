@@ -41,6 +41,11 @@ func Open(path string) (*TPM, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w: %w", path, ErrDevice, err)
 	}
+	// A file would take the commands, and keep them.
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return nil, errors.Join(fmt.Errorf("open %s: %w: it is no device of a TPM, such as %s", path, ErrDevice, Device), err, unix.Close(fd))
+	}
 	return New(&device{fd}), nil
 }
 

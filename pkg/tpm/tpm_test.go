@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -181,6 +182,13 @@ func TestOpenFails(t *testing.T) {
 	t.Parallel()
 	if _, err := tpm.Open(filepath.Join(t.TempDir(), "tpm0")); !errors.Is(err, tpm.ErrDevice) {
 		t.Errorf("got %v, want ErrDevice", err)
+	}
+	file := filepath.Join(t.TempDir(), "slice.note")
+	if err := os.WriteFile(file, []byte("a slice"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tpm.Open(file); !errors.Is(err, tpm.ErrDevice) {
+		t.Errorf("a file: got %v, want ErrDevice", err)
 	}
 	s := tpmtest.Start(t)
 	s.Bus().Cut(tpmtest.Cut{})
