@@ -45,6 +45,7 @@ type Entry struct {
 
 	sortKey, version, machine string
 	boot                      string // $BOOT of a loader entry
+	foreign                   bool   // of another machine than the root's
 }
 
 // Root is an open directory in which all paths are resolved.

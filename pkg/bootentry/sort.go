@@ -7,19 +7,19 @@ import (
 
 // compare orders entries as the specification wants ("Sorting"): those with a
 // sort key first, by key, machine and version, newest first; then by file
-// name. Entries whose boot counter has run out ("+0") come last.
+// name. Entries whose boot counter has run out ("+0") come last, and before them
+// those of another machine: an image that was installed elsewhere brings them
+// along, and their order beside our own is that of random numbers.
 func compare(a, b Entry) int {
-	if x, y := exhausted(a.Name), exhausted(b.Name); x != y {
-		if x {
+	for _, last := range [][2]bool{
+		{exhausted(a.Name), exhausted(b.Name)}, {a.foreign, b.foreign}, {a.sortKey == "", b.sortKey == ""},
+	} {
+		switch last {
+		case [2]bool{true, false}:
 			return 1
-		}
-		return -1
-	}
-	if (a.sortKey != "") != (b.sortKey != "") {
-		if a.sortKey != "" {
+		case [2]bool{false, true}:
 			return -1
 		}
-		return 1
 	}
 	if a.sortKey != "" {
 		if c := strings.Compare(a.sortKey, b.sortKey); c != 0 {
@@ -33,6 +33,33 @@ func compare(a, b Entry) int {
 		}
 	}
 	return compareVersions(b.Name, a.Name)
+}
+
+// of is the machine ID of an entry: what it says itself, or what its name begins
+// with (kernel-install(8)); "" if neither tells.
+func (e *Entry) of() string {
+	if e.machine != "" {
+		return e.machine
+	}
+	id, _, _ := strings.Cut(e.Name, "-")
+	return machine(id)
+}
+
+// machineID is the root's own (machine-id(5)); "" if it has none yet.
+func machineID(root *Root) string {
+	text, err := root.read("/etc/machine-id", 64)
+	if err != nil {
+		return "" // then every entry is as good as another
+	}
+	return machine(strings.TrimSpace(text))
+}
+
+// machine returns what is a machine ID, and "" for all else.
+func machine(id string) string {
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id
 }
 
 func exhausted(name string) bool {
