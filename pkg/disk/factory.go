@@ -238,6 +238,9 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 		return nil
 	}
 	job.State = StateToDo
+	if why, do := job.uneven(); why != "" {
+		return refuse(why, do)
+	}
 	if job.fresh() {
 		return examineFresh(job, file, luks, refuse)
 	}
