@@ -78,6 +78,16 @@ func TestReadAsOthersDo6(t *testing.T) {
 	}
 }
 
+// TestReadAsOthersDo6Tail: what is left at the end and is no whole option.
+func TestReadAsOthersDo6Tail(t *testing.T) {
+	msg := message6(t, dhcpv6.MessageTypeSolicit, ia()).ToBytes()
+	for _, tail := range [][]byte{{0}, {0, 0, 0}, {0, 8, 0, 2, 1}} {
+		if got := words6(t, newCore(t, config(table()), true).Answer6(noon, 0, fromKnown, group6, append(bytes.Clone(msg), tail...))); got != "ADVERTISE fd00:9::12 24h0m0s" {
+			t.Errorf("%x at the end: got %s", tail, got)
+		}
+	}
+}
+
 // TestUnreadableIsLogged once a minute, and does not take the log from others.
 func TestUnreadableIsLogged(t *testing.T) {
 	var log []string
