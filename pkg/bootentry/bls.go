@@ -81,6 +81,7 @@ func blsEntries(root *Root, files []loaderFile, env variables) ([]Entry, []error
 			continue
 		}
 		e.foreign = own != "" && e.of() != "" && e.of() != own
+		e.chosen = e.Name == env["saved_entry"]
 		entries = append(entries, *e)
 	}
 	slices.SortStableFunc(entries, compare)

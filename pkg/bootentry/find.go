@@ -62,16 +62,7 @@ func candidates(root *Root, name string, env variables) ([]Entry, []error) {
 	if name == "" {
 		entries, faults := blsEntries(root, files, env)
 		entries = append(entries, pairs(root, env)...)
-		// Without an initrd nobody opens an encrypted root, unless the kernel has
-		// one built in: such an entry is for when there is no other.
-		slices.SortStableFunc(entries, func(a, b Entry) int { return min(len(b.Initrds), 1) - min(len(a.Initrds), 1) })
-		// Who administers this system chose an entry (grubby(8), grub2-set-default(8)):
-		// GRUB starts it, and the others only where it is gone.
-		saved := func(e Entry) bool { return e.boot != "" && e.Name == env["saved_entry"] }
-		if i := slices.IndexFunc(entries, saved); i > 0 {
-			chosen := entries[i]
-			entries = slices.Insert(slices.Delete(entries, i, i+1), 0, chosen)
-		}
+		slices.SortStableFunc(entries, func(a, b Entry) int { return a.rank() - b.rank() })
 		return entries, faults
 	}
 	files = named(files, name)

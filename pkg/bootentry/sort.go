@@ -11,15 +11,14 @@ import (
 // those of another machine: an image that was installed elsewhere brings them
 // along, and their order beside our own is that of random numbers.
 func compare(a, b Entry) int {
-	for _, last := range [][2]bool{
-		{exhausted(a.Name), exhausted(b.Name)}, {a.foreign, b.foreign}, {a.sortKey == "", b.sortKey == ""},
-	} {
-		switch last {
-		case [2]bool{true, false}:
-			return 1
-		case [2]bool{false, true}:
-			return -1
-		}
+	if c := last(exhausted(a.Name), exhausted(b.Name)); c != 0 {
+		return c
+	}
+	if c := last(a.foreign, b.foreign); c != 0 {
+		return c
+	}
+	if c := last(a.sortKey == "", b.sortKey == ""); c != 0 {
+		return c
 	}
 	if a.sortKey != "" {
 		if c := strings.Compare(a.sortKey, b.sortKey); c != 0 {
@@ -33,6 +32,31 @@ func compare(a, b Entry) int {
 		}
 	}
 	return compareVersions(b.Name, a.Name)
+}
+
+// last compares two entries of which one may come last.
+func last(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// rank is an entry's place among all, pairs too: first the one that was chosen
+// (GRUB's saved_entry: grubby(8), grub2-set-default(8)); last those without an
+// initrd, by which nobody opens an encrypted root, unless the kernel has one built
+// in.
+func (e *Entry) rank() int {
+	switch {
+	case e.chosen:
+		return 0
+	case len(e.Initrds) > 0:
+		return 1
+	}
+	return 2
 }
 
 // of is the machine ID of an entry: what it says itself, or what its name begins
