@@ -61,7 +61,7 @@ type Device struct {
 // namespace, which have no node, are left out; loop devices are in.
 func (t Tree) Scan() ([]Device, error) {
 	class := filepath.Join(t.sys(), "class/block")
-	entries, err := os.ReadDir(class)
+	entries, err := os.ReadDir(class) // sorted by name, and so is what Scan returns
 	if err != nil {
 		return nil, fmt.Errorf("list block devices: %w", err)
 	}
@@ -81,7 +81,6 @@ func (t Tree) Scan() ([]Device, error) {
 			out = append(out, *d)
 		}
 	}
-	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
