@@ -252,9 +252,12 @@ func (f *memory) checkArchive(start int64) error {
 	return bootentry.CheckInitrd(magic)
 }
 
-// pad to 4 bytes: the kernel wants each archive to begin there.
+// pad to 4 bytes: the kernel wants each archive to begin there. Four zeros at
+// least: an archive in lz4's legacy format does not say where it ends, and the
+// kernel takes what follows for its next block, unless that has the size 0
+// (lib/decompress_unlz4.c, since Linux 5.9).
 func (f *memory) pad() error {
-	n, err := f.Write(make([]byte, -f.size&3))
+	n, err := f.Write(make([]byte, 4+(-f.size&3)))
 	f.size += int64(n)
 	return err
 }

@@ -163,6 +163,26 @@ func TestSignedBootEntry(t *testing.T) {
 	}
 }
 
+// TestRoomBehindAnInitrd: one in lz4's legacy format ends, for the kernel, where
+// four zeros follow; the next archive must begin at a multiple of 4 bytes.
+func TestRoomBehindAnInitrd(t *testing.T) {
+	for n := range 4 {
+		dir := t.TempDir()
+		production(t, dir)
+		text := "\x02\x21\x4c\x18" + strings.Repeat("x", n)
+		write(t, dir, "initrd.img", text)
+		f := take(t, dir).initrd
+		got := make([]byte, f.size)
+		if _, err := f.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		room, ok := strings.CutPrefix(string(got), text)
+		if !ok || f.size%4 != 0 || len(room) < 4 || strings.Trim(room, "\x00") != "" {
+			t.Errorf("%d bytes: in memory as %q", len(text), got)
+		}
+	}
+}
+
 // TestCheckedIsWhatIsLoaded: the disk may answer something else the second
 // time; what counts is what was read into memory, in both directions.
 func TestCheckedIsWhatIsLoaded(t *testing.T) {
@@ -181,7 +201,7 @@ func TestCheckedIsWhatIsLoaded(t *testing.T) {
 	if err := m.checkSignature(first.root, first.content, s); err != nil {
 		t.Errorf("read before the disk was changed: %v", err)
 	}
-	for f, want := range map[*memory]string{first.kernel: kernelFile("Linux"), first.initrd: "070701 initrd\x00\x00\x00"} {
+	for f, want := range map[*memory]string{first.kernel: kernelFile("Linux"), first.initrd: "070701 initrd\x00\x00\x00" + "\x00\x00\x00\x00"} {
 		got := make([]byte, f.size)
 		if _, err := f.ReadAt(got, 0); err != nil && err != io.EOF || string(got) != want {
 			t.Errorf("%s in memory is not what was read: %q, %v", f.Name(), got, err)

@@ -142,7 +142,7 @@ func TestInitrdInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	f, digests, err := readInitrd(root, []string{"/boot/initrd.img"}, 52)
+	f, digests, err := readInitrd(root, []string{"/boot/initrd.img"}, 55)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,27 +158,27 @@ func TestInitrdInMemory(t *testing.T) {
 	if _, err := f.ReadAt(all, 0); err != nil {
 		t.Fatal(err)
 	}
-	if plain != 36 || !bytes.HasPrefix(all[plain:], []byte("070701")) || !bytes.Contains(all, []byte("correct horse")) {
+	if plain != 36+4 || !bytes.HasPrefix(all[plain:], []byte("070701")) || !bytes.Contains(all, []byte("correct horse")) {
 		t.Errorf("handover at %d of %d bytes: %.60q", plain, f.size, all[plain:])
 	}
 	if err := f.wipe(plain); err != nil {
 		t.Error(err)
 	}
 
-	two, both, err := readInitrd(root, []string{"/boot/ucode.img", "/boot/initrd.img"}, 52)
+	two, both, err := readInitrd(root, []string{"/boot/ucode.img", "/boot/initrd.img"}, 16+4+35)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer two.Close()
 	a, b := sha256.Sum256([]byte("070701 microcode")), sha256.Sum256([]byte(content))
-	if !slices.Equal(both, [][32]byte{a, b}) || initrdDigest(both) != sha256.Sum256(append(a[:], b[:]...)) || two.size != 16+36 {
+	if !slices.Equal(both, [][32]byte{a, b}) || initrdDigest(both) != sha256.Sum256(append(a[:], b[:]...)) || two.size != 16+4+36+4 {
 		t.Errorf("two initrds: %d bytes, digests %x", two.size, both)
 	}
 	write(t, dir, "boot/bad.img", "hello")
-	if _, _, err := readInitrd(root, []string{"/boot/bad.img"}, 52); !errors.Is(err, bootentry.ErrDamaged) {
+	if _, _, err := readInitrd(root, []string{"/boot/bad.img"}, 55); !errors.Is(err, bootentry.ErrDamaged) {
 		t.Errorf("no archive: got %v", err)
 	}
-	if _, _, err := readInitrd(root, []string{"/boot/gone.img"}, 52); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := readInitrd(root, []string{"/boot/gone.img"}, 55); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing: got %v", err)
 	}
 }
@@ -207,8 +207,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}{
 		{"a kernel that just fits", "/vmlinuz", nil, kernel, false},
 		{"a kernel that does not", "/vmlinuz", nil, kernel - 1, true},
-		{"initrds that just fit", "", []string{"/initrd.img", "/initrd.img"}, 32, false},
-		{"two that do not", "", []string{"/initrd.img", "/initrd.img"}, 31, true},
+		{"initrds that just fit", "", []string{"/initrd.img", "/initrd.img"}, 16 + 4 + 16, false},
+		{"two that do not", "", []string{"/initrd.img", "/initrd.img"}, 16 + 4 + 15, true},
 		{"a large one", "", []string{"/initrd.img", "/large"}, 1 << 20, true},
 	}
 	for _, tt := range tests {

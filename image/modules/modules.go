@@ -105,10 +105,14 @@ func (r *resolver) add(name string) error {
 		return fmt.Errorf("kernel has no module %s, neither loadable nor built in: correct the module list", name)
 	}
 	// modules.dep lists all dependencies, the deepest last.
-	for _, d := range slices.Backward(r.deps[file]) {
-		r.append(d)
+	needed := slices.Clone(r.deps[file])
+	slices.Reverse(needed)
+	for _, f := range append(needed, file) {
+		if !strings.HasSuffix(f, ".ko") {
+			return fmt.Errorf("module %s is compressed (%s), and an image loads none such: unpack the kernel's modules (xz -d, unzstd), and run depmod again", name, f)
+		}
+		r.append(f)
 	}
-	r.append(file)
 	return nil
 }
 

@@ -44,6 +44,20 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestResolveRefusesCompressedModules, as Debian 13 and others have them: they
+// would be in the image and never load.
+func TestResolveRefusesCompressedModules(t *testing.T) {
+	dir := fakeKernel(t)
+	if err := os.WriteFile(filepath.Join(dir, "modules.dep"), []byte("a/leaf.ko.zst:\na/top.ko: a/leaf.ko.zst\nb/other.ko.xz:\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"top": "a/leaf.ko.zst", "other": "b/other.ko.xz"} {
+		if _, err := Resolve(dir, []string{name}); err == nil || !strings.Contains(err.Error(), "module "+name+" is compressed ("+want+")") {
+			t.Errorf("%s: error = %v, want one that names %s", name, err, want)
+		}
+	}
+}
+
 func TestResolveRefusesUnknownModule(t *testing.T) {
 	if _, err := Resolve(fakeKernel(t), []string{"missing"}); err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("error = %v, want one that names the module", err)

@@ -68,6 +68,7 @@ func named(files []loaderFile, name string) []loaderFile {
 func blsEntries(root *Root, files []loaderFile, env variables) ([]Entry, []error) {
 	var entries []Entry
 	var faults []error
+	own := machineID(root)
 	for _, file := range files {
 		text, err := root.read(path.Join(file.boot, loaderDir, file.name+".conf"), maxEntrySize)
 		if err != nil {
@@ -79,6 +80,8 @@ func blsEntries(root *Root, files []loaderFile, env variables) ([]Entry, []error
 			faults = append(faults, fmt.Errorf("entry %s: %w", file.name, err))
 			continue
 		}
+		e.foreign = own != "" && e.of() != "" && e.of() != own
+		e.chosen = e.Name == env["saved_entry"]
 		entries = append(entries, *e)
 	}
 	slices.SortStableFunc(entries, compare)

@@ -45,6 +45,8 @@ type Entry struct {
 
 	sortKey, version, machine string
 	boot                      string // $BOOT of a loader entry
+	foreign                   bool   // of another machine than the root's
+	chosen                    bool   // by who administers the root
 }
 
 // Root is an open directory in which all paths are resolved.

@@ -62,9 +62,7 @@ func candidates(root *Root, name string, env variables) ([]Entry, []error) {
 	if name == "" {
 		entries, faults := blsEntries(root, files, env)
 		entries = append(entries, pairs(root, env)...)
-		// Without an initrd nobody opens an encrypted root, unless the kernel has
-		// one built in: such an entry is for when there is no other.
-		slices.SortStableFunc(entries, func(a, b Entry) int { return min(len(b.Initrds), 1) - min(len(a.Initrds), 1) })
+		slices.SortStableFunc(entries, func(a, b Entry) int { return a.rank() - b.rank() })
 		return entries, faults
 	}
 	files = named(files, name)

@@ -174,6 +174,52 @@ func TestNothingComplete(t *testing.T) {
 	}
 }
 
+// TestDefault: which of several complete entries is the default one.
+func TestDefault(t *testing.T) {
+	const (
+		image = "104a42359fae41b687caac066397aec2" // of the image that the system was installed from
+		own   = "cd3361a338fe47348de9937e51a7a4aa"
+		old   = own + "-5.14.0-284.11.1.el9_2.x86_64"
+		newer = own + "-5.14.0-284.30.1.el9_2.x86_64"
+	)
+	files := map[string]string{"boot/vm": "k", "boot/in": "i", "etc/machine-id": own + "\n"}
+	for _, name := range []string{image + "-0-rescue", image + "-5.14.0-162.22.2.el9_1.x86_64", own + "-0-rescue", old, newer} {
+		files["boot/loader/entries/"+name+".conf"] = "linux /vm\ninitrd /in\n"
+	}
+	saved := func(name string) string { return grubenvHead + "saved_entry=" + name + "\n" }
+	const keyed = "linux /vm\ninitrd /in\nsort-key a\nmachine-id "
+	tests := []struct {
+		name string
+		more []string // files
+		want string
+	}{
+		{"the newest of this machine", nil, newer},
+		{"of a machine without an ID", []string{"etc/machine-id", "uninitialized\n"}, image + "-5.14.0-162.22.2.el9_1.x86_64"},
+		{"of a machine without entries", []string{"etc/machine-id", strings.Repeat("0", 32)}, image + "-5.14.0-162.22.2.el9_1.x86_64"},
+		{"another machine's with a sort key", []string{"boot/loader/entries/x.conf", keyed + image}, newer},
+		{"ours with a sort key", []string{"boot/loader/entries/x.conf", keyed + own}, "x"},
+		{"of no machine", []string{"boot/loader/entries/x.conf", keyed}, "x"},
+		{"chosen by GRUB's saved_entry", []string{"boot/grub2/grubenv", saved(old)}, old},
+		{"chosen, of another machine", []string{"boot/grub2/grubenv", saved(image + "-0-rescue")}, image + "-0-rescue"},
+		{"chosen, and gone", []string{"boot/grub2/grubenv", saved(own + "-5.13")}, newer},
+		{"chosen by its place", []string{"boot/grub2/grubenv", saved("1")}, newer},
+		{"no pair is chosen", []string{"boot/grub2/grubenv", saved("debian"), "vmlinuz", "k", "initrd.img", "i"}, newer},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Find(tree(t, with(maps.Clone(files), tt.more...)), "")
+			if err != nil || got.Name != tt.want {
+				t.Errorf("got %+v, %v; want %s", got, err, tt.want)
+			}
+		})
+	}
+	broken := with(maps.Clone(files), "boot/grub2/grubenv", saved(old), "boot/loader/entries/"+old+".conf", "linux /gone\ninitrd /in\n")
+	got, err := Find(tree(t, broken), "")
+	if err != nil || got.Name != newer || len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "passed over: entry "+old) {
+		t.Errorf("chosen, and not complete: got %+v, %v", got, err)
+	}
+}
+
 // TestBootCounter: who names an entry does not know how often it was tried.
 func TestBootCounter(t *testing.T) {
 	pair := map[string]string{"vmlinuz": "k", "initrd.img": "i", "boot/in": "i"}
@@ -247,6 +293,16 @@ func TestPairs(t *testing.T) {
 			started{"/boot/vmlinuz-1", []string{"/boot/initrd.img-1"}, ""}, []string{"entry debian (/vmlinuz): /initrd.img: file does not exist"}},
 		{"dracut's name", map[string]string{"boot/vmlinuz-1": "k", "boot/initramfs-1.img": "i"},
 			started{"/boot/vmlinuz-1", []string{"/boot/initramfs-1.img"}, ""}, nil},
+		{"SUSE's name", map[string]string{"boot/vmlinuz-6.4.0-150600.23-default": "k", "boot/initrd-6.4.0-150600.23-default": "i"},
+			started{"/boot/vmlinuz-6.4.0-150600.23-default", []string{"/boot/initrd-6.4.0-150600.23-default"}, ""}, nil},
+		{"SUSE's links", map[string]string{"boot/vmlinuz-1-default": "k", "boot/initrd-1-default": "i", "boot/vmlinuz": "->vmlinuz-1-default", "boot/initrd": "->initrd-1-default"},
+			started{"/boot/vmlinuz", []string{"/boot/initrd"}, ""}, nil},
+		{"Alpine's name", map[string]string{"boot/vmlinuz-lts": "k", "boot/initramfs-lts": "i"},
+			started{"/boot/vmlinuz-lts", []string{"/boot/initramfs-lts"}, ""}, nil},
+		{"Mageia's name", map[string]string{"boot/vmlinuz-1": "k", "boot/initrd-1.img": "i"},
+			started{"/boot/vmlinuz-1", []string{"/boot/initrd-1.img"}, ""}, nil},
+		{"the usual name first", map[string]string{"boot/vmlinuz-1": "k", "boot/initrd-1": "i", "boot/initrd.img-1": "i"},
+			started{"/boot/vmlinuz-1", []string{"/boot/initrd.img-1"}, ""}, nil},
 		{"comments in the command line", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "# of the installer\nro\n  #quiet\nconsole=ttyS0#1\n"},
 			started{"/vmlinuz", []string{"/initrd.img"}, "ro console=ttyS0#1"}, nil},
 		{"a quoted word over two lines", map[string]string{"vmlinuz": "k", "initrd.img": "i", "etc/kernel/cmdline": "ro x=\"a  b\"\nquiet"},

@@ -14,17 +14,23 @@ import (
 const pairName = "debian"
 
 // pairs are kernels with their initrds as packages leave them without a boot
-// loader, the preferred ones first: Debian's links (kernel-img.conf(5)), then
-// the newest of /boot. Which of them are complete is not looked at yet.
+// loader, the preferred ones first: links as Debian (kernel-img.conf(5)) and
+// SUSE set them, then the newest of /boot. Which of them are complete is not
+// looked at yet.
 func pairs(root *Root, env variables) []Entry {
 	var found []Entry
 	add := func(kernel, initrd string) {
 		found = append(found, Entry{Name: pairName, Title: "Debian (/vmlinuz)", Kernel: kernel, Initrds: []string{initrd}})
 	}
 	for _, dir := range []string{"/", "/boot/"} {
-		if root.present(dir + "vmlinuz") {
-			add(dir+"vmlinuz", dir+"initrd.img")
+		if !root.present(dir + "vmlinuz") {
+			continue
 		}
+		initrd := dir + "initrd.img"
+		if other := dir + "initrd"; !root.present(initrd) && root.present(other) {
+			initrd = other
+		}
+		add(dir+"vmlinuz", initrd)
 	}
 	names := root.list("/boot")
 	var versions []string
@@ -35,11 +41,7 @@ func pairs(root *Root, env variables) []Entry {
 	}
 	slices.SortFunc(versions, func(a, b string) int { return compareVersions(b, a) })
 	for _, v := range versions {
-		initrd := "initrd.img-" + v // update-initramfs(8)
-		if other := "initramfs-" + v + ".img"; !slices.Contains(names, initrd) && slices.Contains(names, other) {
-			initrd = other // dracut(8)
-		}
-		add("/boot/vmlinuz-"+v, "/boot/"+initrd)
+		add("/boot/vmlinuz-"+v, "/boot/"+initrdOf(names, v))
 	}
 	if len(found) == 0 {
 		return nil
@@ -49,6 +51,22 @@ func pairs(root *Root, env variables) []Entry {
 		found[i].Cmdline, found[i].Notes = common.Cmdline, slices.Clone(common.Notes)
 	}
 	return found
+}
+
+// initrdOf is the initrd of a kernel's version among the files of /boot, by the
+// names of update-initramfs(8), dracut(8) and mkinitcpio(8), SUSE, Mageia and
+// Alpine; the first of them when there is none (compare the list in GRUB's
+// 10_linux).
+func initrdOf(names []string, version string) string {
+	usual := "initrd.img-" + version
+	for _, name := range []string{
+		usual, "initramfs-" + version + ".img", "initrd-" + version, "initrd-" + version + ".img", "initramfs-" + version,
+	} {
+		if slices.Contains(names, name) {
+			return name
+		}
+	}
+	return usual
 }
 
 // leftover says whether a file is what an installation set aside: the kernel's

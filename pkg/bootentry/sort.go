@@ -7,19 +7,18 @@ import (
 
 // compare orders entries as the specification wants ("Sorting"): those with a
 // sort key first, by key, machine and version, newest first; then by file
-// name. Entries whose boot counter has run out ("+0") come last.
+// name. Entries whose boot counter has run out ("+0") come last, and before them
+// those of another machine: an image that was installed elsewhere brings them
+// along, and their order beside our own is that of random numbers.
 func compare(a, b Entry) int {
-	if x, y := exhausted(a.Name), exhausted(b.Name); x != y {
-		if x {
-			return 1
-		}
-		return -1
+	if c := last(exhausted(a.Name), exhausted(b.Name)); c != 0 {
+		return c
 	}
-	if (a.sortKey != "") != (b.sortKey != "") {
-		if a.sortKey != "" {
-			return -1
-		}
-		return 1
+	if c := last(a.foreign, b.foreign); c != 0 {
+		return c
+	}
+	if c := last(a.sortKey == "", b.sortKey == ""); c != 0 {
+		return c
 	}
 	if a.sortKey != "" {
 		if c := strings.Compare(a.sortKey, b.sortKey); c != 0 {
@@ -33,6 +32,58 @@ func compare(a, b Entry) int {
 		}
 	}
 	return compareVersions(b.Name, a.Name)
+}
+
+// last compares two entries of which one may come last.
+func last(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// rank is an entry's place among all, pairs too: first the one that was chosen
+// (GRUB's saved_entry: grubby(8), grub2-set-default(8)); last those without an
+// initrd, by which nobody opens an encrypted root, unless the kernel has one built
+// in.
+func (e *Entry) rank() int {
+	switch {
+	case e.chosen:
+		return 0
+	case len(e.Initrds) > 0:
+		return 1
+	}
+	return 2
+}
+
+// of is the machine ID of an entry: what it says itself, or what its name begins
+// with (kernel-install(8)); "" if neither tells.
+func (e *Entry) of() string {
+	if e.machine != "" {
+		return e.machine
+	}
+	id, _, _ := strings.Cut(e.Name, "-")
+	return machine(id)
+}
+
+// machineID is the root's own (machine-id(5)); "" if it has none yet.
+func machineID(root *Root) string {
+	text, err := root.read("/etc/machine-id", 64)
+	if err != nil {
+		return "" // then every entry is as good as another
+	}
+	return machine(strings.TrimSpace(text))
+}
+
+// machine returns what is a machine ID, and "" for all else.
+func machine(id string) string {
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id
 }
 
 func exhausted(name string) bool {

@@ -67,6 +67,7 @@ type Core struct {
 	said    time.Time
 	unread  time.Time           // when a malformed message was last in the log
 	others  map[netip.Addr]bool // servers that were named in the log
+	relays  map[netip.Addr]bool // relay agents that were
 }
 
 // NewCore reads the tables.
@@ -79,7 +80,7 @@ func NewCore(cfg Config) (*Core, error) {
 	}
 	c := &Core{
 		leases: make(map[mac]*lease, len(cfg.DHCP.Leases)), owners: make(map[netip.Addr]mac, len(cfg.DHCP.Leases)),
-		networks: map[netip.Prefix]bool{}, boot: cfg.DHCP.Boot, logf: cfg.Logf, others: map[netip.Addr]bool{},
+		networks: map[netip.Prefix]bool{}, boot: cfg.DHCP.Boot, logf: cfg.Logf, others: map[netip.Addr]bool{}, relays: map[netip.Addr]bool{},
 		duid: &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: cfg.Ports[0].Link.MAC},
 	}
 	for _, l := range cfg.DHCP.Leases {

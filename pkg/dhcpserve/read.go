@@ -8,6 +8,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/landfall-project/landfall/pkg/netconf"
 )
 
 // Messages are read as dnsmasq and Kea read them: what this server does not use
@@ -82,21 +84,21 @@ func read6(msg []byte) (dhcpv6.DHCPv6, error) {
 	}
 	kind := dhcpv6.MessageType(msg[0])
 	if kind != dhcpv6.MessageTypeRelayForward && kind != dhcpv6.MessageTypeRelayReply {
-		m := &dhcpv6.Message{MessageType: kind, TransactionID: dhcpv6.TransactionID(msg[1:header6])}
-		if err := m.Options.FromBytesWithParser(msg[header6:], used6); err != nil {
+		options, err := netconf.Options6(msg[header6:], used6)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", kind, err)
 		}
-		return m, nil
+		return &dhcpv6.Message{MessageType: kind, TransactionID: dhcpv6.TransactionID(msg[1:header6]), Options: dhcpv6.MessageOptions{Options: options}}, nil
 	}
 	if len(msg) < relayHeader6 {
 		return nil, fmt.Errorf("%s: shorter than a header", kind)
 	}
-	r := &dhcpv6.RelayMessage{MessageType: kind, HopCount: msg[1],
-		LinkAddr: net.IP(slices.Clone(msg[2:18])), PeerAddr: net.IP(slices.Clone(msg[18:relayHeader6]))}
-	if err := r.Options.FromBytesWithParser(msg[relayHeader6:], used6); err != nil {
+	options, err := netconf.Options6(msg[relayHeader6:], used6)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
-	return r, nil
+	return &dhcpv6.RelayMessage{MessageType: kind, HopCount: msg[1], LinkAddr: net.IP(slices.Clone(msg[2:18])),
+		PeerAddr: net.IP(slices.Clone(msg[18:relayHeader6])), Options: dhcpv6.RelayOptions{Options: options}}, nil
 }
 
 // used6 parses an option if this server looks at it.

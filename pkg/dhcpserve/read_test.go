@@ -3,6 +3,7 @@ package dhcpserve
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,16 @@ func TestReadAsOthersDo6(t *testing.T) {
 	}
 }
 
+// TestReadAsOthersDo6Tail: what is left at the end and is no whole option.
+func TestReadAsOthersDo6Tail(t *testing.T) {
+	msg := message6(t, dhcpv6.MessageTypeSolicit, ia()).ToBytes()
+	for _, tail := range [][]byte{{0}, {0, 0, 0}, {0, 8, 0, 2, 1}} {
+		if got := words6(t, newCore(t, config(table()), true).Answer6(noon, 0, fromKnown, group6, append(bytes.Clone(msg), tail...))); got != "ADVERTISE fd00:9::12 24h0m0s" {
+			t.Errorf("%x at the end: got %s", tail, got)
+		}
+	}
+}
+
 // TestUnreadableIsLogged once a minute, and does not take the log from others.
 func TestUnreadableIsLogged(t *testing.T) {
 	var log []string
@@ -98,5 +109,29 @@ func TestUnreadableIsLogged(t *testing.T) {
 		if !strings.HasPrefix(log[i], w) {
 			t.Errorf("line %d: got %q, want %q…", i, log[i], w)
 		}
+	}
+}
+
+// TestStrangeRelayIsNamed once, and not answered.
+func TestStrangeRelayIsNamed(t *testing.T) {
+	var log []string
+	cfg := config(table())
+	cfg.Logf = func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }
+	c := newCore(t, cfg, true)
+	by := func(relay string) []byte {
+		return message(t, knownMAC, dhcpv4.MessageTypeDiscover, dhcpv4.WithRelay(netip.MustParseAddr(relay).AsSlice()))
+	}
+	for i, relay := range []string{"10.9.0.254", "10.255.0.7", "10.255.0.7", "10.255.0.8"} {
+		want := "silence"
+		if i == 0 {
+			want = "OFFER 10.9.0.12/24 24h0m0s by 10.9.0.254"
+		}
+		if got := words(t, c.Answer4(noon.Add(time.Duration(i)*time.Second), 0, by(relay))); got != want {
+			t.Errorf("by %s: got %s, want %s", relay, got, want)
+		}
+	}
+	want := []string{"the relay agent 10.255.0.7, which 52:54:00", "the relay agent 10.255.0.8, which 52:54:00"}
+	if len(log) != len(want) || !strings.HasPrefix(log[0], want[0]) || !strings.HasPrefix(log[1], want[1]) {
+		t.Errorf("log %q, want lines with %q", log, want)
 	}
 }

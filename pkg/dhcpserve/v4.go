@@ -50,8 +50,12 @@ func (c *Core) Answer4(now time.Time, i int, msg []byte) *Answer {
 	case err != nil:
 		c.malformed(now, i, err)
 		return nil
-	case q == nil || i >= len(c.ports) || !c.ports[i].v4.IsValid() || !c.relayIsOurs(q.relay):
+	case q == nil || i >= len(c.ports) || !c.ports[i].v4.IsValid():
 		c.count.Ignored++
+		return nil
+	case !c.relayIsOurs(q.relay):
+		c.count.Ignored++
+		c.strangeRelay(now, q)
 		return nil
 	}
 	p := &c.ports[i]
@@ -130,6 +134,17 @@ func (c *Core) relayIsOurs(relay netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// strangeRelay names a relay agent that is not answered: in fabrics they like to
+// write an address of their own, such as that of a loopback.
+func (c *Core) strangeRelay(now time.Time, q *query) {
+	if c.relays[q.relay] || len(c.relays) >= 64 {
+		return
+	}
+	if c.say(now, "the relay agent %s, which %s asks by, is in no network of the snapshot's leases or of a port: it is not answered", q.relay, q.mac) {
+		c.relays[q.relay] = true
+	}
 }
 
 // granted is what a client may have now; nil: nothing.

@@ -238,6 +238,9 @@ func (m *Maker) examine(ctx context.Context, job *Job, file *os.File) error {
 		return nil
 	}
 	job.State = StateToDo
+	if why, do := job.uneven(); why != "" {
+		return refuse(why, do)
+	}
 	if job.fresh() {
 		return examineFresh(job, file, luks, refuse)
 	}
@@ -285,6 +288,7 @@ func locate(devs []Device, v snapshot.Volume) (*Device, error) {
 			found = append(found, d)
 		}
 	}
+	found = slices.CompactFunc(found, samePlace)
 	switch {
 	case len(found) == 0:
 		return nil, &RefusedError{Volume: v.Name, Device: name, Why: "no such disk; there are " + names(devs), Do: "seat the disk, or correct the slice"}

@@ -219,7 +219,7 @@ func (m *Maker) begin(ctx context.Context, job *Job, pass *secret.Bytes) error {
 // random bytes, so its derivation costs the minimum.
 func formatArgs(job *Job) []string {
 	return []string{"--batch-mode", "--type", "luks2", "--uuid", job.Spec.UUID,
-		"--cipher", luks2.CipherXTS, "--key-size", "512", "--sector-size", strconv.Itoa(encryptionSector(job.Spec.Factory)),
+		"--cipher", luks2.CipherXTS, "--key-size", "512", "--sector-size", strconv.Itoa(job.encryptionSector()),
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256", "--key-file", "-"}
 }
 

@@ -63,6 +63,8 @@ func (f *Finder) Open(ctx context.Context, dek *secret.Bytes, device string, v s
 		switch {
 		case err != nil:
 			bad = append(bad, fmt.Errorf("%s: %w", c.dev.Path, err))
+		case good != nil && samePlace(good.Device, c.dev):
+			key.Wipe() // the same drive by its other port
 		case good != nil:
 			key.Wipe()
 			good.Key.Wipe()

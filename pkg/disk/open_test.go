@@ -96,6 +96,40 @@ func TestOpenTakesTheSealedOne(t *testing.T) {
 	})
 }
 
+// TestTwoPaths: a drive with two ports is two disks that are one, by its WWID and
+// by nothing else.
+func TestTwoPaths(t *testing.T) {
+	dek := testDEK("dek")
+	f, v := sealed(t, dek)
+	if err := os.Link(f.path("vdb"), f.path("vdc")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		first, second string // WWIDs
+		one           bool
+	}{
+		{"naa.5000c500a1b2c3d4", "naa.5000c500a1b2c3d4", true},
+		{"eui.0025385b71b0a1f2", "eui.0025385b71b0a1f2", true},
+		{"naa.5000c500a1b2c3d4", "naa.5000c500a1b2c3d5", false},
+		{"t10.Generic Flash Disk", "t10.Generic Flash Disk", false},
+		{"", "", false},
+	} {
+		f.add("vdb", "vdb", 0, map[string]string{"serial": "DISK-B\n", "device/wwid": tc.first + "\n"})
+		f.add("vdc", "vdc", 0, map[string]string{"serial": "DISK-B\n", "device/wwid": tc.second + "\n"})
+		got, err := open(t, f, dek, v)
+		if tc.one && err == nil {
+			got.Key.Wipe()
+		}
+		if tc.one && (err != nil || got.Device.Name != "vdb" || len(got.Ignored) != 0) || !tc.one && !errors.Is(err, ErrTwins) {
+			t.Errorf("%q and %q: opened %+v, %v", tc.first, tc.second, got, err)
+		}
+		jobs, err := newMaker(t, f).Plan(context.Background(), []snapshot.Volume{v})
+		if tc.one && (err != nil || jobs[0].Device.Name != "vdb") || !tc.one && (err == nil || !strings.Contains(err.Error(), "several disks answer to it")) {
+			t.Errorf("%q and %q: planned %v, %v", tc.first, tc.second, jobs, err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dek := testDEK("dek")
 	t.Run("another DEK", func(t *testing.T) {

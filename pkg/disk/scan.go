@@ -50,6 +50,7 @@ type Device struct {
 	Partition int      // from 1; 0 for a whole disk
 	PartName  string   // GPT partition name
 	Serial    string   // of the disk; "" when it has none
+	WWID      string   // of the disk, if it has a name that no other has
 	PCI       []string // addresses of the PCI functions closest to the disk, 0000:00:04.0: one, or one for each port of an NVMe drive
 	ReadOnly  bool     // the kernel refuses writes
 	Holders   []string // devices on top of it: dm-0, md127
@@ -60,7 +61,7 @@ type Device struct {
 // namespace, which have no node, are left out; loop devices are in.
 func (t Tree) Scan() ([]Device, error) {
 	class := filepath.Join(t.sys(), "class/block")
-	entries, err := os.ReadDir(class)
+	entries, err := os.ReadDir(class) // sorted by name, and so is what Scan returns
 	if err != nil {
 		return nil, fmt.Errorf("list block devices: %w", err)
 	}
@@ -80,7 +81,6 @@ func (t Tree) Scan() ([]Device, error) {
 			out = append(out, *d)
 		}
 	}
-	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
@@ -119,7 +119,7 @@ func (t Tree) read(name string) (*Device, error) {
 			d.PartName = v
 		}
 	}
-	d.Serial = serial(disk)
+	d.Serial, d.WWID = serial(disk), wwid(disk)
 	d.PCI = pciAddresses(disk)
 	if n, err := readInt(disk, "queue/logical_block_size"); err == nil {
 		d.Block = int(n)
@@ -144,6 +144,24 @@ func serial(disk string) string {
 		return strings.TrimSpace(string(page[4:]))
 	}
 	return ""
+}
+
+// wwid is a name that no other disk has: an NAA or EUI-64 identifier (SPC-4,
+// 7.8.6). Vendors' texts ("t10.") are none: cheap drives share them.
+func wwid(disk string) string {
+	for _, f := range []string{"device/wwid", "wwid"} {
+		if s := readText(disk, f); strings.HasPrefix(s, "naa.") || strings.HasPrefix(s, "eui.") {
+			return s
+		}
+	}
+	return ""
+}
+
+// samePlace says whether two devices are two paths to one place: a SAS drive with
+// two ports is a disk at each of them. Not protected: a copy that claims the
+// drive's WWID may be taken for it, as it would be alone.
+func samePlace(a, b Device) bool {
+	return a.WWID != "" && a.WWID == b.WWID && a.Partition == b.Partition && a.Size == b.Size
 }
 
 // pciAddresses returns the PCI functions that a disk hangs on. A namespace of an

@@ -8,16 +8,29 @@ import (
 )
 
 // encryptionSector is the plan's, in bytes. A filesystem that was made elsewhere
-// may have any block size, so 512 is the default for it.
-func encryptionSector(f *snapshot.Factory) int {
-	switch {
+// may have any block size, so 512 is the default for it; and for a partition that
+// ends within a larger sector, of which dm-crypt would map nothing.
+func (j *Job) encryptionSector() int {
+	switch f := j.Spec.Factory; {
 	case f.SectorSize != 0:
 		return f.SectorSize
-	case f.Way == snapshot.WayFormat:
+	case f.Way == snapshot.WayFormat && j.Device.Size%4096 == 0:
 		return 4096
 	default:
 		return 512
 	}
+}
+
+// uneven says why the device cannot be encrypted in sectors as large as the
+// plan's, and what to do, or "".
+func (j *Job) uneven() (why, do string) {
+	sector := j.encryptionSector()
+	rest := j.Device.Size % int64(sector)
+	if rest == 0 {
+		return "", ""
+	}
+	return fmt.Sprintf("its %d bytes are no whole number of encryption sectors of %d", j.Device.Size, sector),
+		fmt.Sprintf("set \"sector_size\": 512 in the plan, or make the partition %d bytes smaller", rest)
 }
 
 // unmountable says why the filesystem that starts with head would not mount from
@@ -26,7 +39,7 @@ func encryptionSector(f *snapshot.Factory) int {
 // smaller.
 func (j *Job) unmountable(head []byte) (why, do string) {
 	block := leastBlock(head)
-	switch sector := encryptionSector(j.Spec.Factory); {
+	switch sector := j.encryptionSector(); {
 	case block == 0:
 		return "", ""
 	case block < j.Device.Block:

@@ -76,6 +76,43 @@ func TestImageMounts(t *testing.T) {
 	}
 }
 
+// TestSizeOfAnySectors: a partition may end at any sector of its disk.
+func TestSizeOfAnySectors(t *testing.T) {
+	plainOnly(t)
+	const whole = 160 << 20
+	for _, tc := range []struct {
+		name, way string
+		size      int64
+		sector    int    // the plan's
+		want      uint32 // encryption sector; 0: refused
+	}{
+		{"whole sectors", "format", whole, 0, 4096},
+		{"one of 512 more", "format", whole + 512, 0, 512},
+		{"as the plan says", "format", whole + 512, 512, 512},
+		{"the plan's are too large", "format", whole + 512, 4096, 0},
+		{"the plan's are too large, in place", "in-place", whole + 3*512, 4096, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newTree(t)
+			f.disk("vdb", "DISK-B", tc.size)
+			err := seal(context.Background(), newMaker(t, f), testDEK("dek"), withSector(volume("data", tc.way, "DISK-B", 0), tc.sector))
+			if tc.want == 0 {
+				var refused *RefusedError
+				if !errors.As(err, &refused) || !strings.Contains(refused.Why, "no whole number of encryption sectors of 4096") || !strings.Contains(refused.Do, "smaller") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h := headerOf(t, f.path("vdb")); h.SectorSize != tc.want {
+				t.Errorf("encryption sectors of %d bytes, want %d", h.SectorSize, tc.want)
+			}
+		})
+	}
+}
+
 // TestLeastBlock knows the filesystems that it names, and nothing else.
 func TestLeastBlock(t *testing.T) {
 	xfs := make([]byte, 512)

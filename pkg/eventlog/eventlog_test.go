@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -178,6 +179,21 @@ func TestDescribe(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestStartupLocality: with Intel TXT and some boot guards the log says by which
+// locality the TPM was started, which extends nothing.
+func TestStartupLocality(t *testing.T) {
+	good := read(t, "uki-disk.bin")
+	const second = 65                                         // the first event of the new format
+	said := binary.LittleEndian.AppendUint32(nil, 0)          // PCR
+	said = binary.LittleEndian.AppendUint32(said, evNoAction) // type
+	said = append(said, 1, 0, 0, 0, 0x0b, 0)                  // one digest, SHA-256
+	said = append(said, make([]byte, sha256.Size)...)
+	said = append(binary.LittleEndian.AppendUint32(said, 17), "StartupLocality\x00\x03"...)
+	if diff := cmp.Diff(parse(t, good), parse(t, slices.Insert(bytes.Clone(good), second, said...))); diff != "" {
+		t.Errorf("(-without +with):\n%s", diff)
 	}
 }
 

@@ -204,10 +204,27 @@ func contradicts(word string) bool {
 		return true
 	case "rd.shell", "rdshell", "rd.emergency":
 		return true
-	case "rd.break", "rdbreak": // dracut gives a shell for it, whatever rd.shell= says
-		return true
 	case "panic":
 		return valued
 	}
-	return strings.HasPrefix(key, "rd.luks") || strings.HasPrefix(key, "luks.")
+	return strings.HasPrefix(key, "rd.luks") || strings.HasPrefix(key, "luks.") || shell(word)
+}
+
+// shell says whether a word makes an initrd give a shell or a prompt beside the
+// passphrases, whatever rd.shell= and panic= say: in the place of its init
+// (the kernel's rdinit=), at a stage of it (initramfs-tools, dracut, systemd), as
+// what systemd starts, or where root is locked. The same words without "rd." are
+// for the production system, which decides for itself.
+func shell(word string) bool {
+	key, value, _ := kcmdline.Param(word)
+	switch strings.ReplaceAll(key, "-", "_") { // as systemd compares them
+	case "rdinit", "break", "rd.break", "rdbreak", "rd.cmdline",
+		"rd.systemd.debug_shell", "rd.systemd.break", "rd.systemd.crash_shell", "systemd.crash_shell",
+		"rd.systemd.unit", "rd.rescue", "rd.single", "rd.s", "rd.S", "rd.1",
+		"SYSTEMD_SULOGIN_FORCE":
+		return true
+	case "rd.systemd.setenv", "systemd.setenv":
+		return strings.HasPrefix(value, "SYSTEMD_SULOGIN_FORCE")
+	}
+	return false
 }

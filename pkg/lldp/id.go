@@ -73,10 +73,23 @@ func parseID(subtypes []Subtype, v []byte) (ID, error) {
 		return ID{}, fmt.Errorf("of the reserved subtype %d", v[0])
 	}
 	id := ID{subtypes[v[0]], bytes.Clone(v[1:])}
+	if id.Subtype != MACAddress && id.Subtype != NetworkAddress {
+		id.Value = unterminated(id.Value)
+	}
 	if !id.sane() {
 		return ID{}, fmt.Errorf("%s of %d octets", id.Subtype, len(id.Value))
 	}
 	return id, nil
+}
+
+// unterminated takes off the NULs behind a text, which some switches send as C
+// programs keep it. Octets that are no text stay as they are.
+func unterminated(v []byte) []byte {
+	text := bytes.TrimRight(v, "\x00")
+	if len(text) == 0 || slices.ContainsFunc(text, func(c byte) bool { return !printable(c) }) {
+		return v
+	}
+	return text
 }
 
 // sane checks the lengths that a subtype demands.

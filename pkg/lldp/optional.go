@@ -92,7 +92,7 @@ func takeText(to *string, value []byte) bool {
 	if len(value) > maxText {
 		return false
 	}
-	shown := bytes.Clone(value)
+	shown := bytes.TrimRight(bytes.Clone(value), "\x00") // as C programs keep a text
 	for i, c := range shown {
 		if !printable(c) {
 			shown[i] = '?'

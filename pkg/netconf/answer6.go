@@ -12,9 +12,9 @@ import (
 // address (RFC 8415, 16.3, 16.10 and 21.4). The error is errNotOurs, or an
 // *unusable.
 func parseAnswer6(b []byte, from netip.Addr, asked *dhcpv6.Message, want Want) (*answer6, error) {
-	m, err := dhcpv6.MessageFromBytes(b)
-	if err != nil {
-		return nil, errNotOurs // to whom, cannot be told
+	m, broken := readMessage6(b)
+	if m == nil {
+		return nil, errNotOurs
 	}
 	o := m.Options
 	if m.TransactionID != asked.TransactionID || o.ClientID() == nil || !o.ClientID().Equal(asked.Options.ClientID()) {
@@ -26,6 +26,9 @@ func parseAnswer6(b []byte, from netip.Addr, asked *dhcpv6.Message, want Want) (
 	case m.MessageType == dhcpv6.MessageTypeReply && rapid == (asked.MessageType == dhcpv6.MessageTypeSolicit):
 	default:
 		return nil, errNotOurs
+	}
+	if broken != nil {
+		return nil, &unusable{from, "sends an answer that cannot be read: " + broken.Error()}
 	}
 	if o.ServerID() == nil {
 		return nil, &unusable{from, "sends an answer without its identifier (option 2), which a request must name"}

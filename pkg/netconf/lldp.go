@@ -33,8 +33,14 @@ func ListenLLDP(link Link) (*LLDP, error) {
 	if err := join(conn, link.Index, lldp.Group()); err != nil {
 		return nil, errors.Join(fmt.Errorf("receive LLDP's group address on %s: %w", link.Name, err), conn.Close())
 	}
+	// Some NICs with a LLDP agent in their firmware (Intel's E810) drop what is not
+	// sent as control traffic. Who may not ask for that is heard by all others.
+	_ = control(conn.raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, controlTraffic) })
 	return &LLDP{conn: conn, link: link}, nil
 }
+
+// controlTraffic is TC_PRIO_CONTROL (linux/pkt_sched.h).
+const controlTraffic = 7
 
 // join lasts as long as the socket (packet(7), PACKET_ADD_MEMBERSHIP).
 func join(f *frames, index int, group [6]byte) error {

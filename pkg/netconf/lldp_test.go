@@ -282,6 +282,13 @@ func TestLLDPGroup(t *testing.T) {
 	if !member() {
 		t.Error("the port does not receive LLDP's group address")
 	}
+	must(t, control(l.conn.raw, func(fd int) error {
+		got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY)
+		if got != 7 {
+			t.Errorf("sent with priority %d, want that of control traffic, 7", got)
+		}
+		return err
+	}))
 	must(t, l.Close())
 	if member() {
 		t.Error("still joined when the socket is closed")

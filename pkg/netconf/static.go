@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ func Static(link Link, addresses []netip.Prefix, gateway netip.Addr) error {
 			return err
 		}
 	}
-	return defaultRoute(link, gateway)
+	return defaultRoute(link, gateway, addresses...)
 }
 
 // Apply gives a port the lease's address and routes. It may be repeated.
@@ -31,7 +32,7 @@ func Apply(lease *Lease) error {
 			return fmt.Errorf("route to %s on %s: %w", r.To, lease.Link.Name, err)
 		}
 	}
-	return defaultRoute(lease.Link, lease.Router)
+	return defaultRoute(lease.Link, lease.Router, lease.Address)
 }
 
 // Withdraw takes a lease's address and routes from its port. A lease that is not
@@ -78,14 +79,26 @@ func setAddress(link Link, p netip.Prefix) error {
 	return nil
 }
 
-func defaultRoute(link Link, gateway netip.Addr) error {
+func defaultRoute(link Link, gateway netip.Addr, from ...netip.Prefix) error {
 	if !gateway.IsValid() {
 		return nil
 	}
-	if err := netlink.RouteReplace(defaultBy(link, gateway)); err != nil && !errors.Is(err, unix.EEXIST) {
+	route := defaultBy(link, gateway)
+	if onLink(gateway, from) {
+		route.SetFlag(netlink.FLAG_ONLINK)
+	}
+	if err := netlink.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("route by %s on %s: %w", gateway, link.Name, err)
 	}
 	return nil
+}
+
+// onLink says whether the kernel must be told that an IPv4 gateway is on the
+// link: its address is link-local (RFC 3927), or the port has an address without
+// a network, as where each machine has a router of its own. IPv6's always are
+// known to be.
+func onLink(gateway netip.Addr, from []netip.Prefix) bool {
+	return gateway.Is4() && (gateway.IsLinkLocalUnicast() || slices.ContainsFunc(from, netip.Prefix.IsSingleIP))
 }
 
 // defaultBy is a port's default route. Several ports may each have one; the

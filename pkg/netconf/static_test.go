@@ -64,6 +64,36 @@ func TestStatic(t *testing.T) {
 	}
 }
 
+// TestGatewayOutsideTheNetwork: an address of a single host, or a link-local
+// gateway, as where each machine has a router of its own.
+func TestGatewayOutsideTheNetwork(t *testing.T) {
+	link := cable(t, "lf0", testMAC, "far0")
+	must(t, Up(link, 0))
+	for _, tt := range []struct{ address, gateway string }{
+		{"10.9.0.7/32", "169.254.0.1"}, {"10.9.0.7/32", "10.9.0.1"}, {"10.9.0.7/24", "169.254.0.1"},
+	} {
+		lease := &Lease{Link: link, Address: netip.MustParsePrefix(tt.address), Router: netip.MustParseAddr(tt.gateway)}
+		want := []string{tt.address, "to 0.0.0.0/0 by " + tt.gateway}
+		for how, set := range map[string]func() error{
+			"static": func() error { return Static(link, []netip.Prefix{lease.Address}, lease.Router) },
+			"lease":  func() error { return Apply(lease) },
+		} {
+			for range 2 { // may be repeated
+				if err := set(); err != nil {
+					t.Errorf("%s, %s by %s: %v", how, tt.address, tt.gateway, err)
+				}
+			}
+			if diff := cmp.Diff(want, has(t, link)); diff != "" {
+				t.Errorf("%s: -want +got\n%s", how, diff)
+			}
+			must(t, Withdraw(lease))
+			if left := has(t, link); len(left) != 0 {
+				t.Errorf("%s: left: %v", how, left)
+			}
+		}
+	}
+}
+
 func TestApplyAndWithdrawQuarantine(t *testing.T) {
 	link := cable(t, "lf0", testMAC, "far0")
 	must(t, Up(link, 0))

@@ -89,3 +89,18 @@ func TestAssembleOneLine(t *testing.T) {
 		})
 	}
 }
+
+// TestAssembleSharedMAC: a BMC shows its host a network card by USB, and some
+// makers' have one MAC address on all machines. No plan names it.
+func TestAssembleSharedMAC(t *testing.T) {
+	src := rackSources(t)
+	for _, c := range src.Captures {
+		c.Ports = append(c.Ports, CapturePort{Name: "usb0", MAC: "02:00:00:aa:bb:cc", Driver: "cdc_ether", Carrier: true})
+		if _, err := c.Bytes(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, notes, err := Assemble(src); err != nil || len(notes) != 0 {
+		t.Errorf("%v\nnotes: %q", err, notes)
+	}
+}

@@ -133,7 +133,7 @@ func (a *assembler) place(w *planSwitch, name string, p Port) {
 	heard, _ := a.heardAt(p.Device, ifc)
 	if len(heard) == 0 {
 		if a.captures[p.Device] != nil {
-			a.note("%s heard no switch; it is planned on %s port %s", p, w.ID, name)
+			a.note("%s heard no switch; it is planned on %s port %s%s", p, w.ID, name, a.deaf(p.Device, ifc))
 		}
 		return
 	}
@@ -148,6 +148,20 @@ func (a *assembler) place(w *planSwitch, name string, p Port) {
 		found = append(found, a.seen(h))
 	}
 	a.c.add(p.String(), "is planned on %s port %s, but heard %s", w.ID, name, strings.Join(found, " and "))
+}
+
+// deaf says why a port may hear nobody: some cards have an LLDP agent in their
+// firmware, which takes all LLDPDUs for itself.
+func (a *assembler) deaf(id string, i *PlanInterface) string {
+	port := a.captures[id].byMAC(i.MAC)
+	if port == nil {
+		return ""
+	}
+	off := map[string]string{"i40e": "disable-fw-lldp on", "ice": "fw-lldp-agent off"}[port.Driver]
+	if off == "" {
+		return ""
+	}
+	return fmt.Sprintf("; the firmware of this card may take LLDP for itself: switch its agent off in the card's setup or by `ethtool --set-priv-flags %s %s`, then capture again", port.Name, off)
 }
 
 // seen tells what was heard in the plan's words, and who belongs there.

@@ -321,7 +321,7 @@ func TestAssemblePlans(t *testing.T) {
 
 func TestAssembleNotes(t *testing.T) {
 	src := rackSources(t)
-	src.Captures[1].Ports[0].Heard = nil
+	src.Captures[1].Ports[0].Heard, src.Captures[1].Ports[0].Driver = nil, "i40e"
 	src.Captures[2].Ports[0].Carrier = false
 	src.Captures[3].Ports[0].Heard = append(src.Captures[3].Ports[0].Heard, Heard{ChassisID: "local:r07-u14", PortID: "ifname:eth9", System: "r07-u14", Device: true})
 	src.Plans[0].Switches[0].Neighbors = 2
@@ -329,7 +329,8 @@ func TestAssembleNotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"r07-u13/eth0 had no carrier when it was captured", "r07-u12/eth0 heard no switch; it is planned on tor-7 port swp2",
+	want := []string{"r07-u13/eth0 had no carrier when it was captured", "r07-u12/eth0 heard no switch; it is planned on tor-7 port swp2; the firmware of this card may take LLDP for itself: " +
+		"switch its agent off in the card's setup or by `ethtool --set-priv-flags eth0 disable-fw-lldp on`, then capture again",
 		"r07-u14/eth0 hears eth9 of the same device: a cable between its own ports, or a switch that forwards LLDP"}
 	if diff := cmp.Diff(want, notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)

@@ -16,9 +16,13 @@ const (
 	akHandle  tpm2.TPMHandle = 0x81010100
 )
 
-// ekCertIndex holds the EK certificate of template L-1 (TCG EK Credential
-// Profile 2.5, 2.2.1.4).
-const ekCertIndex tpm2.TPMHandle = 0x01C00002
+// What the maker stored of the EK of template L-1 (TCG EK Credential Profile
+// 2.5, 2.2.1.4): its certificate, and for few TPMs what the key was made with.
+const (
+	ekCertIndex     tpm2.TPMHandle = 0x01C00002
+	ekNonceIndex    tpm2.TPMHandle = 0x01C00003
+	ekTemplateIndex tpm2.TPMHandle = 0x01C00004
+)
 
 // Keys are the public areas (TPMT_PUBLIC) of a provisioned TPM.
 type Keys struct {
@@ -134,7 +138,7 @@ func (t *TPM) CreateKeys() (*Keys, error) {
 	} {
 		area, _, err := t.readPublic(o.h)
 		if errors.Is(err, ErrCleared) {
-			area, err = t.createPersistent(o.h, o.hierarchy, o.template)
+			area, err = t.createMissing(o.h, o.hierarchy, o.template)
 		}
 		if err != nil {
 			return nil, err
@@ -146,6 +150,44 @@ func (t *TPM) CreateKeys() (*Keys, error) {
 	}
 	return k, nil
 }
+
+// createMissing makes a key that is not there; the EK with what its maker stored,
+// since the certificate is for that key.
+func (t *TPM) createMissing(h, hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) ([]byte, error) {
+	if h == ekHandle {
+		var err error
+		if template, err = t.ekTemplate(template); err != nil {
+			return nil, err
+		}
+	}
+	return t.createPersistent(h, hierarchy, template)
+}
+
+// ekTemplate is what the EK is made with (TCG EK Credential Profile 2.5,
+// "TPMT_PUBLIC Calculation"): the template that the maker stored in the place of
+// the usual one, and a nonce at the beginning of its unique field. A stored
+// template that differs in more than that field is not known here: the key is
+// made by the usual one, and found to be another than its certificate's.
+func (t *TPM) ekTemplate(template tpm2.TPMTPublic) (tpm2.TPMTPublic, error) {
+	stored, err := t.readNV(ekTemplateIndex, "the EK's template")
+	if err != nil {
+		return template, err
+	}
+	if own, bad := tpm2.Unmarshal[tpm2.TPMTPublic](stored); bad == nil && fits(stored, template) == nil {
+		template = *own
+	}
+	nonce, err := t.readNV(ekNonceIndex, "the EK's nonce")
+	if err != nil || len(nonce) == 0 || len(nonce) > ekSize {
+		return template, err
+	}
+	unique := make([]byte, ekSize)
+	copy(unique, nonce)
+	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: unique})
+	return template, nil
+}
+
+// ekSize is the size of an RSA-2048 key's modulus, in bytes.
+const ekSize = 256
 
 // createPersistent makes a primary key (TPM 2.0 Part 3, 24.1) and persists it
 // (28.5). A cut between the two leaves a transient object, gone at the next
@@ -203,7 +245,13 @@ func (t *TPM) flush(h tpm2.TPMHandle) {
 // holds it, DER with possible padding; nil when the TPM has none, or an index
 // that was never written.
 func (t *TPM) EKCertificate() ([]byte, error) {
-	pub, err := t.NVPublic(uint32(ekCertIndex))
+	return t.readNV(ekCertIndex, "the EK certificate")
+}
+
+// readNV reads a whole index that everybody may read; nil when there is none, or
+// it was never written.
+func (t *TPM) readNV(index tpm2.TPMHandle, what string) ([]byte, error) {
+	pub, err := t.NVPublic(uint32(index))
 	if errors.Is(err, ErrCleared) {
 		return nil, nil
 	}
@@ -215,26 +263,26 @@ func (t *TPM) EKCertificate() ([]byte, error) {
 	}
 	name, err := tpm2.NVName(pub)
 	if err != nil {
-		return nil, fmt.Errorf("name of the EK certificate's index: %w", err)
+		return nil, fmt.Errorf("name of the index of %s: %w", what, err)
 	}
 	const chunk = 512 // every TPM's NV buffer holds it
-	var cert []byte
-	for len(cert) < int(pub.DataSize) {
+	var data []byte
+	for len(data) < int(pub.DataSize) {
 		rsp, err := tpm2.NVRead{
-			AuthHandle: tpm2.AuthHandle{Handle: ekCertIndex, Name: *name, Auth: tpm2.PasswordAuth(nil)},
-			NVIndex:    tpm2.NamedHandle{Handle: ekCertIndex, Name: *name},
-			Size:       uint16(min(chunk, int(pub.DataSize)-len(cert))),
-			Offset:     uint16(len(cert)),
+			AuthHandle: tpm2.AuthHandle{Handle: index, Name: *name, Auth: tpm2.PasswordAuth(nil)},
+			NVIndex:    tpm2.NamedHandle{Handle: index, Name: *name},
+			Size:       uint16(min(chunk, int(pub.DataSize)-len(data))),
+			Offset:     uint16(len(data)),
 		}.Execute(t.wire)
 		if err != nil {
-			return nil, wrap(err, "read the EK certificate")
+			return nil, wrap(err, "read %s", what)
 		}
 		if len(rsp.Data.Buffer) == 0 {
-			return nil, fmt.Errorf("read the EK certificate: %w: empty answer", ErrDevice)
+			return nil, fmt.Errorf("read %s: %w: empty answer", what, ErrDevice)
 		}
-		cert = append(cert, rsp.Data.Buffer...)
+		data = append(data, rsp.Data.Buffer...)
 	}
-	return cert, nil
+	return data, nil
 }
 
 // Flush drops every transient object and loaded session that an earlier run
