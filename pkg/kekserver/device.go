@@ -211,6 +211,8 @@ func publicCause(err error) string {
 		return "its audit log cannot be written, since its disk is full"
 	case errors.Is(err, audit.ErrBroken):
 		return "its audit log cannot be written"
+	case errors.Is(err, kekstore.ErrUnsure):
+		return "its store's last write failed"
 	case full:
 		return "its disk is full"
 	case errors.Is(err, kekstore.ErrTampered):

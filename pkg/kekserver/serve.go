@@ -137,9 +137,13 @@ func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
 
 func (s *Server) healthMux() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := s.audit.Head(); err != nil {
 			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
+			return
+		}
+		if _, err := s.cfg.Store.Get(r.Context(), pathRegion); err != nil {
+			http.Error(w, "store cannot be read", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n")) // the asker is gone if this fails

@@ -1,7 +1,6 @@
 package kekstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -49,6 +47,7 @@ type Bolt struct {
 	versions map[string]uint64
 	watchers map[*watcher]struct{}
 	follow   func() Head // nil: the head stays
+	unsure   error       // of a commit that may be on the disk: see update
 }
 
 var _ Store = (*Bolt)(nil)
@@ -217,6 +216,9 @@ func checkPath(path string) error {
 func (s *Bolt) Get(_ context.Context, path string) (Value, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.unsure != nil {
+		return Value{}, s.unsure
+	}
 	var v Value
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		var err error
@@ -276,54 +278,6 @@ func (s *Bolt) Swap(_ context.Context, path string, old uint64, data []byte) (ui
 }
 
 var errUnchanged = errors.New("unchanged")
-
-// update writes one value and the new sum in one transaction, if may agrees.
-func (s *Bolt) update(path string, data []byte, may func(*bbolt.Tx) (Token, error), out *Value) error {
-	if err := checkPath(path); err != nil {
-		return err
-	}
-	if len(data) > MaxValue {
-		return fmt.Errorf("%s: value of %d bytes, at most %d are allowed", path, len(data), MaxValue)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.next()
-	next.epoch++
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		token, err := may(tx)
-		if err != nil {
-			return err
-		}
-		if old, ok := s.versions[path]; ok {
-			next.sub(s.barrier.term(path, old))
-		} else {
-			next.count++
-		}
-		next.add(s.barrier.term(path, next.epoch))
-		return errors.Join(
-			tx.Bucket(bucketValues()).Put([]byte(path), s.barrier.seal(path, next.epoch, token, data)),
-			tx.Bucket(bucketMeta()).Put([]byte(keySum), s.barrier.sealSum(&next)))
-	})
-	if errors.Is(err, errUnchanged) {
-		return nil
-	}
-	if err != nil {
-		return room(err)
-	}
-	s.sum = next
-	s.versions[path] = next.epoch
-	*out = Value{Data: bytes.Clone(data), Version: next.epoch}
-	s.notify(Event{Path: path, Version: next.epoch})
-	return nil
-}
-
-// room adds the repair to an error of a full file system.
-func room(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: nothing was changed; make room on the store's file system", err)
-	}
-	return err
-}
 
 // Epoch implements Store.
 func (s *Bolt) Epoch() uint64 {
