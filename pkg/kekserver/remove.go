@@ -13,7 +13,7 @@ import (
 // was mistyped. The store deletes nothing: the record says that it is removed,
 // and adding the ID again begins anew. A device that was given a KEK stays: what
 // is sealed next under that ID would be under the same one, and whoever got it
-// may have kept it.
+// may have kept it; so does one that was given its recovery key.
 func (s *Server) removeDevice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
@@ -67,7 +67,11 @@ func (s *Server) removable(ctx context.Context, id string, d *device) error {
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return err
 	}
-	return nil
+	there, err := s.state.escrowed(ctx, id)
+	if err == nil && there {
+		err = fmt.Errorf("%w: %s was given its recovery key, which opens every disk that is sealed under that ID; it stays, and `kekctl ship --unsealed-too %s` leaves it behind", errConflict, id, id)
+	}
+	return err
 }
 
 // authsPath is where the authorizations of a device's TPM are: of each life of

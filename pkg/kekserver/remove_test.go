@@ -93,3 +93,23 @@ func TestWhatWasGivenAKeyIsNotRemoved(t *testing.T) {
 	f.must("POST", "/v1/region/ship", nil, nil)
 	f.released("in transit", m, 1, report.KeyState)
 }
+
+// A device that was given its recovery key stays, though it asked for no other:
+// whoever has it could read what is sealed under that ID later.
+func TestRecoveryKeyStays(t *testing.T) {
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	m := newMachine(t)
+	if _, err := f.client().Enroll(context.Background(), m.evidence(f.addDevice()), m.activate); err != nil {
+		t.Fatal(err)
+	}
+	f.must("POST", "/v1/devices/"+testDevice+"/approve", &kekproto.Approval{EKName: f.device().EKName}, nil)
+	f.addImage(measure.RoleFactory, measure.FormEFIKernel, m.boot(factoryImage, f.addSlice(1)))
+	key, err := f.client().Recovery(context.Background(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key.Wipe()
+	if status, body := f.as("alice", "POST", "/v1/devices/"+testDevice+"/remove", nil, nil); status != http.StatusConflict || !strings.Contains(string(body), "recovery key") {
+		t.Errorf("removed: %d %s", status, body)
+	}
+}
