@@ -62,7 +62,7 @@ func run() {
 		m.stay(img)
 	case measure.RoleFactory:
 		m.factory(img)
-	default:
+	case measure.RoleDebug:
 		m.debug()
 	}
 }

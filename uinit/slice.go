@@ -43,6 +43,9 @@ func readImage(root string) (*image, error) {
 		return nil, report.Errorf(report.HWImage, "%w", err)
 	}
 	img := &image{role: measure.Role(strings.TrimSpace(string(role)))}
+	if !slices.Contains(measure.Roles(), img.role) {
+		return nil, report.Errorf(report.HWImage, "role %q is none", img.role)
+	}
 	if img.region, err = signed.ParseVerifier(region); err != nil {
 		return nil, report.Errorf(report.HWImage, "region.pub: %w", err)
 	}

@@ -239,7 +239,7 @@ func TestReadImage(t *testing.T) {
 	if err != nil || img.role != measure.RoleServer || img.region.Name() != "north/root" || img.policy.N.BitLen() != 2048 {
 		t.Fatalf("got %+v, %v", img, err)
 	}
-	for _, name := range []string{"region.pub", "policy.pub"} {
+	for _, name := range []string{"region.pub", "policy.pub", "role"} {
 		bad := t.TempDir()
 		testImage(t, bad, regionPub)
 		write(t, bad, filepath.Join("etc/landfall", name), "not a key\n")
