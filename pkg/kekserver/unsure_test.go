@@ -51,7 +51,9 @@ func TestUnsureStore(t *testing.T) {
 	}
 	end := p.failSyncs()
 	var kept []string
-	unsure := func(err error) bool { return err != nil && strings.Contains(err.Error(), "may or may not be on its disk") }
+	unsure := func(err error) bool {
+		return err != nil && strings.Contains(err.Error(), "may or may not be on its disk")
+	}
 	for range 100 {
 		added, _, err := p.addUntil(50)
 		kept = append(kept, added...)
