@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
@@ -28,6 +29,7 @@ type RestoreOptions struct {
 
 // Restore puts a backup in the place of a member's store. The member must not
 // run. What was there stays beside it. Nothing is changed unless all is well.
+// Whoever runs this, the files are then whose they were before.
 func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (*kekserver.Restored, error) {
 	unsealer, err := m.Unsealer(o.Credentials)
 	if err != nil {
@@ -63,7 +65,52 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: want what `kekctl backup` wrote of this member; it is %s: %w", backup, signed.Kind(text), err), os.Remove(fresh))
 	}
+	was, err := ownerOf(store)
+	if err == nil {
+		err = was.give(fresh)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(fresh))
+	}
 	return out, m.exchange(ctx, fresh, store, out, o.NewLog)
+}
+
+// owner is whose a file is, and who may read it.
+type owner struct {
+	uid, gid int
+	perm     fs.FileMode
+}
+
+// ownerOf looks at a file; where there is none, its folder's owner has it.
+func ownerOf(name string) (owner, error) {
+	info, err := os.Stat(name)
+	perm := fs.FileMode(0o600)
+	switch {
+	case err == nil:
+		perm = info.Mode().Perm()
+	case errors.Is(err, fs.ErrNotExist):
+		info, err = os.Stat(filepath.Dir(name))
+	}
+	if err != nil {
+		return owner{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return owner{int(st.Uid), int(st.Gid), perm}, nil
+}
+
+// give lets a file be what another one was: root restores in the folder of a
+// service, which must open it.
+func (o owner) give(name string) error {
+	is, err := ownerOf(name)
+	if err != nil {
+		return err
+	}
+	if is.uid != o.uid || is.gid != o.gid {
+		if err := os.Chown(name, o.uid, o.gid); err != nil {
+			return fmt.Errorf("%w: what was there is of user %d, group %d; restore as that user, or as root", err, o.uid, o.gid)
+		}
+	}
+	return os.Chmod(name, o.perm)
 }
 
 // readLog returns the verified records and where they end; nil and no end if
@@ -122,10 +169,17 @@ func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserv
 		return err
 	}
 	if newLog {
+		was, err := ownerOf(m.AuditPath())
+		if err != nil {
+			return err
+		}
 		if err := os.Rename(m.AuditPath(), m.AuditPath()+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err := audit.Create(m.AuditPath()); err != nil {
+			return err
+		}
+		if err := was.give(m.AuditPath()); err != nil {
 			return err
 		}
 	}
