@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +28,6 @@ type client struct {
 	http   *http.Client
 	url    string
 	member string
-	config string    // of the member, where init put it
 	date   time.Time // the member's clock at its last answer; this machine's if it does not say
 }
 
@@ -58,8 +56,7 @@ func (a *app) connect() (*client, error) {
 		return nil, err
 	}
 	tr := &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 5 * time.Second}
-	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID,
-		config: filepath.Join(a.region, "members", member.ID, "kekd.json")}, nil
+	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID}, nil
 }
 
 func pick(agent *fleetdir.Agent, id string) (snapshot.Member, error) {
@@ -108,8 +105,8 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 		return fmt.Errorf("request to %s: %w", c.member, err)
 	}
 	resp, err := c.http.Do(req)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("member %s does not answer: %w; is it running? `kekd -config %s`", c.member, err, c.config)
+	if errors.Is(err, syscall.ECONNREFUSED) { // no path: what init made may be an old copy of what is installed
+		return fmt.Errorf("member %s does not answer: %w; is kekd running on its machine?", c.member, err)
 	}
 	if err != nil {
 		return fmt.Errorf("member %s does not answer: %w", c.member, err)
