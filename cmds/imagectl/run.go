@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/command"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/version"
 )
@@ -34,10 +35,9 @@ has several boot forms, each with a manifest and a policy of its own:
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
 	root.SetErr(printable.NewWriter(stderr))
 	root.AddCommand(measureCommand(), inspectCommand(), signCommand(), verifyCommand(), diffCommand(), showCommand(), entryCommand())
-	return root.ExecuteContext(ctx)
+	return command.Execute(ctx, root, args)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/command"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -37,13 +38,12 @@ FILE may be - for standard input or output.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(printable.NewWriter(stderr))
 	root.AddCommand(captureCommand(), assembleCommand(), sliceCommand(), signCommand(), verifyCommand(), showCommand(), partCommand())
 	root.AddCommand(amendCommand(), diffCommand(), importCommand(), renderCommand())
-	return root.ExecuteContext(ctx)
+	return command.Execute(ctx, root, args)
 }
 
 // readFile reads a document; name may be - for standard input.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/command"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/version"
 )
@@ -33,9 +34,8 @@ that enrolled, the fleet knows by its TPM.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetArgs(args)
 	root.SetOut(printable.NewWriter(stdout)) // all of it is for people
 	root.SetErr(printable.NewWriter(stderr))
 	root.AddCommand(initCommand(), addCommand(), imageCommand(), serveCommand(), showCommand(), assignmentCommand())
-	return root.ExecuteContext(ctx)
+	return command.Execute(ctx, root, args)
 }

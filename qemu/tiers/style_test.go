@@ -154,3 +154,12 @@ func anchors(page []byte) (all []string) {
 	}
 	return all
 }
+
+// TestOneRunsCommands: pkg/command has the rule for words that are no command.
+func TestOneRunsCommands(t *testing.T) {
+	files(t, func(rel string, data []byte) {
+		if strings.HasSuffix(rel, ".go") && !strings.HasPrefix(rel, "pkg/command/") && regexp.MustCompile(`\.ExecuteContext\(|\broot\.Execute\(`).Match(data) {
+			t.Errorf("%s runs a command tree itself: command.Execute does", rel)
+		}
+	})
+}

@@ -24,7 +24,7 @@ func tierOf(pkg string) (int, bool) {
 		// 0: formats, pure: they open no file and no socket.
 		{"printable", "secret", "keyblob", "kekproto", "snapshot", "lldp", "pcrpolicy", "attest", "measure", "kcmdline", "handover", "report", "newc", "signed", "uki", "eventlog", "version"},
 		// 1: drivers.
-		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry", "sdnotify", "dmi", "diskimage", "files"},
+		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry", "sdnotify", "dmi", "diskimage", "files", "command"},
 		// 2: services.
 		{"disk", "kekclient", "kekserver", "kekstore", "fleetdir", "audit", "provision", "nvslot", "linkcheck", "linknet", "dhcpserve"},
 	}
