@@ -62,7 +62,7 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 
 // made says what was made, and what is to be done with it.
 func (a *app) made(dir string, o *fleetdir.Options) {
-	a.say("region %s: %s, %s, %d of them make it received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
+	a.say("region %s: %s, %s; %d must sign that it was received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
 	a.say("NOW move %s/offline to where nobody ships it", dir)
 	for _, m := range o.Members {
 		a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", dir, m.ID)
@@ -72,9 +72,23 @@ func (a *app) made(dir string, o *fleetdir.Options) {
 			_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: member %s is at %s, which only this machine reaches: slices and station documents carry that address to every device\n", m.ID, m.URL)
 		}
 	}
+	if approvers(o) < 2 {
+		_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: this region can never read a recovery key: that takes two agents of the roles operator or agent, and it has %d; make it with a second one (--agent NAME=agent) before anything is sealed\n", approvers(o))
+	}
 	if o.AllowLab {
 		a.say("LAB PROFILE: its members accept unmeasured boots. Never for real disks.")
 	}
+}
+
+// approvers is how many agents may ask for a recovery key, or approve that.
+func approvers(o *fleetdir.Options) int {
+	n := 0
+	for _, g := range o.Agents {
+		if g.Role == "operator" || g.Role == "agent" {
+			n++
+		}
+	}
+	return n
 }
 
 // parse reads ID=URL and NAME=ROLE.

@@ -183,6 +183,9 @@ func (s *Server) newRecovery(r *http.Request, agent *Agent, reason string) (*kek
 	if err := s.recoverable(ctx, device); err != nil {
 		return nil, err
 	}
+	if !slices.ContainsFunc(s.cfg.Agents, func(a Agent) bool { return a.Name != agent.Name && slices.Contains(twoOf(), a.Role) }) {
+		return nil, fmt.Errorf("%w: a recovery key takes two agents, and nobody but %s has the role operator or agent here, so nobody can approve: name a second one in this member's kekd.json, and start kekd again", errConflict, agent.Name)
+	}
 	rec := &recoveryRecord{Agent: agent.Name, Key: clientKey(r), Reason: reason, Time: s.now().UTC()}
 	id := strings.ToLower(rand.Text()[:10])
 	if err := s.state.save(ctx, requestPath(device, id), 0, rec); err != nil {

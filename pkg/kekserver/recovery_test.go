@@ -211,6 +211,10 @@ func TestRecoveryConsentOfNobody(t *testing.T) {
 	if got, status, body := f.readRecovery("alice", asked.ID); got != nil || status != http.StatusForbidden || !strings.Contains(body, "bob, who approved it, is no agent any more") {
 		t.Errorf("%d %s", status, body)
 	}
+	// Nor does alice ask for what nobody is left to approve.
+	if status, body := f.as("alice", "POST", recoveryPath, &kekproto.NewRecovery{Reason: "burnt"}, nil); status != http.StatusConflict || !strings.Contains(body, "nobody can approve") {
+		t.Errorf("alice, alone, asks: %d %s", status, body)
+	}
 }
 
 // Times end a request: a day without an approval, an hour after it, and a clock
