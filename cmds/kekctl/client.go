@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -49,7 +50,9 @@ func (a *app) connect() (*client, error) {
 		return nil, err
 	}
 	if a.url != "" {
-		member.URL = a.url
+		if member.URL, err = operatorPlane(a.url); err != nil {
+			return nil, err
+		}
 	}
 	config, err := agent.TLS(member.ID)
 	if err != nil {
@@ -58,6 +61,18 @@ func (a *app) connect() (*client, error) {
 	tr := &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 5 * time.Second}
 	return &client{http: &http.Client{Transport: tr, Timeout: 2 * time.Minute}, url: member.URL, member: member.ID}, nil
 }
+
+// operatorPlane reads --url.
+func operatorPlane(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || strings.TrimSuffix(raw, "/") != "https://"+u.Host {
+		return "", fmt.Errorf("--url %q: want https://HOST:PORT of the member's operator plane: %s", raw, whichPort)
+	}
+	return "https://" + u.Host, nil
+}
+
+// whichPort is for who came to another plane, or to something else.
+const whichPort = "it is one port above that of the devices (7444 where they have 7443) unless kekd.json says otherwise"
 
 func pick(agent *fleetdir.Agent, id string) (snapshot.Member, error) {
 	var ids []string
@@ -108,6 +123,9 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 	if errors.Is(err, syscall.ECONNREFUSED) { // no path: what init made may be an old copy of what is installed
 		return fmt.Errorf("member %s does not answer: %w; is kekd running on its machine?", c.member, err)
 	}
+	if err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") { // net/http has no value for it
+		return fmt.Errorf("member %s: what answers at %s speaks no TLS, so it is not the operator plane: %s", c.member, c.url, whichPort)
+	}
 	if err != nil {
 		return fmt.Errorf("member %s does not answer: %w", c.member, err)
 	}
@@ -119,7 +137,7 @@ func (c *client) stream(ctx context.Context, method, path string, in any, w io.W
 	if resp.StatusCode != http.StatusOK {
 		var r kekproto.Refusal
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&r); err != nil {
-			return fmt.Errorf("member %s: HTTP status %s", c.member, resp.Status)
+			return fmt.Errorf("member %s: what answers at %s is not the operator plane (HTTP status %s): %s", c.member, c.url, resp.Status, whichPort)
 		}
 		if resp.StatusCode == http.StatusNotFound {
 			return fmt.Errorf("member %s: %s: %w", c.member, r.Message, errNotFound)
