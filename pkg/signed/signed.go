@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -123,8 +124,10 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 	var unverified *note.UnverifiedNoteError
 	var invalid *note.InvalidSignatureError
 	switch {
-	case errors.As(err, &unverified), errors.As(err, &invalid):
-		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+	case errors.As(err, &unverified):
+		return nil, fmt.Errorf("%w: %s", ErrSignature, strangers(unverified.Note.UnverifiedSigs, verifiers))
+	case errors.As(err, &invalid):
+		return nil, fmt.Errorf("%w: it was changed after %s signed it, or on its way: take it again from who signed it", ErrSignature, Shown(invalid.Name))
 	case err != nil: // no note at all, though it holds what looks like a signature
 		return nil, fmt.Errorf("%w: it is not signed as our documents are, it is %s", ErrSignature, Kind(msg))
 	}
@@ -140,6 +143,36 @@ func Open(msg []byte, limit int, typ string, v any, verifiers ...note.Verifier) 
 		d.Signers = append(d.Signers, s.Name)
 	}
 	return d, nil
+}
+
+// strangers says whose the signatures are that count for nothing, by their own
+// words, and whose one would count.
+func strangers(sigs []note.Signature, verifiers []note.Verifier) string {
+	var by, trusted []string
+	for _, v := range verifiers {
+		trusted = append(trusted, Shown(v.Name()))
+	}
+	namesake := false
+	for _, s := range sigs {
+		by = append(by, Shown(s.Name))
+		namesake = namesake || slices.Contains(trusted, Shown(s.Name))
+	}
+	if namesake {
+		return "it is signed by another key of the name " + names(by) + " than the one trusted here: of a region that was made anew? Have it signed with the key of this one"
+	}
+	if len(trusted) == 0 {
+		return "it is signed by " + names(by) + "; no key is trusted here"
+	}
+	return "it is signed by " + names(by) + ", but trusted here is " + names(trusted) + ": take the one of this region, or have it signed with that key"
+}
+
+// names lists a few names; anybody can write a thousand signatures.
+func names(all []string) string {
+	const most = 3
+	if len(all) > most {
+		return strings.Join(all[:most], ", ") + " and others"
+	}
+	return strings.Join(all, ", ")
 }
 
 // Peek decodes a note's text into v without looking at its signatures: for what

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -76,6 +77,43 @@ func TestOpen(t *testing.T) {
 	}
 	if _, err := Open(msg, 1000, "t/v1", &got, v1); err == nil {
 		t.Error("decoded over an old value, whose fields would survive")
+	}
+}
+
+// Whose signature is there, and whose is wanted.
+func TestOpenSaysWhoSigned(t *testing.T) {
+	desk, _ := newKey(t, "desk/root")
+	signer, north := newKey(t, "north/root")
+	_, anew := newKey(t, "north/root")
+	sign := func(s ...note.Signer) []byte {
+		msg, err := Sign(doc{Type: "t/v1", Text: "good"}, s...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return msg
+	}
+	var many []note.Signer
+	for i := range 5 {
+		s, _ := newKey(t, fmt.Sprintf("key%d", i))
+		many = append(many, s)
+	}
+	const head = "no valid signature by a trusted key: it "
+	for _, tc := range []struct {
+		name string
+		msg  []byte
+		by   []note.Verifier
+		want string
+	}{
+		{"another region's", sign(desk), []note.Verifier{north}, "is signed by desk/root, but trusted here is north/root: take the one of this region, or have it signed with that key"},
+		{"many", sign(many...), []note.Verifier{north}, "is signed by key0, key1, key2 and others, but trusted here is north/root: take the one of this region, or have it signed with that key"},
+		{"a namesake", sign(signer), []note.Verifier{anew}, "is signed by another key of the name north/root than the one trusted here: of a region that was made anew? Have it signed with the key of this one"},
+		{"nobody trusted", sign(desk), nil, "is signed by desk/root; no key is trusted here"},
+		{"changed", bytes.Replace(sign(signer), []byte("good"), []byte("evil"), 1), []note.Verifier{north}, "was changed after north/root signed it, or on its way: take it again from who signed it"},
+	} {
+		_, err := Open(tc.msg, 5000, "t/v1", new(doc), tc.by...)
+		if err == nil || err.Error() != head+tc.want {
+			t.Errorf("%s: got %v\nwant %s", tc.name, err, head+tc.want)
+		}
 	}
 }
 
