@@ -151,14 +151,15 @@ func Secret(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	if err := Private(f); err != nil {
+	if err := Private(f, "make a new one if somebody has read it"); err != nil {
 		return nil, err
 	}
 	return readSecret(f)
 }
 
-// Private refuses an open file that others than its owner can read.
-func Private(f *os.File) error {
+// Private refuses an open file that others than its owner can read. exposed says
+// what is to be done about one that was read.
+func Private(f *os.File, exposed string) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -167,7 +168,7 @@ func Private(f *os.File) error {
 		return fmt.Errorf("%s is a folder: a key or token is in a file", f.Name())
 	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("%s has mode %04o: others can read it, and a key or token is taken from its owner's file only: chmod 0600 it, if it is the right file, and make a new one if somebody has read it", f.Name(), perm)
+		return fmt.Errorf("%s has mode %04o: others can read it, and a key or token is taken from its owner's file only: chmod 0600 it, if it is the right file, and %s", f.Name(), perm, exposed)
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ type Unsealer interface {
 	BarrierKey(ctx context.Context) (*secret.Bytes, error)
 }
 
+// exposed is what is true of a barrier key that others have read.
+const exposed = "let nobody who may have read it come by the store or a backup of it, since it opens them all and no other key does: if somebody has both, make a new region and seal its devices anew"
+
 // FileUnsealer reads the barrier key, 32 raw bytes, from a file that only its
 // owner can read. The file belongs on a volume that is closed in transit.
 type FileUnsealer struct{ Path string }
@@ -36,7 +39,7 @@ func (u FileUnsealer) BarrierKey(context.Context) (*secret.Bytes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("barrier key: %w", err)
 	}
-	if err := files.Private(f); err != nil {
+	if err := files.Private(f, exposed); err != nil {
 		return nil, fmt.Errorf("barrier key: %w", err)
 	}
 	switch {
