@@ -282,7 +282,7 @@ func TestShipUnaccepted(t *testing.T) {
 	if out, err := p.try("alice", "status"); err != errDark || !strings.Contains(out, "1 sealed, 0 of them accepted") {
 		t.Errorf("status:\n%s", out)
 	}
-	if out := p.kekctl("alice", "ship"); !strings.Contains(out, "WARNING: sealed, but the server image never opened all their volumes (`kekctl devices`): r07-u12") {
+	if out := p.kekctl("alice", "ship"); !strings.Contains(out, "WARNING: sealed, but never reported that their server image opened all their volumes (`kekctl devices`): r07-u12") {
 		t.Errorf("ship: %s", out)
 	}
 	if _, err := p.try("alice", "recovery", "request", "r07-u12", "--reason", "x"); err == nil || !strings.Contains(err.Error(), "in transit") {

@@ -87,7 +87,7 @@ func (in *shipInput) allSealed(ctx context.Context, a *app) error {
 		}
 	}
 	if len(unproved) > 0 {
-		_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: sealed, but the server image never opened all their volumes (`kekctl devices`): %s\n", strings.Join(unproved, ", "))
+		_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: sealed, but never reported that their server image opened all their volumes (`kekctl devices`): %s\n", strings.Join(unproved, ", "))
 	}
 	var errs []error
 	if len(named) > 0 {

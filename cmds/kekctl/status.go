@@ -181,6 +181,8 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 	r := d.Refuse
 	if r == nil {
 		switch {
+		case d.Suspended:
+			line(w, "DO", "`kekctl resume "+d.Device+"`, once you know that it may have its key again")
 		case d.Seen != nil:
 			line(w, "OK", "its last request was answered: "+seen(d))
 		case d.Sealed == 0:

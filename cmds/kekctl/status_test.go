@@ -37,6 +37,18 @@ func TestExplainTellsAlarmsApart(t *testing.T) {
 	}
 }
 
+// A suspended device gets no key, whatever it was answered before.
+func TestExplainSuspended(t *testing.T) {
+	for name, seen := range map[string]*kekproto.Seen{"was answered": {Image: "landfall-server 1.0"}, "never heard of": nil} {
+		got := screen(t, func(w io.Writer) {
+			explain(w, &kekproto.DeviceInfo{Device: "r01-u01", Enrolled: true, Suspended: true, Reason: "stolen?", Sealed: 1, Seen: seen})
+		})
+		if !strings.Contains(got, "SUSPENDED: stolen?") || !strings.Contains(got, "`kekctl resume r01-u01`") || strings.Contains(got, "OK") || strings.Contains(got, "NEVER") {
+			t.Errorf("%s: explain says\n%s", name, got)
+		}
+	}
+}
+
 // shown is what a table shows.
 func shown(t *testing.T, show func(io.Writer)) string {
 	t.Helper()

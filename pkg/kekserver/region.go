@@ -35,7 +35,7 @@ func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState
 		kekproto.StateLive:      kekproto.StateReceived,
 	}[to]
 	if !ok || rec.State != from {
-		return fmt.Errorf("%w: a region becomes %s from %s; it is %s", errConflict, to, from, rec.State)
+		return fmt.Errorf("%w: a region becomes %s from %s; it is %s: %s", errConflict, to, from, rec.State, nextStep(rec.State))
 	}
 	rec.State = to
 	if to == kekproto.StateInTransit {
@@ -53,6 +53,19 @@ func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState
 	}
 	s.seen.forget()
 	return nil
+}
+
+// nextStep is what leads on from a state.
+func nextStep(is kekproto.RegionState) string {
+	switch is {
+	case kekproto.StateBuilding:
+		return "next is `kekctl ship`, when it leaves"
+	case kekproto.StateInTransit:
+		return "next, agents sign that it arrived (`kekctl receive sign`), and one of them submits that (`kekctl receive submit`)"
+	case kekproto.StateReceived:
+		return "next is `kekctl live`"
+	}
+	return "no step is left"
 }
 
 func (s *Server) ship(w http.ResponseWriter, r *http.Request, agent *Agent) error {
