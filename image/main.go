@@ -27,8 +27,9 @@
 //	-no-modules       leave the kernel's modules out
 //	-out DIR          where to write; "out" by default
 //	-part FILE        content of the LANDFALL partition (snapshot part write); empty without
-//	-policy-key FILE  the policy key (PEM), for /etc/landfall/policy.pub
-//	-region-key FILE  the region root's note verifier, for /etc/landfall/region.pub
+//	-policy-key FILE  the region's public/policy.pub, for /etc/landfall/policy.pub
+//	-region-key FILE  the region's public/root.pub, for /etc/landfall/region.pub; both
+//	                  keys or neither: an image without them trusts nobody
 //	-sector-size N    logical sectors, in bytes, of the disk that FLAVOUR.disk is
 //	                  for: 512 or 4096; 512 by default
 //	-sign-cert FILE   the certificate (PEM) of -sign-key

@@ -18,7 +18,9 @@ import (
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/image/cache"
 	"github.com/landfall-project/landfall/image/kernel"
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -38,8 +40,8 @@ func (s *settings) flags() *flag.FlagSet {
 	fs.StringVar(&s.kernel, "kernel", "cloud", "cloud (virtual machines) or generic (physical servers)")
 	fs.StringVar(&s.version, "version", "0.0.0-dev", "semantic version without \"v\"")
 	fs.StringVar(&s.cmdline, "cmdline", "", "the kernel's command line; if empty: "+bootvolume.DefaultCmdline)
-	fs.StringVar(&s.regionKey, "region-key", "", "the region root's note verifier, for /etc/landfall/region.pub")
-	fs.StringVar(&s.policyKey, "policy-key", "", "the policy key (PEM), for /etc/landfall/policy.pub")
+	fs.StringVar(&s.regionKey, "region-key", "", "the region's public/root.pub, for /etc/landfall/region.pub")
+	fs.StringVar(&s.policyKey, "policy-key", "", "the region's public/policy.pub, for /etc/landfall/policy.pub")
 	fs.StringVar(&s.signKey, "sign-key", "", "sign the UKI for Secure Boot with this key (PEM)")
 	fs.StringVar(&s.signCert, "sign-cert", "", "the certificate (PEM) of -sign-key")
 	fs.StringVar(&s.part, "part", "", "content of the LANDFALL partition (snapshot part write); empty without")
@@ -110,11 +112,11 @@ func (s settings) job(stdout, stderr io.Writer) (*job, error) {
 	if (s.signKey == "") != (s.signCert == "") {
 		return nil, errors.New("-sign-key and -sign-cert go together")
 	}
-	return j, j.read()
+	return j, j.open()
 }
 
-// read reads the files that the settings name.
-func (j *job) read() error {
+// open finds the sources and the cache, and reads the files that go in.
+func (j *job) open() error {
 	repo, err := cache.RepoRoot()
 	if err != nil {
 		return err
@@ -124,24 +126,64 @@ func (j *job) read() error {
 		return err
 	}
 	j.options = builder.Options{Repo: repo, Cache: c}
+	return j.read()
+}
+
+// read reads the files that the settings name, and takes each for what it must
+// be: an image is for all to read.
+func (j *job) read() error {
+	const public = "; give %s of the region's folder, which `kekctl init` made"
 	for _, x := range []struct {
 		option, path string
 		dst          *[]byte
+		check        func([]byte) error
+		repair       string
 	}{
-		{"-region-key", j.regionKey, &j.options.RegionPub}, {"-policy-key", j.policyKey, &j.options.PolicyPub}, {"-part", j.part, &j.partition},
+		{"-region-key", j.regionKey, &j.options.RegionPub, builder.CheckRegionKey, fmt.Sprintf(public, "public/root.pub")},
+		{"-policy-key", j.policyKey, &j.options.PolicyPub, builder.CheckPolicyKey, fmt.Sprintf(public, "public/policy.pub")},
+		{"-part", j.part, &j.partition, checkPart, "; `snapshot part write` makes one"},
 	} {
 		if x.path == "" {
 			continue
 		}
-		if *x.dst, err = os.ReadFile(x.path); err != nil {
+		b, err := files.Read(x.path, maxInput)
+		if err != nil {
 			return fmt.Errorf("%s: %w", x.option, err)
 		}
+		*x.dst = b
+		if err := x.check(b); err != nil {
+			return fmt.Errorf("%s %s: %w%s", x.option, x.path, err, x.repair)
+		}
 	}
-	if j.partition == nil {
+	if (j.regionKey == "") != (j.policyKey == "") {
+		return errors.New("-region-key and -policy-key go together: an image with one of them starts no machine")
+	}
+	return j.oneRegion()
+}
+
+// maxInput bounds a key, and the content of a LANDFALL partition, in bytes.
+const maxInput = 1 << 20
+
+func checkPart(b []byte) error {
+	_, err := snapshot.ReadPart(bytes.NewReader(b), int64(len(b)))
+	return err
+}
+
+// oneRegion refuses the keys of two regions, as far as that can be seen: a policy
+// key has no name, but a region's folder has it beside the root key.
+func (j *job) oneRegion() error {
+	if j.regionKey == "" {
 		return nil
 	}
-	if _, err := snapshot.ReadPart(bytes.NewReader(j.partition), int64(len(j.partition))); err != nil {
-		return fmt.Errorf("-part %s: %w", j.part, err)
+	beside := filepath.Join(filepath.Dir(j.regionKey), "policy.pub")
+	text, err := files.Read(beside, maxInput)
+	if err != nil {
+		return nil // it lies elsewhere: `imagectl sign` compares both keys
+	}
+	a, errA := pcrpolicy.ParsePublicKey(text)
+	b, errB := pcrpolicy.ParsePublicKey(j.options.PolicyPub)
+	if errors.Join(errA, errB) == nil && !a.Equal(b) {
+		return fmt.Errorf("-region-key %s and -policy-key %s are of two regions: beside the first lies %s, another key; give both of one region's folder", j.regionKey, j.policyKey, beside)
 	}
 	return nil
 }
@@ -161,7 +203,7 @@ func (j *job) build(ctx context.Context) error {
 	if !j.noModules {
 		j.options.Kernel = k
 	}
-	if j.options.RegionPub == nil || j.options.PolicyPub == nil {
+	if j.options.RegionPub == nil {
 		fmt.Fprintln(j.stderr, "image: without -region-key and -policy-key it trusts nobody: it starts, and holds with LF-HW-04")
 	}
 	fmt.Fprintf(j.stdout, "kernel %s, image version %s\n", k.Release, j.version)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/files/filestest"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/uki"
 )
@@ -75,6 +76,26 @@ func TestRefusedArguments(t *testing.T) {
 		}
 		if _, err := os.Stat(out); err == nil {
 			t.Errorf("%q: something was written", args)
+		}
+	}
+}
+
+// TestTwoRegions: a policy key has no name, but the root key's folder has its own.
+func TestTwoRegions(t *testing.T) {
+	north, south := filestest.Region(t), filestest.Region(t)
+	for _, tt := range []struct{ root, policy, want string }{
+		{north, north, ""}, {north, south, "are of two regions"}, {north, "", "go together"}, {"", north, "go together"},
+	} {
+		var s settings
+		if tt.root != "" {
+			s.regionKey = filepath.Join(tt.root, "public/root.pub")
+		}
+		if tt.policy != "" {
+			s.policyKey = filepath.Join(tt.policy, "public/policy.pub")
+		}
+		err := (&job{settings: s}).read()
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("root key of %q, policy key of %q: got %v, want %q", tt.root, tt.policy, err, tt.want)
 		}
 	}
 }

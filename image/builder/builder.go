@@ -43,8 +43,8 @@ type Options struct {
 	Cache   *cache.Cache
 	Flavour Flavour
 	Kernel  *kernel.Kernel // whose modules to add; nil: none
-	// RegionPub is the region root's note verifier, PolicyPub the policy key
-	// (PEM). Either may be nil for an image that only boots in a lab.
+	// RegionPub is the region root's note verifier, PolicyPub the policy key's
+	// public part (PEM). Either may be nil for an image that only boots in a lab.
 	RegionPub, PolicyPub []byte
 }
 
@@ -60,6 +60,9 @@ type Image struct {
 func Build(ctx context.Context, o Options) (*Image, error) {
 	if !slices.Contains(Flavours(), o.Flavour) {
 		return nil, fmt.Errorf("image flavour %q is unknown: use server, keyserver, factory or debug", o.Flavour)
+	}
+	if err := o.checkKeys(); err != nil {
+		return nil, err
 	}
 	base, err := o.compile(ctx)
 	if err != nil {

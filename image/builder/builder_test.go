@@ -55,7 +55,17 @@ func optionsFor(t *testing.T, f Flavour, kf kernel.Flavour) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Repo: repo, Cache: c, Flavour: f, Kernel: k, RegionPub: []byte("region\n"), PolicyPub: []byte("policy\n")}
+	return Options{Repo: repo, Cache: c, Flavour: f, Kernel: k, RegionPub: testdata(t, "root.pub"), PolicyPub: testdata(t, "policy.pub")}
+}
+
+// testdata reads a key as `kekctl init` writes it; the private part is nowhere.
+func testdata(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func build(t *testing.T, o Options) (*Image, []string) {
