@@ -21,7 +21,7 @@ const (
 	maxUnpacked = 2 << 30
 	maxName     = 4096
 	maxFiles    = 200_000
-	headSize    = 64
+	headSize    = maxKey
 )
 
 // Types of inodes, as in stat(2).
@@ -40,7 +40,8 @@ type inode struct {
 	size   int64
 	device [2]uint32 // of a device file: major, minor
 	sum    measure.Hex
-	head   []byte // the first bytes of its content
+	links  uint32 // more than 1: another entry may bring its content
+	head   []byte // of a file in ownFolder: the first bytes of its content
 }
 
 // listInitrd returns all entries, in their order. An initrd is a sequence of
@@ -216,13 +217,17 @@ func readInode(c *counter) (inode, error) {
 	if _, err := io.ReadFull(c, name); err != nil {
 		return inode{}, err
 	}
-	e := inode{name: strings.TrimRight(string(name), "\x00"), mode: f[1], uid: f[2], gid: f[3], size: size, device: [2]uint32{f[9], f[10]}}
+	e := inode{name: strings.TrimRight(string(name), "\x00"), mode: f[1], uid: f[2], gid: f[3], links: f[4], size: size, device: [2]uint32{f[9], f[10]}}
 	sum := sha256.New()
 	var head bytes.Buffer
-	if _, err := io.CopyN(io.MultiWriter(&head, sum), c, min(size, headSize)); err != nil {
+	kept := int64(0)
+	if strings.HasPrefix(cleanName(e.name), ownFolder+"/") {
+		kept = min(size, headSize)
+	}
+	if _, err := io.CopyN(io.MultiWriter(&head, sum), c, kept); err != nil {
 		return inode{}, err
 	}
-	if _, err := io.CopyN(sum, c, max(size-headSize, 0)); err != nil {
+	if _, err := io.CopyN(sum, c, size-kept); err != nil {
 		return inode{}, err
 	}
 	e.head = head.Bytes()

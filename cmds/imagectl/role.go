@@ -10,62 +10,73 @@ import (
 	"github.com/landfall-project/landfall/pkg/uki"
 )
 
-// roleFile is by what an image knows its role when it boots.
-const roleFile = "etc/landfall/role"
+// What an image knows of itself when it boots: its role, and whom it believes.
+const (
+	ownFolder  = "etc/landfall"
+	roleFile   = ownFolder + "/role"
+	regionFile = ownFolder + "/region.pub"
+	policyFile = ownFolder + "/policy.pub"
+)
 
-// roleOf is the role that an image itself has. Its initrd decides, since that is
-// what boots; its os-release must say the same, since by that the fleet sees it.
-func roleOf(img *uki.Image) (measure.Role, error) {
+// carried is what an image says of itself.
+type carried struct {
+	role           measure.Role
+	region, policy []byte // of regionFile and policyFile; nil without
+}
+
+// readCarried looks into an image. Its initrd decides, since that is what boots;
+// its os-release must say the same role, since by that the fleet sees it.
+func readCarried(img *uki.Image) (*carried, error) {
 	initrd, _ := img.Section(".initrd")
 	files, err := listInitrd(initrd)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	role, err := initrdRole(files)
+	own, err := ownFiles(files)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	if own[roleFile] == nil {
+		return nil, errors.New("its initrd has no /" + roleFile + ": it is no image of ours, or its role cannot be told")
+	}
+	c := &carried{role: measure.Role(strings.TrimSpace(string(own[roleFile]))), region: own[regionFile], policy: own[policyFile]}
 	switch says := osRelease(img)["VARIANT_ID"]; says {
-	case string(role):
-		return role, nil
+	case string(c.role):
+		return c, nil
 	case "":
-		return "", fmt.Errorf("its os-release has no VARIANT_ID, by which the fleet sees that it is a %s image: build it with this version's `make image`", role)
+		return nil, fmt.Errorf("its os-release has no VARIANT_ID, by which the fleet sees that it is a %s image: build it with this version's `make image`", c.role)
 	default:
-		return "", fmt.Errorf("its os-release says VARIANT_ID=%s, its /%s says %s: it boots as the latter; build it anew", says, roleFile, role)
+		return nil, fmt.Errorf("its os-release says VARIANT_ID=%s, its /%s says %s: it boots as the latter; build it anew", says, roleFile, c.role)
 	}
 }
 
-// initrdRole reads the role's file. What the kernel could unpack in two ways, a
+// cleanName is where the kernel unpacks an entry, as seen from the root.
+func cleanName(name string) string { return path.Clean(strings.TrimLeft(name, "/")) }
+
+// ownFiles reads the three files. What the kernel could unpack in two ways, a
 // name that comes twice or a folder that is a link, is refused.
-func initrdRole(files []inode) (measure.Role, error) {
-	var role measure.Role
+func ownFiles(files []inode) (map[string][]byte, error) {
+	own := map[string][]byte{}
 	for _, e := range files {
-		switch name := path.Clean(strings.TrimLeft(e.name, "/")); name {
-		case "etc", "etc/landfall":
+		switch name := cleanName(e.name); name {
+		case "etc", ownFolder:
 			if e.mode&typeMask != directory {
-				return "", fmt.Errorf("its /%s is no folder, so which /%s counts is open", name, roleFile)
+				return nil, fmt.Errorf("its /%s is no folder, so which /%s counts is open", name, roleFile)
 			}
-		case roleFile:
-			if role != "" || e.mode&typeMask != regular || e.size == 0 || e.size > headSize {
-				return "", fmt.Errorf("its /%s comes twice, or is no short file", roleFile)
+		case roleFile, regionFile, policyFile:
+			if own[name] != nil || e.mode&typeMask != regular || e.links > 1 || e.size == 0 || e.size > headSize {
+				return nil, fmt.Errorf("its /%s comes twice, or is no short file", name)
 			}
-			role = measure.Role(strings.TrimSpace(string(e.head)))
+			own[name] = e.head
 		}
 	}
-	if role == "" {
-		return "", errors.New("its initrd has no /" + roleFile + ": it is no image of ours, or its role cannot be told")
-	}
-	return role, nil
+	return own, nil
 }
 
 // checkRole refuses another role than the image's own.
-func checkRole(img *uki.Image, said measure.Role) (measure.Role, error) {
-	own, err := roleOf(img)
-	if err != nil {
-		return "", err
+func (c *carried) checkRole(said measure.Role) error {
+	if said != "" && said != c.role {
+		return fmt.Errorf("it is a %s image (its /%s says so), not %s: sign it as what it is", c.role, roleFile, said)
 	}
-	if said != "" && said != own {
-		return "", fmt.Errorf("it is a %s image (its /%s says so), not %s: sign it as what it is", own, roleFile, said)
-	}
-	return own, nil
+	return nil
 }

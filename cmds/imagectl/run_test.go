@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,14 +30,20 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 		}
-		return makeImages(env.WorkDir)
+		return makeImages(env.WorkDir, filepath.Join(env.WorkDir, "north"))
 	}})
 }
 
-// makeImages writes UKIs that differ in one component each, and a disk image.
-func makeImages(dir string) error {
+// makeImages writes UKIs of a region that differ in one component each, and a disk
+// image.
+func makeImages(dir, region string) error {
 	const cmdline = "console=ttyS0 quiet"
-	initrd := ukitest.Initrd("init", "uinit", "etc/motd", "hello", "etc/landfall/role", "server\n")
+	keys, err := imageKeys(region)
+	if err != nil {
+		return err
+	}
+	withKeys := func(files ...string) []byte { return ukitest.Initrd(append(files, keys...)...) }
+	initrd := withKeys("init", "uinit", "etc/motd", "hello", "etc/landfall/role", "server\n")
 	of := func(variant, kernel, cmdline, version string, initrd []byte) []byte {
 		return ukitest.Build(
 			ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nIMAGE_ID=landfall-server\nIMAGE_VERSION=" + version + "\n" + variant)},
@@ -48,7 +55,7 @@ func makeImages(dir string) error {
 	image := func(kernel, cmdline, version string, initrd []byte) []byte {
 		return of("VARIANT_ID=server\n", kernel, cmdline, version, initrd)
 	}
-	debug := ukitest.Initrd("init", "uinit", "etc/landfall/role", "debug\n")
+	debug := withKeys("init", "uinit", "etc/landfall/role", "debug\n")
 	part := snapshot.Part{}
 	content, err := part.Bytes()
 	if err != nil {
@@ -88,6 +95,13 @@ func makeImages(dir string) error {
 	return nil
 }
 
+// imageKeys are the names and contents of the keys that an image of a region has.
+func imageKeys(region string) ([]string, error) {
+	root, errRoot := os.ReadFile(filepath.Join(region, "public/root.pub"))
+	policy, errPolicy := os.ReadFile(filepath.Join(region, "public/policy.pub"))
+	return []string{"etc/landfall/region.pub", string(root), "etc/landfall/policy.pub", string(policy)}, errors.Join(errRoot, errPolicy)
+}
+
 // compressed is a zstd frame.
 func compressed(b []byte) []byte {
 	e, err := zstd.NewWriter(nil)
@@ -100,6 +114,10 @@ func compressed(b []byte) []byte {
 // makeRegion writes the keys as kekctl init does.
 func makeRegion(dir, name string) error {
 	skey, vkey, err := note.GenerateKey(rand.Reader, name+"/manifest")
+	if err != nil {
+		return err
+	}
+	_, root, err := note.GenerateKey(rand.Reader, name+"/root")
 	if err != nil {
 		return err
 	}
@@ -116,6 +134,7 @@ func makeRegion(dir, name string) error {
 		return err
 	}
 	for file, b := range map[string][]byte{
+		"public/root.pub":      []byte(root + "\n"),
 		"offline/manifest.key": []byte(skey + "\n"),
 		"public/manifest.pub":  []byte(vkey + "\n"),
 		"offline/policy.key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),

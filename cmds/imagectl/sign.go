@@ -15,6 +15,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/uki"
 )
 
 // signInput is what `sign` was asked for.
@@ -40,7 +41,8 @@ boot of this image, which prints them on a line
 "measured sha256 4=... 9=... 11=... 12=...".
 
 Name and version of a UKI are those that its os-release has, its role that of
-/etc/landfall/role in its initrd: another one is refused. Its forms are uki
+/etc/landfall/role in its initrd: another one is refused, and so is an image whose
+region.pub and policy.pub beside it are not the region's. Its forms are uki
 and uki-ipxe, and uki-secureboot if it is signed, unless some are named.
 
 It writes NAME-VERSION.manifest and NAME-VERSION.policy, or with several forms
@@ -71,15 +73,15 @@ NAME-VERSION-FORM.manifest and .policy of each.`,
 }
 
 func (in *signInput) sign(cmd *cobra.Command) error {
-	manifests, err := in.manifests()
-	if err != nil {
-		return err
-	}
 	signer, err := in.manifestSigner()
 	if err != nil {
 		return err
 	}
 	key, err := in.policySigner()
+	if err != nil {
+		return err
+	}
+	manifests, err := in.manifests(&key.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -104,14 +106,14 @@ func (in *signInput) sign(cmd *cobra.Command) error {
 }
 
 // manifests are those of all forms, valid but unsigned.
-func (in *signInput) manifests() ([]*measure.Manifest, error) {
+func (in *signInput) manifests(policy *rsa.PublicKey) ([]*measure.Manifest, error) {
 	files, err := in.fileDigests()
 	if err != nil {
 		return nil, err
 	}
 	var all []*measure.Manifest
 	if in.uki != "" {
-		all, err = in.predicted(files)
+		all, err = in.predicted(files, policy)
 	} else {
 		all, err = in.learnt(files)
 	}
@@ -156,8 +158,8 @@ func (in *signInput) learnt(files map[string]measure.Hex) ([]*measure.Manifest, 
 	return []*measure.Manifest{m}, nil
 }
 
-// predicted computes the values from --uki.
-func (in *signInput) predicted(files map[string]measure.Hex) ([]*measure.Manifest, error) {
+// predicted computes the values from --uki, an image that has its region's keys.
+func (in *signInput) predicted(files map[string]measure.Hex, policy *rsa.PublicKey) ([]*measure.Manifest, error) {
 	img, raw, err := readUKI(in.uki)
 	if err != nil {
 		return nil, err
@@ -165,11 +167,11 @@ func (in *signInput) predicted(files map[string]measure.Hex) ([]*measure.Manifes
 	if err := in.named(osRelease(img)); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.uki, err)
 	}
-	role, err := checkRole(img, measure.Role(in.role))
+	own, err := in.own(img, policy)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", in.uki, err)
+		return nil, err
 	}
-	in.role = string(role)
+	in.role = string(own.role)
 	if files == nil {
 		files = map[string]measure.Hex{}
 	}
@@ -187,6 +189,26 @@ func (in *signInput) predicted(files map[string]measure.Hex) ([]*measure.Manifes
 		all = append(all, m)
 	}
 	return all, nil
+}
+
+// own is what the image says of itself: the role that was asked for, and the keys
+// of the region that signs it.
+func (in *signInput) own(img *uki.Image, policy *rsa.PublicKey) (*carried, error) {
+	t, err := regionTrust(in.region, policy)
+	if err != nil {
+		return nil, err
+	}
+	own, err := readCarried(img)
+	if err == nil {
+		err = own.checkRole(measure.Role(in.role))
+	}
+	if err == nil {
+		err = t.check(own)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.uki, err)
+	}
+	return own, nil
 }
 
 // named takes name and version from a UKI's os-release. Others than it says are

@@ -14,6 +14,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/uki"
 )
 
 func verifyCommand() *cobra.Command {
@@ -23,7 +24,7 @@ func verifyCommand() *cobra.Command {
 		Short: "Verify a manifest, that a policy says the same, and that an image is the one",
 		Long: `verify checks the signatures of manifest and policy by the region's keys, that
 both say the same PCR values, and with --image that starting this UKI measures
-them; else it names the components that differ.`,
+them and that it has the region's keys; else it names what differs.`,
 		Example: `  imagectl verify --region north out/landfall-server-1.4.manifest out/landfall-server-1.4.policy
   imagectl verify --region north --image landfall-server.efi out/landfall-server-1.4-uki.manifest`,
 		Args: cobra.RangeArgs(1, 2),
@@ -41,7 +42,7 @@ them; else it names the components that differ.`,
 				}
 			}
 			if image != "" {
-				if err := verifyImage(image, m); err != nil {
+				if err := verifyImage(region, image, m); err != nil {
 					return err
 				}
 			}
@@ -55,12 +56,12 @@ them; else it names the components that differ.`,
 }
 
 // verifyImage compares what starting an image would measure with a manifest.
-func verifyImage(name string, m *measure.Manifest) error {
+func verifyImage(region, name string, m *measure.Manifest) error {
 	img, _, err := readUKI(name)
 	if err != nil {
 		return err
 	}
-	if _, err := checkRole(img, m.Role); err != nil {
+	if err := verifyCarried(region, img, m); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	events, err := img.Events(m.Form)
@@ -76,6 +77,27 @@ func verifyImage(name string, m *measure.Manifest) error {
 		errs = append(errs, errors.New(d.String()))
 	}
 	return errors.Join(errs...)
+}
+
+// verifyCarried compares what an image says of itself, its role and whom it
+// believes, with manifest and region.
+func verifyCarried(region string, img *uki.Image, m *measure.Manifest) error {
+	own, err := readCarried(img)
+	if err != nil {
+		return err
+	}
+	if err := own.checkRole(m.Role); err != nil {
+		return err
+	}
+	pub, err := readPolicyPublic(filepath.Join(region, "public/policy.pub"))
+	if err != nil {
+		return err
+	}
+	t, err := regionTrust(region, pub)
+	if err != nil {
+		return err
+	}
+	return t.check(own)
 }
 
 func regionFlag(cmd *cobra.Command, region *string) {

@@ -17,7 +17,7 @@ func TestWrongFiles(t *testing.T) {
 		return run(context.Background(), args, strings.NewReader(""), out, out)
 	}
 	region, made := filestest.Region(t), t.TempDir()
-	if err := makeImages(made); err != nil {
+	if err := makeImages(made, region); err != nil {
 		t.Fatal(err)
 	}
 	if err := tool([]string{"sign", "--region", region, "--uki", filepath.Join(made, "good.efi"), "--form", "uki", "-o", made}, new(strings.Builder)); err != nil {
@@ -58,6 +58,8 @@ func TestWrongFiles(t *testing.T) {
 		{Command: "verify --region % image.manifest", Says: regionDir},
 		{Command: "verify --region r7 image.manifest", Place: "r7/public/manifest.pub", Takes: "manifest.pub", Says: regionDir + "|" + sign},
 		{Command: "verify --region r7 image.manifest image.policy", Place: "r7/public/policy.pub", Takes: "policy.pub", Says: regionDir},
+		{Command: "verify --region r7 --image uki.efi image.manifest", Place: "r7/public/root.pub", Takes: "root.pub", Skip: "manifest.pub", Says: regionDir},
+		{Command: "sign --region r7 --uki uki.efi --form uki -o d", Place: "r7/public/root.pub", Takes: "root.pub", Skip: "manifest.pub", Says: regionDir},
 		{Command: "sign --region r7 --uki % --form uki -o d", Takes: "uki.efi", Says: uki},
 		{Command: "sign --region r7 --role server --form uki --image x --version 1 --measured % -o d", Says: "measured sha256"},
 		{Command: "sign --manifest-key % --policy-key policy.key --uki uki.efi --form uki -o d", Takes: "manifest.key", Says: "offline/manifest.key"},

@@ -201,12 +201,19 @@ func boots(s *shop) {
 	if err := os.Mkdir(filepath.Join(s.dir, "out"), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
+	key := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(s.dir, "north/public", name))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return string(b)
+	}
 	for _, role := range []string{"server", "factory"} {
 		uki := filepath.Join(s.dir, "out", role+".efi")
 		image := ukitest.Build(
 			ukitest.Section{Name: ".osrel", Data: []byte("ID=landfall\nIMAGE_ID=landfall-" + role + "\nIMAGE_VERSION=1.4\nVARIANT_ID=" + role + "\n")},
 			ukitest.Section{Name: ".cmdline", Data: []byte(bootvolume.DefaultCmdline)},
-			ukitest.Section{Name: ".initrd", Data: ukitest.Initrd("init", "uinit", "etc/landfall/role", role+"\n")},
+			ukitest.Section{Name: ".initrd", Data: ukitest.Initrd("init", "uinit", "etc/landfall/role", role+"\n", "etc/landfall/region.pub", key("root.pub"), "etc/landfall/policy.pub", key("policy.pub"))},
 			ukitest.Section{Name: ".linux", Data: ukitest.Kernel("kernel")},
 		)
 		if err := os.WriteFile(uki, image, 0o644); err != nil {
