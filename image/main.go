@@ -23,6 +23,8 @@
 //
 //	-cmdline TEXT     the kernel's command line; if empty, one for real machines
 //	-flavour NAME     server, keyserver, factory, debug, or all
+//	-force            write over a FLAVOUR.disk whose LANDFALL partition holds
+//	                  documents; all else in DIR is always made anew
 //	-kernel NAME      cloud (virtual machines) or generic (physical servers); cloud by default
 //	-no-modules       leave the kernel's modules out
 //	-out DIR          where to write; "out" by default

@@ -31,7 +31,7 @@ type settings struct {
 	signKey, signCert                      string
 	part                                   string
 	sectorSize                             int
-	noModules                              bool
+	noModules, force                       bool
 }
 
 func (s *settings) flags() *flag.FlagSet {
@@ -47,6 +47,7 @@ func (s *settings) flags() *flag.FlagSet {
 	fs.StringVar(&s.part, "part", "", "content of the LANDFALL partition (snapshot part write); empty without")
 	fs.IntVar(&s.sectorSize, "sector-size", 512, "logical sectors, in bytes, of the disk that FLAVOUR.disk is for: 512 or 4096")
 	fs.BoolVar(&s.noModules, "no-modules", false, "leave the kernel's modules out")
+	fs.BoolVar(&s.force, "force", false, "write over a FLAVOUR.disk whose LANDFALL partition holds documents")
 	fs.StringVar(&s.out, "out", "out", "where to write")
 	return fs
 }
@@ -115,7 +116,8 @@ func (s settings) job(stdout, stderr io.Writer) (*job, error) {
 	return j, j.open()
 }
 
-// open finds the sources and the cache, and reads the files that go in.
+// open finds the sources and the cache, reads the files that go in, and looks at
+// what would be written over.
 func (j *job) open() error {
 	repo, err := cache.RepoRoot()
 	if err != nil {
@@ -126,7 +128,10 @@ func (j *job) open() error {
 		return err
 	}
 	j.options = builder.Options{Repo: repo, Cache: c}
-	return j.read()
+	if err := j.read(); err != nil {
+		return err
+	}
+	return j.keepDocuments()
 }
 
 // read reads the files that the settings name, and takes each for what it must
