@@ -45,9 +45,19 @@ func inspectDisk(w io.Writer, name string, disk io.ReaderAt) error {
 	} else if err := inspectPart(&b, io.NewSectionReader(disk, offset, size), size); err != nil {
 		return err
 	}
-	fmt.Fprintln(&b, "\nThe UKI is a file on the partition \"ESP\", which is not read here: inspect the .efi file that make image wrote beside this one.")
+	fmt.Fprintf(&b, "\n%s\n", whereUKI(g))
 	_, err = w.Write(b.Bytes())
 	return err
+}
+
+// whereUKI says what a firmware would start, as far as the table tells.
+func whereUKI(g *snapshot.GPT) string {
+	for _, p := range g.Partitions {
+		if p.Type == snapshot.GPTESP() {
+			return fmt.Sprintf("The UKI is a file on the partition %q, which is not read here: inspect the .efi file that make image wrote beside this one.", p.Name)
+		}
+	}
+	return "No EFI system partition is on it, so no firmware starts from this disk. One that only brings documents needs none; a boot volume is the file FLAVOUR.disk that make image wrote."
 }
 
 func inspectPart(w io.Writer, r io.ReaderAt, size int64) error {

@@ -69,6 +69,10 @@ func makeImages(dir, region string) error {
 	if err != nil {
 		return err
 	}
+	esp, err := bootDisk()
+	if err != nil {
+		return err
+	}
 	good := image("kernel", cmdline, "1.4", initrd)
 	for name, b := range map[string][]byte{
 		"good.efi":     good,
@@ -87,12 +91,33 @@ func makeImages(dir, region string) error {
 		"link.efi":     image("kernel", cmdline, "1.4", slices.Concat(initrd, ukitest.Initrd("./etc/landfall", "elsewhere"))),
 		"disk.raw":     disk,
 		"disk4k.raw":   disk4k,
+		"boot.raw":     esp,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bootDisk is a disk with an EFI system partition of another name than ours.
+func bootDisk() ([]byte, error) {
+	const mib = 1 << 20
+	f, err := os.CreateTemp("", "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }()
+	if err := f.Truncate(4 * mib); err != nil {
+		return nil, err
+	}
+	table := snapshot.GPT{Sector: 512, ID: [16]byte{1}, Partitions: []snapshot.GPTPartition{
+		{Type: snapshot.GPTESP(), ID: [16]byte{2}, Name: "boot", Offset: mib, Size: mib},
+	}}
+	if err := table.Write(f, 4*mib); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(f.Name())
 }
 
 // imageKeys are the names and contents of the keys that an image of a region has.
