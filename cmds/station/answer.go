@@ -186,7 +186,14 @@ func (d folder) open(dir, name string) (*os.File, int64, error) {
 	if !isFileName(name) {
 		return nil, 0, errors.New("no name of a file here")
 	}
-	return openRegular(d.path(dir, name))
+	f, size, err := openRegular(d.path(dir, name))
+	if err == nil && dir == bootDir {
+		err = checkProgram(f)
+	}
+	if err != nil && f != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, size, err
 }
 
 // isFileName: no path, and no file that is being written (.station-*).

@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/landfall-project/landfall/image/bootvolume"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -18,17 +22,35 @@ const (
 	serverEFI  = "server.efi"
 )
 
-// missingBoot are the programs that machines are sent to and that are not there.
+// missingBoot says of each program that machines are sent to and that cannot be
+// served why.
 func (d folder) missingBoot() (missing []string) {
 	for _, name := range []string{factoryEFI, serverEFI} {
 		f, _, err := d.open(bootDir, name)
-		if err != nil {
-			missing = append(missing, name)
-			continue
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, d.path(bootDir, name)+" is not there")
+		case err != nil:
+			missing = append(missing, err.Error())
+		default:
+			_ = f.Close() // only looked at
 		}
-		_ = f.Close() // only looked at
 	}
 	return missing
+}
+
+// checkProgram refuses what no firmware starts: the folder boot is for anybody to
+// read, without TLS, so a key that was copied there must not leave it.
+func checkProgram(f *os.File) error {
+	head := make([]byte, 512)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(head[:min(n, 2)]) != "MZ" {
+		return fmt.Errorf("%s is no EFI program, but %s", f.Name(), signed.Kind(head[:n]))
+	}
+	return nil
 }
 
 // bootHandler is for iPXE, over plain HTTP.

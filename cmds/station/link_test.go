@@ -40,7 +40,7 @@ func TestOnlyRegularFiles(t *testing.T) {
 			unix.Mkfifo(l.path(dir, "pipe"), 0o644),
 			os.Symlink(l.path(keyFile), l.path(dir, "key")),
 			os.Symlink("file", l.path(dir, "link")),
-			os.WriteFile(l.path(dir, "file"), []byte("content"), 0o644),
+			os.WriteFile(l.path(dir, "file"), []byte("MZ, as a program"), 0o644),
 		); err != nil {
 			t.Fatal(err)
 		}

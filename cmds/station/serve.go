@@ -98,8 +98,8 @@ func serve(ctx context.Context, d folder, listen, boot string, stdout io.Writer)
 		s.logf("%v", err)
 	}
 	if boot != "" {
-		for _, name := range d.missingBoot() {
-			s.logf("WARNING: %s is not there: a machine that boots it from here finds nothing; copy the UKI that `make image` wrote", d.path(bootDir, name))
+		for _, why := range d.missingBoot() {
+			s.logf("WARNING: %s: a machine that boots it from here finds nothing; copy the UKI that `make image` wrote", why)
 		}
 		b, err := listenTCP(boot)
 		if err != nil {

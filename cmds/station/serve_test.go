@@ -267,12 +267,17 @@ func TestOnlyImagesAreServed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(l.path(bootDir, factoryEFI), []byte("efi"), 0o644); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{factoryEFI: "MZ", "policy.key": "-----BEGIN PRIVATE KEY-----\n" + token + "\n", serverEFI: "PRIVATE+KEY+north/root+" + token, "empty": ""} {
+		if err := os.WriteFile(l.path(bootDir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for url, want := range map[string]int{
 		l.url + "/images/debian.raw":                        http.StatusOK,
 		l.plain + "/boot/factory.efi":                       http.StatusOK,
+		l.plain + "/boot/policy.key":                        http.StatusNotFound,
+		l.plain + "/boot/server.efi":                        http.StatusNotFound,
+		l.plain + "/boot/empty":                             http.StatusNotFound,
 		l.url + "/images/":                                  http.StatusNotFound,
 		l.url + "/images/.hidden":                           http.StatusNotFound,
 		l.url + "/images/..%2Fstation.key":                  http.StatusNotFound,

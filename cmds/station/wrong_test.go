@@ -110,6 +110,15 @@ func TestWhatIsSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join("st", bootDir, serverEFI), []byte("PRIVATE+KEY+north/root"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := station(serving), "WARNING: st/boot/server.efi is no EFI program, but a private signing key: "; !strings.Contains(got, want) {
+		t.Errorf("with a key in a program's place it says %q, want %q", got, want)
+	}
+	if err := os.WriteFile(filepath.Join("st", bootDir, serverEFI), []byte("MZ"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if got := station(serving); strings.Contains(got, "WARNING") {
 		t.Errorf("with both programs it says %q", got)
 	}
