@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/uki"
 )
 
@@ -56,6 +57,9 @@ func cleanName(name string) string { return path.Clean(strings.TrimLeft(name, "/
 // ownFiles reads the three files. What the kernel could unpack in two ways, a
 // name that comes twice or a folder that is a link, is refused.
 func ownFiles(files []inode) (map[string][]byte, error) {
+	if err := checkPaths(files); err != nil {
+		return nil, err
+	}
 	own := map[string][]byte{}
 	for _, e := range files {
 		switch name := cleanName(e.name); name {
@@ -71,6 +75,28 @@ func ownFiles(files []inode) (map[string][]byte, error) {
 		}
 	}
 	return own, nil
+}
+
+// checkPaths refuses files that the kernel would unpack through a link, or by a way
+// up: such a one may come to lie on one of the three.
+func checkPaths(files []inode) error {
+	links := map[string]bool{}
+	for _, e := range files {
+		if e.mode&typeMask == link {
+			links[cleanName(e.name)] = true
+		}
+	}
+	for _, e := range files {
+		if strings.Contains("/"+e.name+"/", "/../") {
+			return fmt.Errorf("its %s has .. in its name, so which /%s counts is open", printable.Line(e.name), roleFile)
+		}
+		for dir := path.Dir(cleanName(e.name)); dir != "."; dir = path.Dir(dir) {
+			if links[dir] {
+				return fmt.Errorf("its /%s is a link and has files below it, so which /%s counts is open", printable.Line(dir), roleFile)
+			}
+		}
+	}
+	return nil
 }
 
 // checkRole refuses another role than the image's own.

@@ -125,3 +125,31 @@ func learn(t *testing.T, dir, role string) {
 		t.Fatal(err)
 	}
 }
+
+// TestOwnFiles: what the kernel could unpack onto one of the three files by another
+// name, or with another content, is refused.
+func TestOwnFiles(t *testing.T) {
+	file := func(name string) inode {
+		return inode{name: name, mode: regular | 0o444, links: 1, size: 1, head: []byte("x")}
+	}
+	shared := file("etc/landfall/region.pub")
+	shared.links = 2
+	symlink := inode{name: "x", mode: link | 0o777, links: 1, size: 12}
+	for _, tt := range []struct {
+		name  string
+		files []inode
+		want  string // part of the error; none without
+	}{
+		{"a link with nothing below", []inode{file("etc/landfall/role"), symlink, file("xy/z")}, ""},
+		{"through a link", []inode{file("etc/landfall/region.pub"), symlink, file("./x//region.pub")}, "its /x is a link and has files below it"},
+		{"through a link, and up", []inode{symlink, file("x/../region.pub")}, "has .. in its name"},
+		{"a hard link", []inode{shared}, "its /etc/landfall/region.pub comes twice, or is no short file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ownFiles(tt.files)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
