@@ -59,7 +59,7 @@ func (d folder) describe(name, format string) (*snapshot.VolumeImage, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	if err := looksLike(f, diskimage.Format(format)); err != nil {
+	if err := diskimage.Examine(f, size, diskimage.Format(format)); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(imagesDir, name), err)
 	}
 	if n, err := io.Copy(h, f); err != nil || n != size {
@@ -68,32 +68,7 @@ func (d folder) describe(name, format string) (*snapshot.VolumeImage, error) {
 	return &snapshot.VolumeImage{URL: imagesDir + "/" + name, Format: format, SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: size}, nil
 }
 
-// looksLike compares a file's first bytes with its format, and leaves it at its
-// beginning. What they hide, the machine finds.
-func looksLike(f io.ReadSeeker, format diskimage.Format) error {
-	head := make([]byte, 1024)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return err
-	}
-	is := diskimage.Raw
-	switch head := string(head[:n]); {
-	case n == 0:
-		return errors.New("it is empty: copy it again")
-	case strings.HasPrefix(head, "QFI\xfb"):
-		is = diskimage.Qcow2
-	case strings.HasPrefix(head, "\x28\xb5\x2f\xfd"): // RFC 8878, 3.1.1
-		is = diskimage.RawZstd
-	case strings.HasPrefix(head[min(n, 512):], "EFI PART"):
-		return errors.New("it is a disk with partitions; an image is of one volume's content")
-	}
-	if is != format {
-		return fmt.Errorf("it is no %s: its format is %s (--format, or another name)", format, is)
-	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err
-}
-
+// formatOf is the format that a file's name tells.
 func formatOf(name string) diskimage.Format {
 	switch {
 	case strings.HasSuffix(name, ".qcow2"):
@@ -104,8 +79,8 @@ func formatOf(name string) diskimage.Format {
 	return diskimage.Raw
 }
 
-// checkImages says which disk images of a plan the folder lacks, or has in another
-// size. Their digests are checked by the machines.
+// checkImages says which disk images of a plan the folder lacks, has in another
+// size, or as no machine takes them. Their digests are checked by the machines.
 func (d folder) checkImages(from string, p *snapshot.SealPlan) error {
 	var errs []error
 	for _, v := range p.Volumes {
@@ -121,9 +96,12 @@ func (d folder) checkImages(from string, p *snapshot.SealPlan) error {
 			errs = append(errs, fmt.Errorf("%s: volume %s: the folder %s has no file %s", from, v.Name, imagesDir, name))
 			continue
 		}
-		f.Close()
-		if size != v.Image.Bytes {
+		err = diskimage.Examine(f, size, diskimage.Format(v.Image.Format))
+		switch err := errors.Join(err, f.Close()); {
+		case size != v.Image.Bytes:
 			errs = append(errs, fmt.Errorf("%s: volume %s: %s has %d bytes, the plan says %d: see `station image`", from, v.Name, v.Image.URL, size, v.Image.Bytes))
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: volume %s: %s: %w", from, v.Name, v.Image.URL, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -368,7 +368,7 @@ func TestARegionAtOnce(t *testing.T) {
 func TestImage(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	content := noise(3<<20 + 5)
+	content := noise(3<<20 + 512)
 	if err := os.WriteFile(l.path(imagesDir, "debian.raw"), content, 0o644); err != nil {
 		t.Fatal(err)
 	}

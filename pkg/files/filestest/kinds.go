@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -223,8 +224,13 @@ func (m *maker) note(name, key string, v any) {
 func (m *maker) others() {
 	disk := make([]byte, 4096)
 	copy(disk[512:], "EFI PART")
-	qcow2 := make([]byte, 4096)
+	qcow2 := make([]byte, 4096) // the smallest that is one: clusters of 512 bytes, none there
 	copy(qcow2, "QFI\xfb\x00\x00\x00\x03")
+	qcow2[23] = 9                                // bits of a cluster
+	binary.BigEndian.PutUint64(qcow2[24:], 4096) // the guest's bytes
+	binary.BigEndian.PutUint32(qcow2[36:], 1)    // entries of the table of tables,
+	binary.BigEndian.PutUint64(qcow2[40:], 512)  // and its place
+	binary.BigEndian.PutUint32(qcow2[100:], 104) // the header's length
 	maps.Copy(m.files, map[string][]byte{
 		"uki.efi":    ukitest.Image("kernel", "quiet", "1", nil),
 		"cut.raw":    disk,
