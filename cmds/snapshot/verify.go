@@ -24,6 +24,7 @@ type verifyInput struct {
 	second []note.Verifier
 	cut    map[string][32]byte // digests of the document's slices, by device
 	newest map[string]found    // what was given, by device
+	faulty map[string]bool     // the devices of which a file is refused
 }
 
 // found is a slice that was among the files.
@@ -108,7 +109,7 @@ func (in *verifyInput) read(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	in.cut, in.newest = map[string][32]byte{}, map[string]found{}
+	in.cut, in.newest, in.faulty = map[string][32]byte{}, map[string]found{}, map[string]bool{}
 	for s := range doc.Slices() {
 		text, err := signed.Marshal(s)
 		if err != nil {
@@ -145,11 +146,15 @@ func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
 		return fmt.Sprintf("ok: snapshot %d of region %s, %d devices, %d links", d.Generation, d.Region, len(d.Devices), len(d.Links)), nil
 	}
 	s, digest, err := snapshot.OpenSlice(msg, in.root)
-	if err == nil && s.Amendment != nil && len(in.second) > 0 {
-		err = snapshot.Countersigned(msg, in.root, in.second)
-	}
 	if err != nil {
+		in.refused(msg)
 		return "", in.fault(name, err)
+	}
+	if s.Amendment != nil && len(in.second) > 0 {
+		if err := snapshot.Countersigned(msg, in.root, in.second); err != nil {
+			in.refused(msg)
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	if in.cut != nil {
 		if err := in.keep(found{name, s.Generation, digest}, s.Device.ID); err != nil {
@@ -157,6 +162,14 @@ func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
 		}
 	}
 	return fmt.Sprintf("ok: slice %d of %s, region %s, sha256 %s", s.Generation, s.Device.ID, s.Region, hex.EncodeToString(digest[:])), nil
+}
+
+// refused remembers whose slice a file says it is: it is a fault already, and
+// what is told of that device besides would only mislead.
+func (in *verifyInput) refused(msg []byte) {
+	if in.faulty != nil {
+		in.faulty[sliceDevice(msg)] = true
+	}
 }
 
 // keep keeps the newest of a device's slices: notes of earlier amendments may
@@ -179,6 +192,7 @@ func (in *verifyInput) keep(f found, id string) error {
 func (in *verifyInput) compare() (faults []error) {
 	for _, id := range slices.Sorted(maps.Keys(in.cut)) {
 		switch f, ok := in.newest[id]; {
+		case in.faulty[id]:
 		case !ok:
 			faults = append(faults, fmt.Errorf("%s: the slice of %s is not among the files", in.document, id))
 		case f.digest != in.cut[id]:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/landfall-project/landfall/pkg/signed"
 	"golang.org/x/mod/sumdb/note"
@@ -54,13 +55,15 @@ func PeekSlice(msg []byte) (*Slice, error) {
 // which counts if it is the region root. OpenSlice is still to be called.
 func Countersigned(msg []byte, root note.Verifier, second []note.Verifier) error {
 	var keys []note.Verifier
+	var names []string
 	for _, v := range second {
 		if v.Name() != root.Name() || v.KeyHash() != root.KeyHash() {
-			keys = append(keys, v)
+			keys, names = append(keys, v), append(names, v.Name())
 		}
 	}
 	if _, err := note.Open(msg, note.VerifierList(keys...)); err != nil {
-		return fmt.Errorf("second signature of an amendment: %w: %w", signed.ErrSignature, err)
+		return fmt.Errorf("an amendment of this region takes a second signature beside the root's, by one of %s; `snapshot sign --key REGION/agents/NAME/note.key` adds it: %w: %w",
+			strings.Join(names, ", "), signed.ErrSignature, err)
 	}
 	return nil
 }
