@@ -4,7 +4,9 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -20,6 +22,15 @@ func keyFile(given, region, name string) string {
 		return given
 	}
 	return filepath.Join(region, name)
+}
+
+// elsewhere says how to name a key that is not in the region's folder, where
+// nobody named another place.
+func elsewhere(err error, name, given, flag string) error {
+	if given == "" && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not there: if it lies where no network is, as it should, name that place with %s", name, flag)
+	}
+	return err
 }
 
 // readPolicyKey reads an RSA key in PEM (PKCS #8 or PKCS #1).
@@ -92,7 +103,7 @@ func (in *signInput) manifestSigner() (note.Signer, error) {
 	name := keyFile(in.manifestKey, in.region, "offline/manifest.key")
 	s, err := readSigner(name)
 	if err != nil {
-		return nil, err
+		return nil, elsewhere(err, name, in.manifestKey, "--manifest-key")
 	}
 	if kindOf(s.Name()) != "manifest" {
 		return nil, fmt.Errorf("%s holds the key %s, which signs something else: a manifest is signed with offline/manifest.key of the region's folder", name, s.Name())
@@ -115,7 +126,7 @@ func (in *signInput) policySigner() (*rsa.PrivateKey, error) {
 	name := keyFile(in.pcrsKey, in.region, "offline/policy.key")
 	key, err := readPolicyKey(name)
 	if err != nil || in.region == "" {
-		return key, err
+		return key, elsewhere(err, name, in.pcrsKey, "--policy-key")
 	}
 	public := filepath.Join(in.region, "public/policy.pub")
 	pub, err := readPolicyPublic(public)
