@@ -119,7 +119,7 @@ func (in *amendInput) region(cmd *cobra.Command, change *snapshot.Change) error 
 	if _, err := writeSlices(in.dir, pick(next.Slices(), changed)); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%d slices to sign in %s\n", len(changed), filepath.Clean(in.dir))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s to sign in %s\n", snapshot.Count(len(changed), "slice"), filepath.Clean(in.dir))
 	return writeDocument(cmd, in.out, next)
 }
 

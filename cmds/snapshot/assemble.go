@@ -88,8 +88,8 @@ func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
 	if err != nil {
 		return fmt.Errorf("the sources contradict each other:\n%w", err)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "snapshot 1 of region %s: %d devices, %d links, %d switches\n",
-		doc.Region, len(doc.Devices), len(doc.Links), len(doc.Switches))
+	fmt.Fprintf(cmd.ErrOrStderr(), "snapshot 1 of region %s: %s, %s, %d switches\n",
+		doc.Region, snapshot.Count(len(doc.Devices), "device"), snapshot.Count(len(doc.Links), "link"), len(doc.Switches))
 	return writeDocument(cmd, in.out, doc)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -34,12 +35,16 @@ func readKeyring(cmd *cobra.Command, region string, keys []string) (*keyring, er
 			return nil, err
 		}
 		k.root, k.second = v.root, v.second
-		if len(keys) == 0 {
-			keys = []string{filepath.Join(region, "offline", "root.key")}
-		}
+	}
+	own := len(keys) == 0
+	if own {
+		keys = []string{filepath.Join(region, "offline", "root.key")}
 	}
 	for _, name := range keys {
 		s, err := readSigner(cmd, name)
+		if own && errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s is not there: if it lies where no network is, as it should, name that place with --key", name)
+		}
 		if err != nil {
 			return nil, err
 		}

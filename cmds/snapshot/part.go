@@ -58,9 +58,9 @@ written, and what it holds already is overwritten with --force only.
 -o writes a file; one that exists is overwritten with --force only.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part
   snapshot part write --station-file station/station.json -o factory.part
-  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --policy factory.policy.json -o r07-u12.part
-  snapshot part write --region north --slice r07-u12.slice.note --policy factory.policy.json --plan r07-u12.plan.json -o r07-u12.part
-  snapshot part write --region north --slice r07-u12.slice.note --policy server.policy.json --disk-mib 16 -o landfall.img
+  snapshot part write --region north --slice r07-u12.slice.note --policy approved/landfall-server-1.4.policy --policy approved/landfall-factory-1.4.policy -o r07-u12.part
+  snapshot part write --region north --slice r07-u12.slice.note --policy approved/landfall-factory-1.4.policy --plan r07-u12.plan.json -o r07-u12.part
+  snapshot part write --region north --slice r07-u12.slice.note --policy approved/landfall-server-1.4.policy --disk-mib 16 -o landfall.img
   snapshot part write --region north --slice r07-u12.slice.note --onto out/server.disk
   snapshot part write --region north --slice r07-u12.slice.note --onto /dev/nvme0n1 --force`,
 		Args: cobra.NoArgs,
@@ -88,6 +88,9 @@ written, and what it holds already is overwritten with --force only.
 func (in *partInput) write(cmd *cobra.Command) error {
 	if err := in.out.check(); err != nil {
 		return err
+	}
+	if in.onto == "" && in.out.name == "-" && terminal(cmd.OutOrStdout()) {
+		return errors.New("a partition is nothing for a terminal: say --onto DISK, where a machine finds it, or -o FILE")
 	}
 	p, err := in.collect(cmd)
 	if err != nil {

@@ -78,7 +78,7 @@ func showPart(cmd *cobra.Command, name string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		plan = fmt.Sprintf("%d volumes, for %s", len(s.Volumes), s.For())
+		plan = fmt.Sprintf("%s, for %s", snapshot.Count(len(s.Volumes), "volume"), s.For())
 	}
 	fmt.Fprintln(w, "plan    ", plan)
 	return nil

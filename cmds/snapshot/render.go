@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
@@ -170,12 +169,7 @@ func (in *renderInput) colored(cmd *cobra.Command) (bool, error) {
 	case "always", "never":
 		return in.color == "always", nil
 	case "auto":
-		f, ok := cmd.OutOrStdout().(*os.File)
-		if !ok || in.out.name != "-" || os.Getenv("NO_COLOR") != "" {
-			return false, nil
-		}
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		return err == nil, nil
+		return in.out.name == "-" && os.Getenv("NO_COLOR") == "" && terminal(cmd.OutOrStdout()), nil
 	}
 	return false, fmt.Errorf("--color %q: must be auto, always or never", in.color)
 }

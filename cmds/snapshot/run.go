@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/command"
 	"github.com/landfall-project/landfall/pkg/files"
@@ -34,7 +35,7 @@ FILE may be - for standard input or output.`,
   snapshot slice --document region.json --all --dir slices
   snapshot sign --region north --dir notes slices
   snapshot verify --key north/public/root.pub --document region.json notes
-  snapshot part write --region north --slice notes/r07-u12.slice.note --policy server.policy.json -o r07-u12.part`,
+  snapshot part write --region north --slice notes/r07-u12.slice.note --policy approved/landfall-server-1.4.policy -o r07-u12.part`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -69,6 +70,16 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 
 // people is standard output for what is no document.
 func people(cmd *cobra.Command) io.Writer { return printable.NewWriter(cmd.OutOrStdout()) }
+
+// terminal says whether a person looks at what is written there.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
 
 // output is a file that a command writes.
 type output struct {

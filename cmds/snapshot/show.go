@@ -10,23 +10,58 @@ import (
 )
 
 func showCommand() *cobra.Command {
-	var key string
+	var in verifyInput
 	cmd := &cobra.Command{
-		Use:     "show --key PUBLIC SLICE",
-		Short:   "Show a signed slice for people",
-		Example: `  snapshot show --key north/public/root.pub r07-u12.slice.note`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "show (--key PUBLIC | --region DIR) FILE",
+		Short: "Show a signed slice, or a signed snapshot, for people",
+		Long: `show verifies a signed slice as booting devices do, and prints what it says. Of a
+signed snapshot it prints the devices; snapshot render draws it.`,
+		Example: `  snapshot show --region north notes/r07-u12.slice.note
+  snapshot show --key north/public/root.pub region.note`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, digest, err := openSlice(cmd, key, args[0])
-			if err != nil {
+			if err := in.read(cmd); err != nil {
 				return err
 			}
-			return show(cmd, s, digest)
+			return in.show(cmd, args[0])
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "file of the region root's public key")
-	mustRequire(cmd, "key")
+	in.keyFlags(cmd)
 	return cmd
+}
+
+func (in *verifyInput) show(cmd *cobra.Command, name string) error {
+	msg, err := readFile(cmd, name)
+	if err != nil {
+		return err
+	}
+	if isDocument(msg) {
+		d, err := snapshot.OpenDocument(msg, in.root)
+		if err != nil {
+			return in.fault(name, err)
+		}
+		return showDocument(cmd, d)
+	}
+	s, digest, err := snapshot.OpenSlice(msg, in.root)
+	if err != nil {
+		return in.fault(name, err)
+	}
+	return show(cmd, s, digest)
+}
+
+func showDocument(cmd *cobra.Command, d *snapshot.Document) error {
+	w := tabwriter.NewWriter(people(cmd), 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "region\t%s\tsnapshot %d\t%s\t%s\n", d.Region, d.Generation, snapshot.Count(len(d.Devices), "device"), snapshot.Count(len(d.Links), "link"))
+	for _, m := range d.Fleet.Members {
+		fmt.Fprintf(w, "key server\t%s\t%s\n", m.ID, m.URL)
+	}
+	for _, s := range d.Switches {
+		fmt.Fprintf(w, "switch\t%s\track %s\tunit %s\n", s.ID, or(s.Rack), or(s.Unit))
+	}
+	for _, e := range d.Devices {
+		fmt.Fprintf(w, "device\t%s\track %s\tunit %s\tslice %d\t%s\n", e.ID, or(e.Rack), or(e.Unit), e.Generation, fmt.Sprint(e.Roles))
+	}
+	return w.Flush()
 }
 
 func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
@@ -84,7 +119,7 @@ func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
 }
 
 func showDHCP(line func(...string), d *snapshot.DHCP) {
-	line("DHCP", fmt.Sprintf("serves %d leases", len(d.Leases)))
+	line("DHCP", "serves "+snapshot.Count(len(d.Leases), "lease"))
 	if b := d.Boot; b != nil {
 		line("DHCP", "boot "+b.File, "from "+or(b.Server), "iPXE "+or(b.Script))
 	}

@@ -84,7 +84,7 @@ func (in *sliceInput) run(cmd *cobra.Command, args []string) error {
 	if in.all {
 		n, err := writeSlices(in.dir, doc.Slices())
 		if err == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%d slices of snapshot %d of region %s in %s\n", n, doc.Generation, doc.Region, in.dir)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s of snapshot %d of region %s in %s\n", snapshot.Count(n, "slice"), doc.Generation, doc.Region, in.dir)
 		}
 		return err
 	}

@@ -52,13 +52,17 @@ lists amend_keys. Devices demand that of the region root only.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return in.run(cmd, args) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&in.key, "key", "", "file of the region root's public key")
-	f.StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
-	f.StringVar(&in.document, "document", "", "snapshot that the slices must follow from")
+	in.keyFlags(cmd)
+	cmd.Flags().StringVar(&in.document, "document", "", "snapshot that the slices must follow from")
+	return cmd
+}
+
+// keyFlags are for the key that signatures are verified with.
+func (in *verifyInput) keyFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&in.key, "key", "", "file of the region root's public key")
+	cmd.Flags().StringVar(&in.region, "region", "", "folder that kekctl init made (its public/ is read)")
 	cmd.MarkFlagsMutuallyExclusive("key", "region")
 	cmd.MarkFlagsOneRequired("key", "region")
-	return cmd
 }
 
 func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
@@ -70,7 +74,7 @@ func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var faults []error
-	summary := fmt.Sprintf("ok: %d files", len(files))
+	summary := "ok: " + snapshot.Count(len(files), "file")
 	for _, name := range files {
 		line, err := in.verify(cmd, name)
 		if err != nil {
@@ -143,7 +147,7 @@ func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
 		if err != nil {
 			return "", in.fault(name, err)
 		}
-		return fmt.Sprintf("ok: snapshot %d of region %s, %d devices, %d links", d.Generation, d.Region, len(d.Devices), len(d.Links)), nil
+		return fmt.Sprintf("ok: snapshot %d of region %s, %s, %s", d.Generation, d.Region, snapshot.Count(len(d.Devices), "device"), snapshot.Count(len(d.Links), "link")), nil
 	}
 	s, digest, err := snapshot.OpenSlice(msg, in.root)
 	if err != nil {

@@ -255,7 +255,7 @@ func (a *assembler) checkRecords() {
 		}
 	}
 	if n := len(missing); n > 0 && len(a.captures) > 0 {
-		a.note("%d devices have no capture, so that nothing of theirs was compared: %s", n, strings.Join(missing[:min(n, 10)], " "))
+		a.note("no capture of %s, so that nothing of theirs was compared: %s", Count(n, "device"), strings.Join(missing[:min(n, 10)], " "))
 	}
 }
 

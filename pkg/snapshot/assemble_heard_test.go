@@ -29,7 +29,7 @@ func TestAssembleUnheard(t *testing.T) {
 				s.Plans[0].Devices[4].Interfaces[i].MAC = s.Captures[4].Ports[i].MAC
 			}
 			s.Captures, s.Captures[3].Ports[2].Heard = s.Captures[:4], nil
-		}, []string{"1 devices have no capture, so that nothing of theirs was compared: r07-u15"}},
+		}, []string{"no capture of 1 device, so that nothing of theirs was compared: r07-u15"}},
 		"no plan names the ports": {func(s *Sources) {
 			s.Plans[0].Links = s.Plans[0].Links[:8]
 			unname(&s.Plans[0].Devices[3])

@@ -152,7 +152,7 @@ func TestAssembleServersAreNoSwitches(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notes = slices.DeleteFunc(notes, func(n string) bool { return strings.Contains(n, "have no capture") })
+			notes = slices.DeleteFunc(notes, func(n string) bool { return strings.Contains(n, "no capture of") })
 			if got := strings.Join(notes, "\n"); got != tt.want {
 				t.Errorf("notes: got %s\nwant %s", got, tt.want)
 			}

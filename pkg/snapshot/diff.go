@@ -23,6 +23,14 @@ func (d *differ) say(format string, args ...any) {
 	d.lines = append(d.lines, line)
 }
 
+// Count is "1 slice", "2 slices".
+func Count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // changed tells about one value; the empty one is "none".
 func (d *differ) changed(what, old, new string) {
 	if old != new {
@@ -58,7 +66,11 @@ func DiffDocuments(old, new *Document) []string {
 		}
 	})
 	d.owner = ""
-	if next > 0 {
+	switch next {
+	case 0:
+	case 1:
+		d.say("1 device gets another generation")
+	default:
 		d.say("%d devices get another generation", next)
 	}
 	pair := func(c Cable) string { return c.A.String() + " - " + c.B.String() }

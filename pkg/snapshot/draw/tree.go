@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // width of the tree, in characters: the console of a server.
@@ -126,7 +127,7 @@ func (t *tree) head(racks []*rack) {
 	if t.o.Rack != "" {
 		where += ", rack " + t.o.Rack
 	}
-	t.line(plain, "%s, snapshot %d: %s, %s", where, t.m.doc.Generation, plural(c.devices, "device"), plural(len(racks), "rack"))
+	t.line(plain, "%s, snapshot %d: %s, %s", where, t.m.doc.Generation, snapshot.Count(c.devices, "device"), snapshot.Count(len(racks), "rack"))
 	if t.m.plan {
 		t.line(plain, "The plan; no reports of links were given.")
 	} else {
@@ -208,7 +209,7 @@ func (p *problem) where() string {
 func (t *tree) rack(r *rack) {
 	c := count([]*rack{r})
 	if t.m.plan {
-		t.line(plain, "rack %s  %s", r.title(), plural(c.devices, "device"))
+		t.line(plain, "rack %s  %s", r.title(), snapshot.Count(c.devices, "device"))
 	} else {
 		t.line(r.state, "%-4s rack %s  %s", r.state.word(), r.title(), c)
 	}
@@ -316,7 +317,7 @@ func (t *tree) port(p *port, below string, last bool) {
 	case links == 1:
 		t.line(p.state, "%s to %s", text, p.ends[0].told())
 	default:
-		t.line(p.state, "%s: %d of %s", text, proved, plural(links, "link"))
+		t.line(p.state, "%s: %d of %s", text, proved, snapshot.Count(links, "link"))
 	}
 	if p.found != "" {
 		t.line(p.state, "%s", strings.Repeat(" ", 13)+"but the switch says "+p.found)
@@ -338,14 +339,6 @@ func (t *tree) port(p *port, below string, last bool) {
 
 // told is a link in a line.
 func (e *end) told() string { return e.peer.name() + ": " + e.word() }
-
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
 
 // peers are the names of those at the other ends.
 func (p *port) peers() []string {
