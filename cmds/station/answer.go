@@ -71,7 +71,7 @@ func (s *server) postAssignment(w http.ResponseWriter, r *http.Request) {
 	}
 	req, err := snapshot.ParseAssignmentRequest(text)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, report.Errorf(report.FactoryStation, "%w", err))
+		s.refuse(w, r, http.StatusBadRequest, malformed(err))
 		return
 	}
 	ix, err := s.indexNow()
@@ -105,7 +105,7 @@ func (s *server) postResult(w http.ResponseWriter, r *http.Request) {
 	}
 	f, err := report.ParseFactory(text)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, report.Errorf(report.FactoryStation, "%w", err))
+		s.refuse(w, r, http.StatusBadRequest, malformed(err))
 		return
 	}
 	if !s.has(f.Device) {
@@ -172,7 +172,11 @@ func (s *server) getImage(w http.ResponseWriter, r *http.Request) {
 func (s *server) file(w http.ResponseWriter, r *http.Request, dir, name string) {
 	f, size, err := s.open(dir, name)
 	if err != nil {
-		s.refuse(w, r, http.StatusNotFound, report.Errorf(report.FactoryImage, "%s %q: %w", dir, name, err))
+		p := report.Errorf(report.FactoryImage, "%s %q: %w", dir, name, err)
+		if dir == bootDir {
+			p.Do = "at the station: copy the UKI of that name into its folder " + bootDir
+		}
+		s.refuse(w, r, http.StatusNotFound, p)
 		return
 	}
 	defer f.Close()
@@ -210,15 +214,22 @@ func isFileName(name string) bool {
 func (s *server) body(w http.ResponseWriter, r *http.Request, limit int) ([]byte, bool) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limit)))
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, report.Errorf(report.FactoryStation, "%w", err))
+		s.refuse(w, r, http.StatusBadRequest, malformed(err))
 		return nil, false
 	}
 	return text, true
 }
 
+// malformed is of a request that cannot be read: who asks has a station, and a
+// cable to it.
+func malformed(err error) error {
+	return &report.Problem{Code: report.FactoryStation, What: "the request cannot be read: " + err.Error(),
+		Do: "start a factory image and a `station` of one release", Err: err}
+}
+
 // refuse answers with code, cause and repair, and tells the person at the station.
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	body := refusal{Code: report.FactoryStation, What: err.Error()}
+	body := refusal{Code: report.FactoryStation, What: err.Error(), Do: "at the station: repair what the text names"}
 	var p *report.Problem
 	if errors.As(err, &p) {
 		body = refusal{Code: p.Code, What: p.What, Do: p.Do}

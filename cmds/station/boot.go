@@ -94,7 +94,7 @@ func (s *server) getBoot(w http.ResponseWriter, r *http.Request) {
 		req.MACs = []string{strings.ReplaceAll(mac, "-", ":")}
 	}
 	if err := req.Validate(); err != nil {
-		s.refuse(w, r, http.StatusBadRequest, report.Errorf(report.FactoryStation, "%w", err))
+		s.refuse(w, r, http.StatusBadRequest, malformed(err))
 		return
 	}
 	ix, err := s.indexNow()

@@ -51,6 +51,9 @@ all partitions.`,
 			w := cmd.OutOrStdout()
 			fmt.Fprintf(w, "%s is made. Its station.json goes onto the LANDFALL partitions, and sends machines to\n", args[0])
 			fmt.Fprintf(w, "  %-10s  %s\n", "station", station.Source.URL)
+			if station.Source.Loopback() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "WARNING: the station is at a loopback address: no machine of the factory reaches it; make the folder anew with the --url at which they do")
+			}
 			for _, m := range station.Fleet.Members {
 				fmt.Fprintf(w, "  %-10s  %s\n", m.ID, m.URL)
 				if m.Loopback() {

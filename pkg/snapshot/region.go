@@ -51,8 +51,13 @@ func ParseDescription(text []byte) (*Slice, error) {
 
 // Loopback says whether a member's address is one that only its own machine
 // reaches: no device does.
-func (m Member) Loopback() bool {
-	u, err := url.Parse(m.URL)
+func (m Member) Loopback() bool { return loopback(m.URL) }
+
+// Loopback says the same of a station's address.
+func (s *Source) Loopback() bool { return loopback(s.URL) }
+
+func loopback(address string) bool {
+	u, err := url.Parse(address)
 	if err != nil {
 		return false
 	}
