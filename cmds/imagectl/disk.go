@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
@@ -26,10 +27,14 @@ func isDisk(f io.ReaderAt) bool {
 }
 
 // inspectDisk lists the partitions of a disk image, and what the LANDFALL
-// partition carries. Checksums and signatures are not checked.
-func inspectDisk(w io.Writer, name string, disk io.ReaderAt) error {
+// partition carries. Signatures are not checked.
+func inspectDisk(w io.Writer, name string, disk *os.File) error {
 	var b bytes.Buffer
-	g, err := snapshot.ReadGPT(disk)
+	whole, err := disk.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	g, err := snapshot.ReadGPT(disk, snapshot.SectorSizes())
 	if err != nil {
 		return err
 	}
@@ -37,11 +42,11 @@ func inspectDisk(w io.Writer, name string, disk io.ReaderAt) error {
 	for i, p := range g.Partitions {
 		fmt.Fprintf(&b, "partition %d  %-10q %12d bytes at %d\n", i+1, p.Name, p.Size, p.Offset)
 	}
-	offset, size, err := snapshot.FindPartition(disk)
+	offset, size, err := snapshot.FindPartition(disk, whole, []int{g.Sector})
 	if errors.Is(err, snapshot.ErrNoPartition) {
 		fmt.Fprintln(&b, "no LANDFALL partition")
 	} else if err != nil {
-		return err
+		fmt.Fprintf(&b, "LANDFALL  %s\n", printable.Line(err.Error()))
 	} else if err := inspectPart(&b, io.NewSectionReader(disk, offset, size), size); err != nil {
 		return err
 	}

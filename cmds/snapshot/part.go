@@ -53,7 +53,9 @@ with the region's keys, and where no factory station hands it out, a seal plan.
 
 --onto puts it where a machine finds it: into the partition named LANDFALL that a
 disk, or the disk image of a boot volume, has. Nothing beside that partition is
-written, and what it holds already is overwritten with --force only.
+written, and what it holds already is overwritten with --force only. A damaged
+partition table is refused, and so is one that has two partitions LANDFALL, or one
+that lies over something else.
 
 -o writes a file; one that exists is overwritten with --force only.`,
 		Example: `  snapshot part write --region north --station r07-u12 --token r07-u12.token -o r07-u12.part

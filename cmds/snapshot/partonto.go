@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -35,21 +38,60 @@ func (p *partition) WriteAt(b []byte, off int64) (int, error) {
 // Sync makes what was written durable.
 func (p *partition) Sync() error { return p.f.Sync() }
 
-// openPartition finds the partition by its name, whatever the size of the
-// sectors.
+// findPartition finds the partition by its name in the table of a disk, or image.
+func findPartition(f *os.File) (at, size int64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	sectors := snapshot.SectorSizes() // an image does not say for which disk it is
+	if info.Mode().Type() == fs.ModeDevice {
+		n, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+		if err != nil {
+			return 0, 0, fmt.Errorf("size of its sectors: %w", err)
+		}
+		sectors = []int{n}
+	}
+	whole, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, 0, err
+	}
+	return snapshot.FindPartition(f, whole, sectors)
+}
+
 func openPartition(name string) (*partition, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	at, size, err := snapshot.FindPartition(f)
+	at, size, err := findPartition(f)
 	if errors.Is(err, snapshot.ErrNoPartition) {
-		err = fmt.Errorf("%s: %w: --onto names a disk, or a disk image, that has one (a disk, not its partition); docs/images.md says how it gets one", name, err)
+		err = fmt.Errorf("%w: --onto names a disk, or a disk image, that has one (a disk, not its partition); docs/images.md says how it gets one", err)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
 	return &partition{f, at, size}, nil
+}
+
+// errNotBlank: more than its first sector is looked at, since an ext4 and others
+// begin with zeros too.
+var errNotBlank = fmt.Errorf("%w: it begins with zeros, as some file systems do, and so does one whose writing was cut off", snapshot.ErrPart)
+
+// read returns the partition's documents; nil if it is blank.
+func (p *partition) read() (*snapshot.Part, error) {
+	part, err := snapshot.ReadPart(p, p.size)
+	if !errors.Is(err, snapshot.ErrBlank) {
+		return part, err
+	}
+	head := make([]byte, min(p.size, 1<<20))
+	if _, err := p.ReadAt(head, 0); err != nil {
+		return nil, err
+	}
+	if bytes.ContainsFunc(head, func(r rune) bool { return r != 0 }) {
+		return nil, errNotBlank
+	}
+	return nil, nil
 }
 
 // putOnto writes the content into the partition that a disk has, and nothing
@@ -60,14 +102,14 @@ func (in *partInput) putOnto(cmd *cobra.Command, p *snapshot.Part) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dev.f.Close()) }()
-	old, err := snapshot.ReadPart(dev, dev.size)
+	old, err := dev.read()
 	switch {
-	case errors.Is(err, snapshot.ErrBlank), in.out.force:
-	case errors.Is(err, snapshot.ErrPart):
-		return fmt.Errorf("%s: its partition LANDFALL holds something else (%w): --force writes over it", in.onto, err)
-	case err != nil:
+	case err != nil && !errors.Is(err, snapshot.ErrPart): // of a disk that cannot be read
 		return fmt.Errorf("%s: %w", in.onto, err)
-	default:
+	case in.out.force:
+	case err != nil:
+		return fmt.Errorf("%s: its partition LANDFALL holds something else (%w): --force writes over it", in.onto, err)
+	case old != nil:
 		return fmt.Errorf("%s: its partition LANDFALL holds %s: --force writes over it", in.onto, contents(old))
 	}
 	if p.Token != nil { // as of a file that -o writes; who reads a device is the system's matter

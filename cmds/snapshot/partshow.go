@@ -39,7 +39,7 @@ func showPart(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("size of %s: %w", name, err)
 	}
 	var r io.ReaderAt = f
-	off, n, err := snapshot.FindPartition(f)
+	off, n, err := findPartition(f)
 	if err == nil {
 		r, size = io.NewSectionReader(f, off, n), n
 	} else if !errors.Is(err, snapshot.ErrNoPartition) {

@@ -126,7 +126,11 @@ func TestDisk(t *testing.T) {
 		}
 		defer f.Close()
 		landfallAt := espStart + espSize(sector)
-		at, size, err := snapshot.FindPartition(f)
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, size, err := snapshot.FindPartition(f, info.Size(), snapshot.SectorSizes())
 		if err != nil || at != landfallAt || size != landfallSize {
 			t.Fatalf("LANDFALL partition: %d bytes at %d, %v", size, at, err)
 		}

@@ -30,6 +30,7 @@ type GPT struct {
 	Sector     int // bytes
 	ID         [16]byte
 	Partitions []GPTPartition
+	usable     [2]int64 // begin and end of what partitions may take, bytes; as read
 }
 
 // GPTPartition is one partition.
@@ -132,45 +133,86 @@ func (g *GPT) header(self, other, entriesAt, first, last int64, entries []byte) 
 // ErrNoGPT: a disk without a partition table that could be read.
 var ErrNoGPT = errors.New("no GPT")
 
-// ReadGPT reads the primary table of a disk, whatever the size of its sectors.
-// For an operator's tools, on files; a booting device asks its kernel.
-func ReadGPT(disk io.ReaderAt) (*GPT, error) {
+// ReadGPT reads the primary table of a disk whose sectors have one of these sizes:
+// of a device its own, of a file all of SectorSizes. Both checksums must be right,
+// so that what an older table left behind is none; who can say which of two whole
+// tables is the disk's? For an operator's tools; a booting device asks its kernel.
+func ReadGPT(disk io.ReaderAt, sectors []int) (*GPT, error) {
 	err := fmt.Errorf("%w in its second sector, be it of 512 or of 4096 bytes", ErrNoGPT)
-	for _, sector := range SectorSizes() {
-		h := make([]byte, gptHeaderSize)
-		if _, rerr := disk.ReadAt(h, int64(sector)); rerr != nil || string(h[:8]) != "EFI PART" {
+	if len(sectors) == 1 {
+		err = fmt.Errorf("%w in its second sector of %d bytes", ErrNoGPT, sectors[0])
+	}
+	var found *GPT
+	for _, sector := range sectors {
+		h := make([]byte, sector)
+		_, rerr := disk.ReadAt(h, int64(sector))
+		if rerr != nil && !errors.Is(rerr, io.EOF) {
+			return nil, fmt.Errorf("read GPT: %w", rerr)
+		}
+		if rerr != nil || string(h[:8]) != "EFI PART" {
 			continue
 		}
-		g, gerr := readGPT(disk, h, int64(sector))
-		if gerr == nil {
-			return g, nil
+		g, gerr := readGPT(disk, h)
+		switch {
+		case gerr != nil:
+			err = gerr
+		case found != nil:
+			return nil, fmt.Errorf("two GPTs, one for sectors of %d bytes and one of %d: write a new one onto the disk that it is for", found.Sector, sector)
+		default:
+			found = g
 		}
-		err = gerr
 	}
-	return nil, err
+	if found == nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // readGPT reads the entries that a header speaks of. A header of other sectors
 // does not say that it is in sector 1 and has its entries where they are.
-func readGPT(disk io.ReaderAt, h []byte, sector int64) (*GPT, error) {
+func readGPT(disk io.ReaderAt, h []byte) (*GPT, error) {
 	le := binary.LittleEndian
+	sector, headerSize := int64(len(h)), le.Uint32(h[12:])
+	if headerSize < gptHeaderSize || int64(headerSize) > sector || !summed(h[:headerSize]) {
+		return nil, fmt.Errorf("%w whose header has the checksum that it should", ErrNoGPT)
+	}
 	at, n, entrySize := int64(le.Uint64(h[72:])), le.Uint32(h[80:]), le.Uint32(h[84:])
 	if le.Uint64(h[24:]) != 1 || n > 1024 || entrySize < gptEntrySize || entrySize > 4096 || at < gptEntriesAt || at > 1<<40 {
 		return nil, fmt.Errorf("%w that is sane", ErrNoGPT)
 	}
 	table := make([]byte, int(n)*int(entrySize))
 	if _, err := disk.ReadAt(table, at*sector); err != nil {
-		return nil, fmt.Errorf("read GPT: %w", err)
+		return nil, fmt.Errorf("%w that can be read: its entries: %w", ErrNoGPT, err)
 	}
-	g := &GPT{Sector: int(sector), ID: mixed([16]byte(h[56:72]))}
-	for i := range int(n) {
-		e := table[i*int(entrySize):][:gptEntrySize]
+	if crc32.ChecksumIEEE(table) != le.Uint32(h[88:]) {
+		return nil, fmt.Errorf("%w whose entries have the checksum that they should", ErrNoGPT)
+	}
+	first, last, other := le.Uint64(h[40:]), le.Uint64(h[48:]), le.Uint64(h[32:])
+	tableEnd := uint64(at) + (uint64(len(table))+uint64(sector)-1)/uint64(sector)
+	if first < gptEntriesAt || last >= 1<<50 || first <= other && other <= last || first < tableEnd && uint64(at) <= last {
+		return nil, fmt.Errorf("%w that is sane: partitions could lie where it lies itself, or nowhere", ErrNoGPT)
+	}
+	g := &GPT{Sector: int(sector), ID: mixed([16]byte(h[56:72])), usable: [2]int64{int64(first) * sector, (int64(last) + 1) * sector}}
+	return g, g.readEntries(table, int(entrySize))
+}
+
+// summed says whether a header has the checksum of itself.
+func summed(h []byte) bool {
+	zeroed := bytes.Clone(h)
+	clear(zeroed[16:20])
+	return crc32.ChecksumIEEE(zeroed) == binary.LittleEndian.Uint32(h[16:])
+}
+
+func (g *GPT) readEntries(table []byte, entrySize int) error {
+	le, sector := binary.LittleEndian, int64(g.Sector)
+	for i := range len(table) / entrySize {
+		e := table[i*entrySize:][:gptEntrySize]
 		if bytes.Count(e[:16], []byte{0}) == 16 {
 			continue
 		}
 		first, last := le.Uint64(e[32:]), le.Uint64(e[40:])
 		if first > last || last >= 1<<50 {
-			return nil, fmt.Errorf("%w that is sane: partition %d ends before it begins, or nowhere", ErrNoGPT, i+1)
+			return fmt.Errorf("%w that is sane: partition %d ends before it begins, or nowhere", ErrNoGPT, i+1)
 		}
 		var name []uint16
 		for u := e[56:]; len(u) >= 2 && le.Uint16(u) != 0; u = u[2:] {
@@ -179,7 +221,7 @@ func readGPT(disk io.ReaderAt, h []byte, sector int64) (*GPT, error) {
 		g.Partitions = append(g.Partitions, GPTPartition{Type: mixed([16]byte(e[:16])), ID: mixed([16]byte(e[16:32])),
 			Name: string(utf16.Decode(name)), Offset: int64(first) * sector, Size: int64(last-first+1) * sector})
 	}
-	return g, nil
+	return nil
 }
 
 // DiskImage returns a whole disk of size bytes, in sectors of sector bytes, with
@@ -207,17 +249,34 @@ func (m memory) WriteAt(p []byte, off int64) (int, error) { return copy(m[off:],
 // ErrNoPartition: a disk without a LANDFALL partition.
 var ErrNoPartition = errors.New("no LANDFALL partition on this disk")
 
-// FindPartition returns offset and size, in bytes, of the first partition
-// named LANDFALL on a disk.
-func FindPartition(disk io.ReaderAt) (offset, size int64, err error) {
-	g, err := ReadGPT(disk)
+// FindPartition returns offset and size, in bytes, of the partition named
+// LANDFALL on a disk of size bytes, whose sectors have one of these sizes. It must
+// be the only one of that name, and lie where nothing else does.
+func FindPartition(disk io.ReaderAt, size int64, sectors []int) (offset, length int64, err error) {
+	g, err := ReadGPT(disk, sectors)
+	if errors.Is(err, ErrNoGPT) {
+		err = fmt.Errorf("%w: %w", ErrNoPartition, err)
+	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: %w", ErrNoPartition, err)
+		return 0, 0, err
 	}
-	for _, p := range g.Partitions {
-		if p.Name == PartitionName {
-			return p.Offset, p.Size, nil
-		}
+	named := func(p GPTPartition) bool { return p.Name == PartitionName }
+	i := slices.IndexFunc(g.Partitions, named)
+	if i < 0 {
+		return 0, 0, ErrNoPartition
 	}
-	return 0, 0, ErrNoPartition
+	p, others := g.Partitions[i], slices.Delete(slices.Clone(g.Partitions), i, i+1)
+	if slices.ContainsFunc(others, named) {
+		return 0, 0, errors.New("more than one LANDFALL partition on this disk: remove or rename all but one")
+	}
+	end := p.Offset + p.Size
+	switch over := slices.IndexFunc(others, func(o GPTPartition) bool { return o.Offset < end && p.Offset < o.Offset+o.Size }); {
+	case over >= 0:
+		return 0, 0, fmt.Errorf("the LANDFALL partition lies over the partition %.40q: partition the disk anew", others[over].Name)
+	case p.Offset < g.usable[0] || end > g.usable[1]:
+		return 0, 0, errors.New("the LANDFALL partition lies over the partition table: partition the disk anew")
+	case end > size:
+		return 0, 0, fmt.Errorf("the LANDFALL partition ends at %d of %d bytes: the disk is not whole, or not the one that was partitioned", end, size)
+	}
+	return p.Offset, p.Size, nil
 }

@@ -2,7 +2,9 @@ package snapshot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -22,11 +24,11 @@ func TestDiskImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := ReadGPT(bytes.NewReader(disk))
+		g, err := ReadGPT(bytes.NewReader(disk), SectorSizes())
 		if err != nil || g.Sector != sector || len(g.Partitions) != 1 || g.Partitions[0].Type != GPTLinux() || g.Partitions[0].Size != 2<<20 {
 			t.Errorf("ReadGPT = %+v, %v", g, err)
 		}
-		off, size, err := FindPartition(bytes.NewReader(disk))
+		off, size, err := FindPartition(bytes.NewReader(disk), 4<<20, SectorSizes())
 		if err != nil || off != 1<<20 {
 			t.Fatalf("FindPartition = %d, %d, %v", off, size, err)
 		}
@@ -49,6 +51,86 @@ func TestDiskImage(t *testing.T) {
 	}
 }
 
+// sum makes the checksums of a table right.
+func sum(disk []byte, sector int) []byte {
+	h, le := disk[sector:][:gptHeaderSize], binary.LittleEndian
+	if n, at := int(le.Uint32(h[80:])*le.Uint32(h[84:])), int(le.Uint64(h[72:]))*sector; at+n <= len(disk) {
+		le.PutUint32(h[88:], crc32.ChecksumIEEE(disk[at:at+n]))
+	}
+	le.PutUint32(h[16:], 0)
+	le.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+	return disk
+}
+
+// flip returns a disk with one bit that is another.
+func flip(disk []byte, at int) []byte {
+	d := bytes.Clone(disk)
+	d[at] ^= 1
+	return d
+}
+
+// TestFindPartitionAlone: a LANDFALL partition that lies where something else
+// does, or nowhere, is not one to write to.
+func TestFindPartitionAlone(t *testing.T) {
+	const size = 4 << 20
+	landfall := func(first, last uint64) []byte {
+		d := make(memory, size)
+		g := GPT{Sector: 512, Partitions: []GPTPartition{
+			{Type: GPTLinux(), Name: PartitionName, Offset: 1 << 20, Size: 1 << 20},
+			{Type: GPTLinux(), Name: "root", Offset: 2 << 20, Size: 1 << 20}}}
+		if err := g.Write(d, size); err != nil {
+			t.Fatal(err)
+		}
+		return sum(lie(d, first, last), 512)
+	}
+	twice := landfall(2048, 4095)
+	copy(twice[1024+128+56:], twice[1024+56:1024+128])
+	both, err := DiskImage(nil, size, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(both[512:], landfall(2048, 4095)[512:604])
+	binary.LittleEndian.PutUint64(both[512+40:], 512+32)
+	binary.LittleEndian.PutUint64(both[512+72:], 512)
+	copy(both[512*512:], landfall(2048, 4095)[1024:][:gptEntries*gptEntrySize])
+	sum(both, 512)
+	beyond := landfall(2048, 4095)
+	binary.LittleEndian.PutUint64(beyond[512+32:], 1<<31)
+	binary.LittleEndian.PutUint64(beyond[512+48:], 1<<30)
+	for name, tt := range map[string]struct {
+		disk    []byte
+		sectors []int
+		want    string
+	}{
+		"alone":               {landfall(2048, 4095), SectorSizes(), ""},
+		"two of the name":     {sum(twice, 512), SectorSizes(), "more than one"},
+		"over another":        {landfall(2048, 4096), SectorSizes(), `over the partition "root"`},
+		"in another":          {landfall(4100, 4103), SectorSizes(), `over the partition "root"`},
+		"over the table":      {landfall(0, 4095), SectorSizes(), "over the partition table"},
+		"over the copy":       {landfall(6144, 8191), SectorSizes(), "over the partition table"},
+		"beyond the usable":   {landfall(8192, 1<<30), SectorSizes(), "over the partition table"},
+		"beyond the disk":     {sum(lie(beyond, 6144, 9000), 512), SectorSizes(), "ends at 4608512 of 4194304 bytes"},
+		"two tables":          {both, SectorSizes(), "two GPTs"},
+		"two, sectors of 512": {both, []int{512}, ""},
+		"two, sectors of 4 K": {both, []int{4096}, ""},
+	} {
+		off, length, err := FindPartition(bytes.NewReader(tt.disk), size, tt.sectors)
+		if tt.want == "" && err == nil && off == 1<<20 && length > 0 {
+			continue
+		}
+		if tt.want == "" || err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, ErrNoPartition) {
+			t.Errorf("%s: FindPartition = %d, %d, %v; want %q", name, off, length, err, tt.want)
+		}
+	}
+}
+
+// lie says where the first partition begins and ends.
+func lie(disk []byte, first, last uint64) []byte {
+	binary.LittleEndian.PutUint64(disk[1024+32:], first)
+	binary.LittleEndian.PutUint64(disk[1024+40:], last)
+	return disk
+}
+
 func TestFindPartitionRefuses(t *testing.T) {
 	disk, err := DiskImage(nil, 4<<20, 512)
 	if err != nil {
@@ -57,20 +139,31 @@ func TestFindPartitionRefuses(t *testing.T) {
 	patch := func(off int, b ...byte) []byte {
 		d := bytes.Clone(disk)
 		copy(d[off:], b)
-		return d
+		return sum(d, 512)
 	}
 	for name, d := range map[string][]byte{
-		"short":             disk[:100],
-		"no GPT":            patch(512, 0),
-		"other name":        patch(1024+56, 'X'),
-		"longer name":       patch(1024+56+16, 'X'),
-		"many entries":      patch(512+80, 0xff, 0xff, 0xff),
-		"of other sectors":  append(append(bytes.Clone(disk[:512]), make([]byte, 3584)...), patch(512+72, 9)[512:]...),
-		"in another place":  patch(512+24, 2),
-		"tiny entries":      patch(512+84, 1, 0, 0, 0),
-		"ends before start": patch(1024+40, 0, 0),
+		"short":               disk[:100],
+		"no GPT":              patch(512, 0),
+		"other name":          patch(1024+56, 'X'),
+		"longer name":         patch(1024+56+16, 'X'),
+		"many entries":        patch(512+80, 0xff, 0xff, 0xff),
+		"of other sectors":    append(append(bytes.Clone(disk[:512]), make([]byte, 3584)...), patch(512+72, 9)[512:]...),
+		"in another place":    patch(512+24, 2),
+		"tiny entries":        patch(512+84, 1, 0, 0, 0),
+		"ends before start":   patch(1024+40, 0, 0),
+		"a wrong header":      flip(disk, 512+56),
+		"wrong entries":       flip(disk, 1024+40),
+		"sectors of 4 KiB":    disk[512:], // a header, where it would be, that is not in its place
+		"usable from MBR":     patch(512+40, 0, 0),
+		"usable over entries": patch(512+40, 33, 0),
+		"the MBR is usable, entries at the end": func() []byte {
+			d := patch(512+40, 0, 0)
+			copy(d[512+72:], []byte{0xdf, 0x1f})
+			return sum(d, 512)
+		}(),
+		"usable to the copy": patch(512+48, 0xff, 0x1f),
 	} {
-		if off, size, err := FindPartition(bytes.NewReader(d)); !errors.Is(err, ErrNoPartition) {
+		if off, size, err := FindPartition(bytes.NewReader(d), int64(len(d)), SectorSizes()); !errors.Is(err, ErrNoPartition) {
 			t.Errorf("%s: FindPartition = %d, %d, %v", name, off, size, err)
 		}
 	}
