@@ -104,7 +104,7 @@ func (in *partInput) write(cmd *cobra.Command) error {
 	if err := ofOneDevice(p); err != nil {
 		return err
 	}
-	if in.onto != "" {
+	if cmd.Flags().Changed("onto") { // given empty, too: then it is not stdout that was meant
 		return in.putOnto(cmd, p)
 	}
 	b, err := p.Bytes()

@@ -60,6 +60,9 @@ func findPartition(f *os.File) (at, size int64, err error) {
 }
 
 func openPartition(name string) (*partition, error) {
+	if name == "" {
+		return nil, errors.New("--onto names no disk: an empty variable?")
+	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err

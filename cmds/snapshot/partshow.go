@@ -39,13 +39,16 @@ func showPart(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("size of %s: %w", name, err)
 	}
 	var r io.ReaderAt = f
-	off, n, err := findPartition(f)
-	if err == nil {
+	off, n, none := findPartition(f)
+	if none == nil {
 		r, size = io.NewSectionReader(f, off, n), n
-	} else if !errors.Is(err, snapshot.ErrNoPartition) {
-		return fmt.Errorf("%s: want a LANDFALL partition, as `snapshot part write` makes it: %w", name, err)
+	} else if !errors.Is(none, snapshot.ErrNoPartition) {
+		return fmt.Errorf("%s: want a LANDFALL partition, as `snapshot part write` makes it: %w", name, none)
 	}
 	p, err := snapshot.ReadPart(r, size)
+	if errors.Is(err, snapshot.ErrPart) && none != nil {
+		err = fmt.Errorf("%w (nor is it a disk with one: %w)", err, none)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: want a LANDFALL partition, as `snapshot part write` makes it: %w", name, err)
 	}
