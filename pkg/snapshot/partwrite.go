@@ -39,17 +39,22 @@ func (e *NoRoomError) Error() string {
 // at any moment RecoverPart finds the old content or the new one, if the device
 // writes sectors of 512 bytes whole and keeps what Sync has confirmed.
 //
-// A copy of the new content is made durable in the tail first. Then the first
-// sector is blanked, the rest written, the first sector written, and the copy
-// made void; each is durable before the next. So a partition that is being
-// written is one whose first sector is blank, and one that begins with anything
-// else, say because somebody wrote it anew, is never overwritten by an old copy.
+// A write that was cut off is finished first. A copy of the new content is made
+// durable in the tail. Then the first sector is blanked, the rest written, with
+// zeros over what a longer old content leaves, and the first sector written; each
+// is durable before the next. So a partition that is being written is one whose
+// first sector is blank, and one that begins with anything else, say because
+// somebody wrote it anew, is never overwritten by an old copy.
 //
-// The void copy's bytes stay in the tail, but for those of a content with a
-// token: they are overwritten with zeros at last.
+// The copy's head, which says how long it is, is there before it and until it is
+// overwritten with zeros: it may hold a token, and so the next write knows of all
+// that a power cut left.
 func WritePart(dev PartDevice, size int64, p *Part) error {
 	b, err := p.Bytes()
 	if err != nil {
+		return err
+	}
+	if _, err := RecoverPart(dev, size); err != nil {
 		return err
 	}
 	n := int64(len(b))
@@ -59,37 +64,45 @@ func WritePart(dev PartDevice, size int64, p *Part) error {
 			room = max(room, e.Offset+int64(len(e.Data))+sector)
 		}
 	}
-	start := size - size%sector - journalSize - redoHeadSize - n
-	if start < room {
+	room = (room + sector - 1) / sector * sector
+	head := size - size%sector - journalSize - redoHeadSize
+	if head-n < room {
 		return &NoRoomError{size, room + n + redoHeadSize + journalSize + sector}
 	}
-	if err := writeSync(dev, chunk{start, b}, chunk{start + n, redoHead(b)}); err != nil {
-		return fmt.Errorf("write LANDFALL partition's copy: %w", err)
-	}
-	if err := putBack(dev, start+n, b); err != nil {
+	if err := dropCopy(dev, head, room); err != nil {
 		return err
 	}
-	// Nothing of a longer old content stays behind, its token least of all. A cut
-	// before this leaves it there, unread.
-	if old := (room + sector - 1) / sector * sector; old > n {
-		if err := writeSync(dev, chunk{n, make([]byte, old-n)}); err != nil {
+	for _, c := range []chunk{{head, redoHead(b)}, {head - n, b}} {
+		if err := writeSync(dev, c); err != nil {
+			return fmt.Errorf("write LANDFALL partition's copy: %w", err)
+		}
+	}
+	return putBack(dev, head, b, room)
+}
+
+// putBack writes the content from its copy, whose head lies at offset head, and
+// zeros from its end to the end of the old one.
+func putBack(dev PartDevice, head int64, b []byte, end int64) error {
+	n := int64(len(b))
+	for _, c := range []chunk{{0, make([]byte, sector)}, {sector, b[sector:]}, {n, make([]byte, max(end-n, 0))}, {0, b[:sector]}} {
+		if err := writeSync(dev, c); err != nil {
 			return fmt.Errorf("write LANDFALL partition: %w", err)
 		}
 	}
-	if p.Token == nil {
-		return nil
-	}
-	if err := writeSync(dev, chunk{start, make([]byte, n)}); err != nil {
-		return fmt.Errorf("write zeros over the LANDFALL partition's copy, which holds the token: %w", err)
-	}
-	return nil
+	return dropCopy(dev, head, n)
 }
 
-// putBack writes the content from its copy, whose head lies at offset head.
-func putBack(dev PartDevice, head int64, b []byte) error {
-	for _, c := range []chunk{{0, make([]byte, sector)}, {sector, b[sector:]}, {0, b[:sector]}, {head, make([]byte, sector)}} {
+// dropCopy makes a copy void, if there is one. Of what lies before from, the
+// content, it touches nothing: it may be one that somebody wrote since.
+func dropCopy(dev PartDevice, head, from int64) error {
+	_, n, err := readRedoHead(dev, head)
+	if err != nil || n == 0 {
+		return err
+	}
+	start := max(head-n, from)
+	for _, c := range []chunk{{start, make([]byte, max(head-start, 0))}, {head, make([]byte, sector)}} {
 		if err := writeSync(dev, c); err != nil {
-			return fmt.Errorf("write LANDFALL partition: %w", err)
+			return fmt.Errorf("write zeros over the LANDFALL partition's copy, which may hold a token: %w", err)
 		}
 	}
 	return nil
@@ -137,18 +150,28 @@ func RecoverPart(dev PartDevice, size int64) (bool, error) {
 	if err != nil || b == nil {
 		return false, err
 	}
-	return true, putBack(dev, head, b)
+	// The old content's end is not known any more.
+	return true, putBack(dev, head, b, min(MaxPartSize, head-int64(len(b))))
+}
+
+// readRedoHead returns a copy's head and length, 0 where there is no copy.
+func readRedoHead(dev io.ReaderAt, head int64) (h []byte, n int64, err error) {
+	h = make([]byte, sector)
+	if _, err := dev.ReadAt(h, head); err != nil {
+		return nil, 0, fmt.Errorf("read LANDFALL partition's copy: %w", err)
+	}
+	n = int64(binary.LittleEndian.Uint64(h[8:]))
+	if string(h[:8]) != redoMagic || n < sector || n%sector != 0 || n > min(MaxPartSize, head/2) {
+		return h, 0, nil
+	}
+	return h, n, nil
 }
 
 // readRedo returns the content of a whole copy, or nil.
 func readRedo(dev io.ReaderAt, head int64) ([]byte, error) {
-	h := make([]byte, sector)
-	if _, err := dev.ReadAt(h, head); err != nil {
-		return nil, fmt.Errorf("read LANDFALL partition's copy: %w", err)
-	}
-	n := int64(binary.LittleEndian.Uint64(h[8:]))
-	if string(h[:8]) != redoMagic || n < sector || n%sector != 0 || n > min(MaxPartSize, head/2) {
-		return nil, nil
+	h, n, err := readRedoHead(dev, head)
+	if err != nil || n == 0 {
+		return nil, err
 	}
 	b := make([]byte, n)
 	if _, err := dev.ReadAt(b, head-n); err != nil && !errors.Is(err, io.EOF) {

@@ -174,6 +174,41 @@ func TestWritePartToken(t *testing.T) {
 	}
 }
 
+// TestWritePartCutToken: wherever the power was cut, a token that was there or was
+// being written is gone after the next write that brings none.
+func TestWritePartCutToken(t *testing.T) {
+	token := bytes.Repeat([]byte("token"), 40)
+	station := goodPart(t).Station
+	old := &Part{Station: bytes.Repeat([]byte("s"), 20<<10), Token: token}
+	for _, next := range []*Part{{Station: station, Token: token, Plan: make([]byte, 9000)}, {Station: station}} {
+		d := &sectorDisk{data: make([]byte, 256<<10)}
+		if err := WritePart(d, int64(len(d.data)), old); err != nil {
+			t.Fatal(err)
+		}
+		before := bytes.Clone(d.data)
+		d.log = nil
+		if err := WritePart(d, int64(len(d.data)), next); err != nil {
+			t.Fatal(err)
+		}
+		for n := range len(d.log) + 1 {
+			for _, recover := range []bool{true, false} {
+				cut := after(before, d.log, n, func() bool { return true })
+				if recover {
+					if _, err := RecoverPart(cut, int64(len(cut.data))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := WritePart(cut, int64(len(cut.data)), &Part{Slice: []byte("small")}); err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Contains(cut.data, token) {
+					t.Fatalf("cut after %d of %d, recovered %v: the token is still there", n, len(d.log), recover)
+				}
+			}
+		}
+	}
+}
+
 // TestWritePartNoRoom: nothing is written where it would not be safe.
 func TestWritePartNoRoom(t *testing.T) {
 	p := &Part{Slice: bytes.Repeat([]byte("n"), 40<<10)}
@@ -195,7 +230,11 @@ func TestRecoverPartKeepsOthers(t *testing.T) {
 	if err := WritePart(d, int64(len(d.data)), &Part{Token: []byte("old")}); err != nil {
 		t.Fatal(err)
 	}
-	left := after(make([]byte, len(d.data)), d.log, len(d.log)-2, func() bool { return true }) // the copy is not void yet
+	void := len(d.log) - 2 - 2 // the copy of one sector, its head
+	left := after(make([]byte, len(d.data)), d.log, void, func() bool { return true })
+	if redo, err := readRedo(left, int64(len(left.data)-journalSize-redoHeadSize)); redo == nil || err != nil {
+		t.Fatalf("the copy is void already: %v", err)
+	}
 	fresh, err := (&Part{Token: []byte("fresh")}).Bytes()
 	if err != nil {
 		t.Fatal(err)
