@@ -31,8 +31,7 @@ func Kind(b []byte) string {
 	case strings.HasPrefix(text, "PRIVATE+KEY+"):
 		return "a private signing key"
 	case strings.HasPrefix(text, "-----BEGIN "):
-		kind, _, _ := strings.Cut(strings.TrimPrefix(text, "-----BEGIN "), "-----")
-		return "PEM (" + Shown(kind) + ")"
+		return kindOfPEM(text)
 	case strings.HasPrefix(text, "<"):
 		return "a page or drawing (HTML, XML, SVG)"
 	case strings.Count(text, "+") >= 2 && !strings.ContainsAny(text, " \n"):
@@ -48,6 +47,18 @@ func Kind(b []byte) string {
 		return "a single word, such as a token"
 	}
 	return "a text that is neither JSON nor PEM"
+}
+
+// kindOfPEM shows a label only where one is: a line that does not end as it should
+// may go on with a key.
+func kindOfPEM(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	label, whole := strings.CutSuffix(strings.TrimPrefix(strings.TrimRight(first, "\r"), "-----BEGIN "), "-----")
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 "
+	if !whole || label == "" || strings.Trim(label, letters) != "" {
+		return "PEM with a first line that is damaged"
+	}
+	return "PEM (" + Shown(label) + ")"
 }
 
 // kindOfBinary knows files by their first bytes.
