@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -234,15 +235,19 @@ func (in *signInput) named(release map[string]string) error {
 func (in *signInput) fileDigests() (map[string]measure.Hex, error) {
 	var digests map[string]measure.Hex
 	for _, name := range in.files {
-		b, err := os.ReadFile(name)
+		f, err := files.Regular(name)
 		if err != nil {
+			return nil, err
+		}
+		sum := sha256.New()
+		_, err = io.Copy(sum, f)
+		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
 		if digests == nil {
 			digests = map[string]measure.Hex{}
 		}
-		sum := sha256.Sum256(b)
-		digests[filepath.Base(name)] = sum[:]
+		digests[filepath.Base(name)] = sum.Sum(nil)
 	}
 	return digests, nil
 }

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/linknet"
@@ -30,9 +30,12 @@ func (d *daemon) logf(format string, args ...any) {
 	fmt.Fprintf(d.stderr, format+"\n", args...)
 }
 
+// maxKey bounds the region root's public key, in bytes.
+const maxKey = 64 << 10
+
 // readSlice opens the slice, from a partition or from a file of its own.
 func readSlice(o options) (*snapshot.Slice, error) {
-	key, err := os.ReadFile(o.region)
+	key, err := files.Read(o.region, maxKey)
 	if err != nil {
 		return nil, fmt.Errorf("the region root's public key: %w", err)
 	}
@@ -40,7 +43,7 @@ func readSlice(o options) (*snapshot.Slice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; the region root's is public/root.pub of the folder that `kekctl init` made", o.region, err)
 	}
-	f, err := os.Open(o.slice)
+	f, err := files.Open(o.slice)
 	if err != nil {
 		return nil, fmt.Errorf("the slice: %w", err)
 	}

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -29,7 +29,7 @@ The token is never shown.`,
 }
 
 func showPart(cmd *cobra.Command, name string) error {
-	f, err := os.Open(name)
+	f, err := files.Open(name)
 	if err != nil {
 		return err
 	}

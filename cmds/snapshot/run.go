@@ -51,7 +51,7 @@ FILE may be - for standard input or output.`,
 func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 	r := cmd.InOrStdin()
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := files.Open(name)
 		if err != nil {
 			return nil, err
 		}

@@ -120,10 +120,67 @@ func (o Output) place(from, to string) error {
 	return err
 }
 
+// Open opens a file to read, and never waits for it. A pipe that is open already,
+// as /dev/stdin or a shell's <(command), is taken; a FIFO by its name is refused,
+// for its other end may never be opened: pipe it into /dev/stdin.
+func Open(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().Type() == fs.ModeNamedPipe && !unnamed(f) {
+		err = fmt.Errorf("%s is a FIFO, which may never be written to: name a file", name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// unnamed says whether a pipe has no name in a file system of its own.
+func unnamed(f *os.File) bool {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var in unix.Statfs_t
+	var serr error
+	err = conn.Control(func(fd uintptr) { serr = unix.Fstatfs(int(fd), &in) })
+	return err == nil && serr == nil && in.Type == unix.PIPEFS_MAGIC
+}
+
+// Regular is Open of a file that has no other bound than its own size, such as a
+// log: so nothing but a regular file has one.
+func Regular(name string) (*os.File, error) {
+	f, err := Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// ReadRegular reads the whole of a regular file.
+func ReadRegular(name string) ([]byte, error) {
+	f, err := Regular(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return io.ReadAll(f)
+}
+
 // Read reads a file of at most limit bytes: who names a disk, or a pipe that never
-// ends, hears of it.
+// ends, hears of it. What can be named is as Open says.
 func Read(name string, limit int) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +201,10 @@ func ReadAll(f *os.File, limit int) ([]byte, error) {
 }
 
 // Secret reads a file with a key or token. One that others can read is refused:
-// it may have been copied, and that is not seen from here.
+// it may have been copied, and that is not seen from here. What can be named is as
+// Open says.
 func Secret(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +233,7 @@ func Private(f *os.File, exposed string) error {
 
 // KeyPair reads a certificate and its key, PEM.
 func KeyPair(cert, key string) (tls.Certificate, error) {
-	chain, err := os.ReadFile(cert)
+	chain, err := Read(cert, maxChain)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
@@ -199,8 +257,11 @@ func KeyPair(cert, key string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// maxSecret bounds a key or token, in bytes.
-const maxSecret = 64 << 10
+// Bounds of a key or token, and of a certificate with those that issued it, in bytes.
+const (
+	maxSecret = 64 << 10
+	maxChain  = 1 << 20
+)
 
 // readSecret reads into one buffer, so that the caller can wipe all there is.
 func readSecret(f *os.File) ([]byte, error) {

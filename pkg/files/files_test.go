@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // What is there stays, unless it was asked for; nothing half-written is left.
@@ -86,6 +88,48 @@ func TestRead(t *testing.T) {
 	}
 	if _, err := Read(name+"x", 4); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)
+	}
+}
+
+// A FIFO is not waited for; a pipe that is open is read, by a shell too.
+func TestOpenPipes(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pipe := fmt.Sprintf("/dev/fd/%d", r.Fd())
+	for name, read := range map[string]func(string) ([]byte, error){
+		"Read":   func(name string) ([]byte, error) { return Read(name, 10) },
+		"Secret": Secret,
+	} {
+		if _, err := read(fifo); err == nil || !strings.Contains(err.Error(), "is a FIFO") {
+			t.Errorf("%s of a FIFO: %v", name, err)
+		}
+	}
+	done := make(chan string)
+	go func() {
+		b, err := Secret(pipe)
+		done <- fmt.Sprint(string(b), err)
+	}()
+	_, err = w.WriteString("key") // perhaps after the pipe was read, and empty
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-done; got != "key<nil>" {
+		t.Errorf("Secret of a pipe: %s", got)
+	}
+	for _, name := range []string{fifo, pipe, "/dev/zero", t.TempDir()} {
+		if _, err := ReadRegular(name); err == nil {
+			t.Errorf("%s is a regular file", name)
+		}
+	}
+	if _, err := KeyPair("/dev/zero", "/dev/zero"); err == nil || !strings.Contains(err.Error(), "has more than") {
+		t.Errorf("a certificate without an end: %v", err)
 	}
 }
 

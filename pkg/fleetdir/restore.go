@@ -54,7 +54,7 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 		}
 	}
 	fresh := store + ".restoring"
-	text, err := os.ReadFile(backup)
+	text, err := files.ReadRegular(backup)
 	if err != nil {
 		return nil, fmt.Errorf("backup: %w", err)
 	}
@@ -119,7 +119,7 @@ func (m *Member) readLog(newLog bool) ([]audit.Record, kekstore.Head, error) {
 	if newLog {
 		return nil, kekstore.Head{}, nil
 	}
-	text, err := os.ReadFile(m.AuditPath())
+	text, err := files.ReadRegular(m.AuditPath())
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(text) == 0 {
 		return nil, kekstore.Head{}, fmt.Errorf("audit log %s is missing or empty: bring it, since only it knows what was decided after the backup; if it is lost, --without-log", m.AuditPath())
 	}

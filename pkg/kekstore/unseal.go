@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/landfall-project/landfall/pkg/files"
@@ -27,7 +26,7 @@ type FileUnsealer struct{ Path string }
 
 // BarrierKey implements Unsealer.
 func (u FileUnsealer) BarrierKey(context.Context) (*secret.Bytes, error) {
-	f, err := os.Open(u.Path)
+	f, err := files.Open(u.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("barrier key %s is missing: bring the member's own key; a new one would not open its store: %w", u.Path, err)
 	}

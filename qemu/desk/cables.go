@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net"
-	"os"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/lldp"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -20,7 +20,7 @@ type cables struct {
 }
 
 func readCables(name string) (*cables, error) {
-	text, err := os.ReadFile(name)
+	text, err := files.Read(name, 16<<20)
 	if err != nil {
 		return nil, err
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -26,7 +26,7 @@ const (
 
 // readSlices reads signed slices, of each machine the newest.
 func readSlices(region string, dirs []string) ([]*snapshot.Slice, error) {
-	key, err := os.ReadFile(filepath.Join(region, "public", "root.pub"))
+	key, err := files.Read(filepath.Join(region, "public", "root.pub"), 64<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func readSlices(region string, dirs []string) ([]*snapshot.Slice, error) {
 			return nil, fmt.Errorf("%s holds no file *.note: `snapshot sign --dir` writes them", dir)
 		}
 		for _, name := range names {
-			msg, err := os.ReadFile(name)
+			msg, err := files.Read(name, snapshot.MaxSliceSize)
 			if err != nil {
 				return nil, err
 			}
