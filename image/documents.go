@@ -42,7 +42,11 @@ func landfall(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	at, size, err := snapshot.FindPartition(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	at, size, err := snapshot.FindPartition(f, info.Size(), snapshot.SectorSizes())
 	if err != nil {
 		return nil, err
 	}
