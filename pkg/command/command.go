@@ -36,7 +36,9 @@ func mistyped(root *cobra.Command, args []string) error {
 	if c.Name() == "help" && c.Parent() == root {
 		c, rest, _ = root.Find(rest)
 	}
-	if !c.HasSubCommands() || c.ParseFlags(rest) != nil || c.Flags().NArg() == 0 {
+	// One that does something itself says which arguments it takes, and would parse
+	// its flags twice: a list of values would have each twice.
+	if !c.HasSubCommands() || c.Runnable() || c.ParseFlags(rest) != nil || c.Flags().NArg() == 0 {
 		return nil
 	}
 	word := c.Flags().Arg(0)

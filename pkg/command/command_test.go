@@ -3,14 +3,15 @@ package command
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 )
 
-// tree is a program with a flag for all, a group, and a command that takes
-// arguments.
+// tree is a program with a flag for all, a group, a command that takes
+// arguments, and one that does something and has commands.
 func tree(out *bytes.Buffer) *cobra.Command {
 	root := &cobra.Command{Use: "prog", SilenceUsage: true, SilenceErrors: true}
 	root.SetOut(out)
@@ -19,7 +20,16 @@ func tree(out *bytes.Buffer) *cobra.Command {
 	run := func(*cobra.Command, []string) error { return nil }
 	group := &cobra.Command{Use: "image"}
 	group.AddCommand(&cobra.Command{Use: "list", RunE: run}, &cobra.Command{Use: "add FILE...", RunE: run})
-	root.AddCommand(group, &cobra.Command{Use: "show", RunE: run})
+	var values []string
+	both := &cobra.Command{Use: "entry", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		if len(values) > 1 {
+			return fmt.Errorf("values %q", values)
+		}
+		return nil
+	}}
+	both.Flags().StringArrayVar(&values, "value", nil, "")
+	both.AddCommand(&cobra.Command{Use: "key", RunE: run})
+	root.AddCommand(group, both, &cobra.Command{Use: "show", RunE: run})
 	return root
 }
 
@@ -43,6 +53,9 @@ func TestExecute(t *testing.T) {
 		"image verify":            `"verify" is no command of prog image; it has add, list`,
 		"help image verify":       `"verify" is no command of prog image; it has add, list`,
 		"help imag":               `"imag" is no command of prog; did you mean image?`,
+		"entry --value a":         "",
+		"entry key":               "",
+		"entry kye":               `unknown command "kye" for "prog entry"`,
 		"completion powershel":    `"powershel" is no command of prog completion; did you mean powershell?`,
 		"image list --no-such 1":  "unknown flag: --no-such",
 		"image --no-such 1 image": "unknown flag: --no-such",
