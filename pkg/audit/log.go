@@ -91,7 +91,7 @@ func Open(path string, known Head, each func(Record) error) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	head, rest, err := verifyFrom(known, data, each)
+	head, rest, err := VerifyFrom(known, data, each)
 	if err != nil {
 		return nil, fmt.Errorf("audit log %s: %w", path, err)
 	}
@@ -116,8 +116,9 @@ func newLog(f File, head Head, now func() time.Time) *Log {
 	return l
 }
 
-// verifyFrom is Verify of a log that once ended at known.
-func verifyFrom(known Head, data []byte, each func(Record) error) (head Head, rest int, err error) {
+// VerifyFrom is Verify of a log that once ended at known, or of which nothing is
+// known: the zero value. Errors: those of Verify, and ErrBehind.
+func VerifyFrom(known Head, data []byte, each func(Record) error) (head Head, rest int, err error) {
 	lacks := fmt.Errorf("%w: the store saw its line %d", ErrBehind, known.Number)
 	head, rest, err = Verify(data, func(r Record) error {
 		if known.Number > 0 && r.Number == known.Number+1 && r.Prev != hex.EncodeToString(known.Hash[:]) {

@@ -40,12 +40,16 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 		return nil, err
 	}
 	defer key.Wipe()
-	log, end, err := m.readLog(o.NewLog)
+	store := m.path(m.file.Store)
+	saw, err := m.notRunning(store, key)
 	if err != nil {
 		return nil, err
 	}
-	store := m.path(m.file.Store)
-	if err := m.notRunning(store, key); err != nil {
+	log, err := m.openLog(o.NewLog)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := log.records(saw, "the store that is there"); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{store + aside, m.AuditPath() + aside} {
@@ -61,9 +65,13 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 	if err := (files.Output{Perm: 0o600, Force: true}).Write(fresh, text); err != nil {
 		return nil, err
 	}
-	out, err := restoreStore(ctx, fresh, key, log, end, o.Building)
+	restored, err := kekstore.OpenBolt(fresh, key)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: want what `kekctl backup` wrote of this member; it is %s: %w", backup, signed.Kind(text), err), os.Remove(fresh))
+	}
+	out, err := restoreStore(ctx, restored, log, o.Building)
+	if err := errors.Join(err, restored.Close()); err != nil {
+		return nil, errors.Join(err, os.Remove(fresh))
 	}
 	was, err := ownerOf(store)
 	if err == nil {
@@ -113,50 +121,70 @@ func (o owner) give(name string) error {
 	return os.Chmod(name, o.perm)
 }
 
-// readLog returns the verified records and where they end; nil and no end if
-// there shall be a new log.
-func (m *Member) readLog(newLog bool) ([]audit.Record, kekstore.Head, error) {
+// auditLog is a member's audit log; nil if it is lost.
+type auditLog struct {
+	path string
+	text []byte
+}
+
+// openLog reads a member's audit log, unless there shall be a new one.
+func (m *Member) openLog(newLog bool) (*auditLog, error) {
 	if newLog {
+		return nil, nil
+	}
+	l := &auditLog{path: m.AuditPath()}
+	var err error
+	l.text, err = files.ReadRegular(l.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(l.text) == 0 {
+		return nil, fmt.Errorf("audit log %s is missing or empty: bring it, since only it knows what was decided after the backup; if it is lost, --without-log", l.path)
+	}
+	return l, err
+}
+
+// records returns the verified records, none of them of a log that is lost, and
+// where they end. It refuses a log without the line that a store saw last: what
+// was decided there would be undone by the restore, and nobody would hear of it.
+func (l *auditLog) records(saw kekstore.Head, who string) ([]audit.Record, kekstore.Head, error) {
+	if l == nil {
 		return nil, kekstore.Head{}, nil
 	}
-	text, err := files.ReadRegular(m.AuditPath())
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(text) == 0 {
-		return nil, kekstore.Head{}, fmt.Errorf("audit log %s is missing or empty: bring it, since only it knows what was decided after the backup; if it is lost, --without-log", m.AuditPath())
-	}
-	if err != nil {
-		return nil, kekstore.Head{}, err
-	}
 	log := []audit.Record{}
-	end, _, err := audit.Verify(text, func(r audit.Record) error { log = append(log, r); return nil })
+	end, _, err := audit.VerifyFrom(audit.Head{Number: saw.Number, Hash: saw.Hash}, l.text, func(r audit.Record) error {
+		log = append(log, r)
+		return nil
+	})
+	if errors.Is(err, audit.ErrBehind) {
+		err = fmt.Errorf("%w (%s saw it): bring the whole log; if it is lost, --without-log", err, who)
+	}
 	if err != nil {
-		return nil, kekstore.Head{}, fmt.Errorf("audit log %s: %w", m.AuditPath(), err)
+		return nil, kekstore.Head{}, fmt.Errorf("audit log %s: %w", l.path, err)
 	}
 	return log, kekstore.Head{Number: end.Number, Hash: end.Hash}, nil
 }
 
-// notRunning refuses while a member has its store open. A store that is gone or
-// damaged is why there is a restore.
-func (m *Member) notRunning(store string, key *secret.Bytes) error {
+// notRunning refuses while a member has its store open, and returns which end of
+// the log the store saw last. A store that is gone or damaged is why there is a
+// restore: it saw none.
+func (m *Member) notRunning(store string, key *secret.Bytes) (kekstore.Head, error) {
 	s, err := kekstore.OpenBolt(store, key)
 	if err == nil {
-		return s.Close()
+		return s.Kept(), s.Close()
 	}
 	if errors.Is(err, kekstore.ErrInUse) {
-		return err
+		return kekstore.Head{}, err
 	}
-	return nil
+	return kekstore.Head{}, nil
 }
 
 // restoreStore lets the store keep the end of the log that it goes on with: the
 // backup's own is of another time, perhaps of a log that is lost.
-func restoreStore(ctx context.Context, path string, key *secret.Bytes, log []audit.Record, end kekstore.Head, building bool) (*kekserver.Restored, error) {
-	store, err := kekstore.OpenBolt(path, key)
+func restoreStore(ctx context.Context, store kekstore.Store, log *auditLog, building bool) (*kekserver.Restored, error) {
+	records, end, err := log.records(store.Kept(), "the backup")
 	if err != nil {
 		return nil, err
 	}
 	store.Follow(func() kekstore.Head { return end })
-	out, err := kekserver.Restore(ctx, store, log, building)
-	return out, errors.Join(err, store.Close())
+	return kekserver.Restore(ctx, store, records, building)
 }
 
 // exchange moves what is there aside and puts the restored store, and a new log,

@@ -106,6 +106,62 @@ func TestRestoredFromTheLog(t *testing.T) {
 	f.start()
 }
 
+// A log that lacks what a store saw would let a decision fall silently: it is
+// refused by what the present store saw, and by what the backup saw where there
+// is no store. Nothing is changed; without the log is another road.
+func TestRestoreWantsTheWholeLog(t *testing.T) {
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	f.addDevice().Wipe()
+	f.stop()
+	folder := filepath.Join(f.dir, "members", testMember)
+	backup, path, store := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(folder, "audit.jsonl"), filepath.Join(folder, "store.db")
+	write := func(name string, text []byte) {
+		t.Helper()
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(backup, f.file("members/"+testMember+"/store.db"))
+	atBackup := f.file("members/" + testMember + "/audit.jsonl")
+	f.start()
+	f.must("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "stolen"}, nil)
+	f.stop()
+	present, whole := f.file("members/"+testMember+"/store.db"), f.file("members/"+testMember+"/audit.jsonl")
+	refused := func(what, who string) {
+		t.Helper()
+		before := f.file("members/" + testMember + "/audit.jsonl")
+		_, err := f.member.Restore(context.Background(), backup, fleetdir.RestoreOptions{})
+		if !errors.Is(err, audit.ErrBehind) || !strings.Contains(err.Error(), who) || !strings.Contains(err.Error(), "--without-log") {
+			t.Errorf("%s: %v, want %v by %q, and a repair", what, err, audit.ErrBehind, who)
+		}
+		left, err := filepath.Glob(store + ".*")
+		if err != nil || len(left) > 0 || !bytes.Equal(f.file("members/"+testMember+"/audit.jsonl"), before) {
+			t.Errorf("%s: left %q, %v; log as before: %t", what, left, err, bytes.Equal(f.file("members/"+testMember+"/audit.jsonl"), before))
+		}
+	}
+	write(path, atBackup)
+	refused("without what came after the backup", "the store that is there")
+	if !bytes.Equal(f.file("members/"+testMember+"/store.db"), present) {
+		t.Error("the store is another one")
+	}
+	if err := os.Remove(store); err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := bytes.Cut(atBackup, []byte("\n"))
+	write(path, append(first, '\n'))
+	refused("without a store, and with less than the backup saw", "the backup")
+
+	write(path, whole)
+	out, err := f.member.Restore(context.Background(), backup, fleetdir.RestoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{testDevice + ": suspend"}, out.Again); diff != "" {
+		t.Errorf("holds again (-want +got):\n%s", diff)
+	}
+	f.start()
+}
+
 // restored is what a restore of a backup names, by the log as it is now.
 func (f *fleet) restored(backup string) []string {
 	f.t.Helper()
