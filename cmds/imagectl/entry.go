@@ -15,6 +15,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/bootentry"
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
@@ -97,7 +98,7 @@ func (in *entryInput) sign(cmd *cobra.Command) error {
 	if err := out.Write(in.out, msg); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "signed by %s: %s, %d initrds, command line %q\n", signer.Name(), title, len(content.Initrds), content.Cmdline)
+	fmt.Fprintf(cmd.OutOrStdout(), "signed by %s: %s, %s, command line %q\n", signer.Name(), title, printable.Count(len(content.Initrds), "initrd"), content.Cmdline)
 	return nil
 }
 

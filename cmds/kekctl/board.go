@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // board is the table of a factory floor.
@@ -52,7 +54,7 @@ func countOf(n int) string {
 	if n == 0 {
 		return "no devices"
 	}
-	return count(n, "device")
+	return printable.Count(n, "device")
 }
 
 // draw writes the board as lines.
@@ -69,7 +71,7 @@ func (b *board) draw(c canvas) []string {
 	}
 	lines := append(summary, b.table(rows, c)...)
 	if left > 0 {
-		lines = append(lines, fmt.Sprintf("… and %s more; a taller window shows them", count(left, "device")))
+		lines = append(lines, fmt.Sprintf("… and %s more; a taller window shows them", printable.Count(left, "device")))
 	}
 	lines = append(lines, trouble...)
 	if b.note != "" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -25,14 +26,6 @@ func row(w io.Writer, cells ...string) {
 		}
 	}
 	line(w, cells...)
-}
-
-// count is "1 member", "2 members".
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return strconv.Itoa(n) + " " + thing + "s"
 }
 
 func dash(n uint64) string {
@@ -74,7 +67,7 @@ func refusal(d *kekproto.DeviceInfo) string {
 	if d.Refuse == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s %s (%s) %s", when(d.Refuse.Time), d.Refuse.Code, count(d.Refuse.Count, "time"), reasons(d.Refuse))
+	return fmt.Sprintf("%s %s (%s) %s", when(d.Refuse.Time), d.Refuse.Code, printable.Count(d.Refuse.Count, "time"), reasons(d.Refuse))
 }
 
 // briefRefusal is the least to know of a refusal: a list has no room for more.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/fleetdir"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -62,7 +63,7 @@ an address listens on all addresses; --listen says otherwise. Nothing is ever ov
 
 // made says what was made, and what is to be done with it.
 func (a *app) made(dir string, o *fleetdir.Options) {
-	a.say("region %s: %s, %s; %d must sign that it was received", o.Region, count(len(o.Members), "member"), count(len(o.Agents), "agent"), o.Threshold)
+	a.say("region %s: %s, %s; %d must sign that it was received", o.Region, printable.Count(len(o.Members), "member"), printable.Count(len(o.Agents), "agent"), o.Threshold)
 	a.say("NOW move %s/offline to where nobody ships it", dir)
 	for _, m := range o.Members {
 		a.say("BEFORE SHIPPING move %s/members/%s/barrier.key off the disk with its store.db: both together open all keys", dir, m.ID)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
@@ -72,7 +73,7 @@ func (a *app) linkReports(all []kekproto.LinksInfo, wrong bool) error {
 		}
 	}
 	if gone > 0 {
-		_, _ = fmt.Fprintf(a.stderr, "kekctl: the reports of %s are not here: the member was started since then; they come again with the next request\n", count(gone, "device"))
+		_, _ = fmt.Fprintf(a.stderr, "kekctl: the reports of %s are not here: the member was started since then; they come again with the next request\n", printable.Count(gone, "device"))
 	}
 	return a.print(reports, nil)
 }
@@ -99,7 +100,7 @@ func showLinks(w io.Writer, all []kekproto.LinksInfo, wrong bool) {
 			line(w, "", "", "", "", more)
 		}
 	}
-	line(w, fmt.Sprintf("%d of %s all right, %d never heard of", right, count(len(all), "device"), silent))
+	line(w, fmt.Sprintf("%d of %s all right, %d never heard of", right, printable.Count(len(all), "device"), silent))
 }
 
 // deviceLinks shows each link of one device.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
@@ -166,7 +167,7 @@ func (a *app) recoveryList() *cobra.Command {
 				}
 				row(w, "DEVICE", "ID", "ASKED", "BY", "APPROVED BY", "STATE", "UNTIL", "READ", "REASON")
 				for _, r := range out {
-					row(w, r.Device, r.ID, when(r.Time), r.Agent, r.ApprovedBy, string(r.State), when(r.Until), count(r.Reads, "time"), r.Reason)
+					row(w, r.Device, r.ID, when(r.Time), r.Agent, r.ApprovedBy, string(r.State), when(r.Until), printable.Count(r.Reads, "time"), r.Reason)
 				}
 			})
 		},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -77,7 +78,7 @@ func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
 	if len(refused) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %s not recorded:\n%w", len(refused), count(len(names), "slice"), errors.Join(refused...))
+	return fmt.Errorf("%d of %s not recorded:\n%w", len(refused), printable.Count(len(names), "slice"), errors.Join(refused...))
 }
 
 func (a *app) move(ctx context.Context, path string, in any) error {

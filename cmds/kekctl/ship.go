@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // shipInput is what `ship` was asked for.
@@ -60,7 +61,7 @@ func (in *shipInput) run(ctx context.Context, a *app) error {
 	}
 	if in.check {
 		return a.print(map[string]any{"region": st.Region, "ready": true}, func(w io.Writer) {
-			line(w, fmt.Sprintf("region %s can be shipped: %d of %s sealed, %d accepted", st.Region, st.Sealed, count(st.Devices, "device"), st.Accepted))
+			line(w, fmt.Sprintf("region %s can be shipped: %d of %s sealed, %d accepted", st.Region, st.Sealed, printable.Count(st.Devices, "device"), st.Accepted))
 		})
 	}
 	return a.move(ctx, "/v1/region/ship", nil)

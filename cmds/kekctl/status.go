@@ -15,6 +15,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
@@ -96,9 +97,9 @@ func hasRole(st *kekproto.Images, role string) bool {
 // are is "1 device is", "2 devices are".
 func are(n int, thing string) string {
 	if n == 1 {
-		return count(n, thing) + " is"
+		return printable.Count(n, thing) + " is"
 	}
-	return count(n, thing) + " are"
+	return printable.Count(n, thing) + " are"
 }
 
 func showStatus(w io.Writer, st *kekproto.Status) {
@@ -108,7 +109,7 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 		line(w, "LAB PROFILE", "unmeasured boots are accepted: anybody's image gets keys")
 	}
 	line(w, "member "+st.Member, fmt.Sprintf("up since %s, store epoch %d", when(st.Since), st.StoreEpoch))
-	line(w, "audit log", fmt.Sprintf("%s, head begins %.32s", count(int(st.AuditLines), "line"), st.AuditHead))
+	line(w, "audit log", fmt.Sprintf("%s, head begins %.32s", printable.Count(int(st.AuditLines), "line"), st.AuditHead))
 	line(w, "devices", fmt.Sprintf("%d added, %d enrolled, %d with slice, %d suspended", st.Devices, st.Enrolled, st.WithSlice, st.Suspended))
 	line(w, "", fmt.Sprintf("%d sealed, %d of them accepted", st.Sealed, st.Accepted))
 	line(w, "", fmt.Sprintf("%d released to since the region became %s", st.Released, st.State))
@@ -121,7 +122,7 @@ func showStatus(w io.Writer, st *kekproto.Status) {
 	}
 	showImages(w, &st.Images)
 	if st.RefusedOthers > 0 {
-		line(w, "strangers", count(st.RefusedOthers, "request")+" named no known device")
+		line(w, "strangers", printable.Count(st.RefusedOthers, "request")+" named no known device")
 	}
 	for _, id := range st.Unproved {
 		line(w, "unproved "+id, "named by somebody whose quote is not by its attestation key; `kekctl explain "+id+"`")
@@ -168,7 +169,7 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, d.Device, stateOf(d))
 	if u := d.Unproved; u != nil {
 		line(w, "UNPROVED", fmt.Sprintf("%s: somebody named this device, %s, last for %s at %s: %s; "+
-			"another TPM is in it, or it was not this device", u.Code, count(u.Count, "time"), u.Op, when(u.Time), u.Message))
+			"another TPM is in it, or it was not this device", u.Code, printable.Count(u.Count, "time"), u.Op, when(u.Time), u.Message))
 	}
 	if f := d.Drift; f != nil {
 		line(w, "ALARM", fmt.Sprintf("PCR %s (firmware, option ROMs, Secure Boot) changed at the release of %s: an update of yours, or look at the machine", f.PCRs, when(f.Time)))
@@ -202,7 +203,7 @@ func explain(w io.Writer, d *kekproto.DeviceInfo) {
 	line(w, "WHY", info.Why)
 	line(w, "DO", repair(r, info))
 	line(w, "WAIT", string(info.Wait))
-	line(w, "WHEN", fmt.Sprintf("%s, %s, %s since this member started", when(r.Time), r.Op, count(r.Count, "time")))
+	line(w, "WHEN", fmt.Sprintf("%s, %s, %s since this member started", when(r.Time), r.Op, printable.Count(r.Count, "time")))
 	if len(r.Differences) > 0 {
 		line(w, "MORE", "`kekctl evidence "+d.Device+"` shows what it measured")
 	}
@@ -267,7 +268,7 @@ func what(r *audit.Record) string {
 		}
 	}
 	if r.ResetJump > 0 {
-		out += fmt.Sprintf(" ALARM: its TPM was reset %s since the last release", count(int(r.ResetJump), "time"))
+		out += fmt.Sprintf(" ALARM: its TPM was reset %s since the last release", printable.Count(int(r.ResetJump), "time"))
 	}
 	if r.Changed != "" {
 		out += fmt.Sprintf(" ALARM: PCR %s is not that of the last release", r.Changed)
@@ -349,7 +350,7 @@ func (a *app) verifyAudit(data []byte, kept string) error {
 	return a.print(map[string]any{"lines": head.Number, "head": head.String(), "torn": head.Torn, "rest": rest}, func(w io.Writer) {
 		line(w, fmt.Sprintf("%d lines follow from each other; head %s", head.Number, head))
 		if head.Torn > 0 {
-			line(w, count(head.Torn, "time")+" the last lines were torn, by a power cut or by somebody: a head that was kept before tells (--head)")
+			line(w, printable.Count(head.Torn, "time")+" the last lines were torn, by a power cut or by somebody: a head that was kept before tells (--head)")
 		}
 		if rest > 0 {
 			line(w, fmt.Sprintf("%d bytes at the end are of a batch being written, or torn", rest))

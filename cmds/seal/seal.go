@@ -18,6 +18,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/nvslot"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/provision"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -214,7 +215,7 @@ func disksLeft(jobs []*disk.Job) string {
 			n++
 		}
 	}
-	return fmt.Sprintf("%d of %d volumes to make", n, len(jobs))
+	return fmt.Sprintf("%d of %s to make", n, printable.Count(len(jobs), "volume"))
 }
 
 // plan prints what will be done to each volume, or all that stands against it.

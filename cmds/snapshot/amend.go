@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -119,7 +120,7 @@ func (in *amendInput) region(cmd *cobra.Command, change *snapshot.Change) error 
 	if _, err := writeSlices(in.dir, pick(next.Slices(), changed)); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s to sign in %s\n", snapshot.Count(len(changed), "slice"), filepath.Clean(in.dir))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s to sign in %s\n", printable.Count(len(changed), "slice"), filepath.Clean(in.dir))
 	return writeDocument(cmd, in.out, next)
 }
 

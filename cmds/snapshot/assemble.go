@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -89,7 +90,7 @@ func (in *assembleInput) run(cmd *cobra.Command, descriptions []string) error {
 		return fmt.Errorf("the sources contradict each other:\n%w", err)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "snapshot 1 of region %s: %s, %s, %d switches\n",
-		doc.Region, snapshot.Count(len(doc.Devices), "device"), snapshot.Count(len(doc.Links), "link"), len(doc.Switches))
+		doc.Region, printable.Count(len(doc.Devices), "device"), printable.Count(len(doc.Links), "link"), len(doc.Switches))
 	return writeDocument(cmd, in.out, doc)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -81,7 +82,7 @@ func showPart(cmd *cobra.Command, name string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		plan = fmt.Sprintf("%s, for %s", snapshot.Count(len(s.Volumes), "volume"), s.For())
+		plan = fmt.Sprintf("%s, for %s", printable.Count(len(s.Volumes), "volume"), s.For())
 	}
 	fmt.Fprintln(w, "plan    ", plan)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/spf13/cobra"
 )
@@ -51,7 +52,7 @@ func (in *verifyInput) show(cmd *cobra.Command, name string) error {
 
 func showDocument(cmd *cobra.Command, d *snapshot.Document) error {
 	w := tabwriter.NewWriter(people(cmd), 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "region\t%s\tsnapshot %d\t%s\t%s\n", d.Region, d.Generation, snapshot.Count(len(d.Devices), "device"), snapshot.Count(len(d.Links), "link"))
+	fmt.Fprintf(w, "region\t%s\tsnapshot %d\t%s\t%s\n", d.Region, d.Generation, printable.Count(len(d.Devices), "device"), printable.Count(len(d.Links), "link"))
 	for _, m := range d.Fleet.Members {
 		fmt.Fprintf(w, "key server\t%s\t%s\n", m.ID, m.URL)
 	}
@@ -119,7 +120,7 @@ func show(cmd *cobra.Command, s *snapshot.Slice, digest [32]byte) error {
 }
 
 func showDHCP(line func(...string), d *snapshot.DHCP) {
-	line("DHCP", "serves "+snapshot.Count(len(d.Leases), "lease"))
+	line("DHCP", "serves "+printable.Count(len(d.Leases), "lease"))
 	if b := d.Boot; b != nil {
 		line("DHCP", "boot "+b.File, "from "+or(b.Server), "iPXE "+or(b.Script))
 	}

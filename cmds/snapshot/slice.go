@@ -16,6 +16,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -84,7 +85,7 @@ func (in *sliceInput) run(cmd *cobra.Command, args []string) error {
 	if in.all {
 		n, err := writeSlices(in.dir, doc.Slices())
 		if err == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s of snapshot %d of region %s in %s\n", snapshot.Count(n, "slice"), doc.Generation, doc.Region, in.dir)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s of snapshot %d of region %s in %s\n", printable.Count(n, "slice"), doc.Generation, doc.Region, in.dir)
 		}
 		return err
 	}

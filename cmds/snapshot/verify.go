@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -74,7 +75,7 @@ func (in *verifyInput) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var faults []error
-	summary := "ok: " + snapshot.Count(len(files), "file")
+	summary := "ok: " + printable.Count(len(files), "file")
 	for _, name := range files {
 		line, err := in.verify(cmd, name)
 		if err != nil {
@@ -147,7 +148,7 @@ func (in *verifyInput) verify(cmd *cobra.Command, name string) (string, error) {
 		if err != nil {
 			return "", in.fault(name, err)
 		}
-		return fmt.Sprintf("ok: snapshot %d of region %s, %s, %s", d.Generation, d.Region, snapshot.Count(len(d.Devices), "device"), snapshot.Count(len(d.Links), "link")), nil
+		return fmt.Sprintf("ok: snapshot %d of region %s, %s, %s", d.Generation, d.Region, printable.Count(len(d.Devices), "device"), printable.Count(len(d.Links), "link")), nil
 	}
 	s, digest, err := snapshot.OpenSlice(msg, in.root)
 	if err != nil {

@@ -90,3 +90,11 @@ func FuzzEscape(f *testing.F) {
 		}
 	})
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 slices", 1: "1 slice", 2: "2 slices"} {
+		if got := Count(n, "slice"); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/landfall-project/landfall/pkg/printable"
 )
 
 // Sources are what a region's snapshot is assembled from.
@@ -255,7 +257,7 @@ func (a *assembler) checkRecords() {
 		}
 	}
 	if n := len(missing); n > 0 && len(a.captures) > 0 {
-		a.note("no capture of %s, so that nothing of theirs was compared: %s", Count(n, "device"), strings.Join(missing[:min(n, 10)], " "))
+		a.note("no capture of %s, so that nothing of theirs was compared: %s", printable.Count(n, "device"), strings.Join(missing[:min(n, 10)], " "))
 	}
 }
 

@@ -23,14 +23,6 @@ func (d *differ) say(format string, args ...any) {
 	d.lines = append(d.lines, line)
 }
 
-// Count is "1 slice", "2 slices".
-func Count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
 // changed tells about one value; the empty one is "none".
 func (d *differ) changed(what, old, new string) {
 	if old != new {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/linkcheck"
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 	"github.com/landfall-project/landfall/qemu/fabric"
@@ -171,7 +172,7 @@ func (w *world) tell(reports, people io.Writer) error {
 			fmt.Fprintf(people, "%s: off\n", d.Config.Device)
 			continue
 		}
-		fmt.Fprintf(people, "%s: %d of %d links proved\n", d.Config.Device, f.summary.Proved, f.summary.Required)
+		fmt.Fprintf(people, "%s: %d of %s proved\n", d.Config.Device, f.summary.Proved, printable.Count(f.summary.Required, "link"))
 		for _, s := range f.links {
 			fmt.Fprintf(people, "  %s\n", s)
 		}

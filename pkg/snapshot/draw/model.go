@@ -179,7 +179,7 @@ func (m *Model) verdicts(d *device) {
 		}
 	}
 	if len(by) > 0 {
-		m.note("%s reports %s that this snapshot does not have", d.entry.ID, snapshot.Count(len(by), "link"))
+		m.note("%s reports %s that this snapshot does not have", d.entry.ID, printable.Count(len(by), "link"))
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // maxTold bounds the lines of one problem.
@@ -144,7 +144,7 @@ func (m *Model) quiet(r *rack) {
 	if m.plan || len(quiet) == 0 {
 		return
 	}
-	p := &problem{state: unheard, quiet: quiet, title: fmt.Sprintf("no report from %d of the %s of rack %s", len(quiet), snapshot.Count(len(r.devices), "device"), r.title()),
+	p := &problem{state: unheard, quiet: quiet, title: fmt.Sprintf("no report from %d of the %s of rack %s", len(quiet), printable.Count(len(r.devices), "device"), r.title()),
 		lines: []string{some(ids(quiet), 8)}, do: "look at one of their consoles: they have not reached a key server yet"}
 	if len(quiet) == 1 {
 		p.do = fmt.Sprintf("look at the console of %s: it has not reached a key server yet", quiet[0].place())

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/printable"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // canvas gathers the body of an SVG, whose height is known at its end. y is
@@ -103,7 +102,7 @@ func (c *canvas) write(w io.Writer, title string) error {
 func (c *canvas) head(m *Model, title string, racks []*rack) {
 	t := count(racks)
 	c.text(20, 36, 26, "b", title)
-	under := fmt.Sprintf("region %s, snapshot %d: %s", m.doc.Region, m.doc.Generation, snapshot.Count(t.devices, "device"))
+	under := fmt.Sprintf("region %s, snapshot %d: %s", m.doc.Region, m.doc.Generation, printable.Count(t.devices, "device"))
 	if m.plan {
 		c.text(20, 60, 14, "s", under+". The plan; no reports of links were given.")
 		c.y = 80

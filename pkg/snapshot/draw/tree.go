@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/printable"
-	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
 // width of the tree, in characters: the console of a server.
@@ -127,7 +126,7 @@ func (t *tree) head(racks []*rack) {
 	if t.o.Rack != "" {
 		where += ", rack " + t.o.Rack
 	}
-	t.line(plain, "%s, snapshot %d: %s, %s", where, t.m.doc.Generation, snapshot.Count(c.devices, "device"), snapshot.Count(len(racks), "rack"))
+	t.line(plain, "%s, snapshot %d: %s, %s", where, t.m.doc.Generation, printable.Count(c.devices, "device"), printable.Count(len(racks), "rack"))
 	if t.m.plan {
 		t.line(plain, "The plan; no reports of links were given.")
 	} else {
@@ -209,7 +208,7 @@ func (p *problem) where() string {
 func (t *tree) rack(r *rack) {
 	c := count([]*rack{r})
 	if t.m.plan {
-		t.line(plain, "rack %s  %s", r.title(), snapshot.Count(c.devices, "device"))
+		t.line(plain, "rack %s  %s", r.title(), printable.Count(c.devices, "device"))
 	} else {
 		t.line(r.state, "%-4s rack %s  %s", r.state.word(), r.title(), c)
 	}
@@ -317,7 +316,7 @@ func (t *tree) port(p *port, below string, last bool) {
 	case links == 1:
 		t.line(p.state, "%s to %s", text, p.ends[0].told())
 	default:
-		t.line(p.state, "%s: %d of %s", text, proved, snapshot.Count(links, "link"))
+		t.line(p.state, "%s: %d of %s", text, proved, printable.Count(links, "link"))
 	}
 	if p.found != "" {
 		t.line(p.state, "%s", strings.Repeat(" ", 13)+"but the switch says "+p.found)

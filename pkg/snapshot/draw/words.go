@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
@@ -74,7 +75,7 @@ func (p *problem) tellEnds(q *port, many bool) {
 		p.lines = append(p.lines, e.own.device.entry.ID+": "+e.what())
 	}
 	if more > 0 {
-		p.lines = append(p.lines, fmt.Sprintf("and %s more: %s", snapshot.Count(more, "port"), some(p.reporters(), 4)))
+		p.lines = append(p.lines, fmt.Sprintf("and %s more: %s", printable.Count(more, "port"), some(p.reporters(), 4)))
 	}
 }
 
