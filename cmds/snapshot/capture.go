@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +29,9 @@ the capture to the fleet; this command is for machines that run something else.`
 				return err
 			}
 			c, err := netconf.Capture(cmd.Context(), device, netconf.Listen{Wait: wait})
+			if errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("%w: capture needs root", err)
+			}
 			if err != nil {
 				return err
 			}

@@ -56,7 +56,7 @@ func (o Output) Begin(name string) (*Pending, error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".landfall-*")
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", name, err)
+		return nil, fmt.Errorf("write %s: %w", name, bare(err))
 	}
 	return &Pending{o, name, f}, nil
 }
@@ -79,11 +79,27 @@ func (p *Pending) Finish(data []byte) error {
 	if err == nil {
 		return nil
 	}
-	err = errors.Join(err, os.Remove(p.f.Name()))
+	if removed := os.Remove(p.f.Name()); removed != nil {
+		return fmt.Errorf("write %s: %w", p.name, errors.Join(err, removed))
+	}
 	if errors.Is(err, ErrExists) {
 		return err
 	}
-	return fmt.Errorf("write %s: %w", p.name, err)
+	return fmt.Errorf("write %s: %w", p.name, bare(err))
+}
+
+// bare is an error without the name that a file has until it is whole: nobody
+// chose it.
+func bare(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
 }
 
 // Check refuses, before anything is made, what Write would refuse. A device or a

@@ -159,3 +159,26 @@ func TestSecret(t *testing.T) {
 		t.Errorf("none: %v", err)
 	}
 }
+
+// Nobody chose the name that a file has until it is whole, so no error has it.
+func TestWriteNamesWhatWasAsked(t *testing.T) {
+	folder := t.TempDir()
+	missing := filepath.Join(folder, "no", "such.json")
+	if err := (Output{}).Write(missing, nil); err == nil || err.Error() != "write "+missing+": no such file or directory" {
+		t.Errorf("into a folder that is not there: %v", err)
+	}
+	name := filepath.Join(folder, "a")
+	p, err := Output{Force: true}.Begin(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(name, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Finish(nil); err == nil || err.Error() != "write "+name+": file exists" {
+		t.Errorf("where a folder is since: %v", err)
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
