@@ -12,5 +12,5 @@ import (
 func TestMistypedCommands(t *testing.T) {
 	filestest.Groups(t, func(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return run(ctx, args, strings.NewReader(""), stdout, stderr)
-	})
+	}, "links") // of a device
 }
