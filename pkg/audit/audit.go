@@ -94,6 +94,11 @@ func (h Head) String() string { return fmt.Sprintf("%d:%s", h.Number, hex.Encode
 // or writes a zero into one, makes the same: against that stands a head that was
 // kept. Anything else that breaks the chain is a change.
 func Verify(data []byte, each func(Record) error) (head Head, rest int, err error) {
+	return verifyOn(head, data, each)
+}
+
+// verifyOn is Verify of what follows a head.
+func verifyOn(head Head, data []byte, each func(Record) error) (Head, int, error) {
 	for off := 0; off < len(data); {
 		line, next := cut(data, off)
 		r, bad := follow(head, line)

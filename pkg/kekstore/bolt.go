@@ -1,6 +1,7 @@
 package kekstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +33,8 @@ const (
 	keyCheck  = "check"
 	keySum    = "sum"
 
-	sumPath = "\x01sum" // no caller's path: it's outside of the alphabet
+	sumPath      = "\x01sum" // no caller's path: it's outside of the alphabet
+	happenedPath = "\x01happened"
 )
 
 func bucketMeta() []byte   { return []byte("meta") }
@@ -242,39 +245,74 @@ func (s *Bolt) read(tx *bbolt.Tx, path string) (Token, Value, error) {
 
 // Create implements Store.
 func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) (Value, error) {
-	var v Value
-	err := s.update(path, data, func(tx *bbolt.Tx) (Token, error) {
-		old, there, err := s.read(tx, path)
+	var there Value
+	epoch, err := s.update(func(tx *bbolt.Tx) error {
+		old, v, err := s.read(tx, path)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			return token, nil
+			return nil
 		case err != nil:
-			return token, err
+			return err
 		}
-		v = there
+		there = v
 		if hmac.Equal(old[:], token[:]) {
-			return token, errUnchanged
+			return errUnchanged
 		}
-		return token, fmt.Errorf("%s: %w", path, ErrExists)
-	}, &v)
-	return v, err
+		return fmt.Errorf("%s: %w", path, ErrExists)
+	}, put{path, token, data})
+	if err != nil || there.Version > 0 {
+		return there, err
+	}
+	return Value{Data: bytes.Clone(data), Version: epoch}, nil
 }
 
 // Swap implements Store.
 func (s *Bolt) Swap(_ context.Context, path string, old uint64, data []byte) (uint64, error) {
-	var v Value
-	err := s.update(path, data, func(tx *bbolt.Tx) (Token, error) {
-		token, there, err := s.read(tx, path)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return token, err
+	return s.update(func(tx *bbolt.Tx) error { return s.unchanged(tx, path, old) }, put{path: path, data: data})
+}
+
+// Commit implements Store.
+func (s *Bolt) Commit(_ context.Context, happened []byte, writes ...Write) (uint64, error) {
+	var puts []put
+	for i, w := range writes {
+		if slices.ContainsFunc(writes[:i], func(o Write) bool { return o.Path == w.Path }) {
+			return 0, fmt.Errorf("store path %q: written twice in one transaction", w.Path)
 		}
-		secret.Wipe(there.Data)
-		if there.Version != old {
-			return token, fmt.Errorf("%s: version is %d, not %d: %w", path, there.Version, old, ErrConflict)
+		puts = append(puts, put{path: w.Path, data: w.Data})
+	}
+	puts = append(puts, put{path: happenedPath, data: happened})
+	return s.update(func(tx *bbolt.Tx) error {
+		for _, w := range writes {
+			if err := s.unchanged(tx, w.Path, w.Old); err != nil {
+				return err
+			}
 		}
-		return token, nil
-	}, &v)
-	return v.Version, err
+		return nil
+	}, puts...)
+}
+
+// Happened implements Store.
+func (s *Bolt) Happened(ctx context.Context) ([]byte, uint64, error) {
+	v, err := s.Get(ctx, happenedPath)
+	if errors.Is(err, ErrNotFound) {
+		return nil, 0, nil
+	}
+	return v.Data, v.Version, err
+}
+
+// unchanged says whether a value still has a version; 0: there is none. It looks
+// into the file: over a value that somebody put back nothing is written. The
+// caller holds the lock.
+func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
+	_, there, err := s.read(tx, path)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	secret.Wipe(there.Data)
+	if there.Version != old {
+		return fmt.Errorf("%s: version is %d, not %d: %w", path, there.Version, old, ErrConflict)
+	}
+	return nil
 }
 
 var errUnchanged = errors.New("unchanged")

@@ -14,58 +14,88 @@ import (
 // the disk has counts when the process starts again.
 var ErrUnsure = errors.New("the store's last write may or may not be on its disk")
 
-// update writes one value and the new sum in one transaction, if may agrees.
+// put is a value of a transaction.
+type put struct {
+	path  string
+	token Token
+	data  []byte
+}
+
+func (p *put) check() error {
+	if p.path != happenedPath {
+		if err := checkPath(p.path); err != nil {
+			return err
+		}
+	}
+	if len(p.data) > MaxValue {
+		return fmt.Errorf("%s: value of %d bytes, at most %d are allowed", p.path, len(p.data), MaxValue)
+	}
+	return nil
+}
+
+// update writes values and the new sum in one transaction, if may agrees, and
+// returns its epoch, which is their version; that of the last write if may says
+// errUnchanged.
 //
 // A commit writes pages, waits for the disk, writes the page that makes them
 // count, and waits again. If it is the last wait that fails, bbolt goes on from the
 // new state, and the disk may have either: to go on here from the old one would
 // end in a sum that fits nothing, from the new one in pages written over that the
 // disk still counts.
-func (s *Bolt) update(path string, data []byte, may func(*bbolt.Tx) (Token, error), out *Value) error {
-	if err := checkPath(path); err != nil {
-		return err
-	}
-	if len(data) > MaxValue {
-		return fmt.Errorf("%s: value of %d bytes, at most %d are allowed", path, len(data), MaxValue)
+func (s *Bolt) update(may func(*bbolt.Tx) error, puts ...put) (uint64, error) {
+	for i := range puts {
+		if err := puts[i].check(); err != nil {
+			return 0, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unsure != nil {
-		return s.unsure
+		return 0, s.unsure
 	}
 	next := s.next()
 	next.epoch++
 	var sum []byte
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		token, err := may(tx)
-		if err != nil {
+		if err := may(tx); err != nil {
 			return err
 		}
-		if old, ok := s.versions[path]; ok {
-			next.sub(s.barrier.term(path, old))
-		} else {
-			next.count++
+		for i := range puts {
+			if err := s.put(tx, &next, &puts[i]); err != nil {
+				return err
+			}
 		}
-		next.add(s.barrier.term(path, next.epoch))
 		sum = s.barrier.sealSum(&next)
-		return errors.Join(
-			tx.Bucket(bucketValues()).Put([]byte(path), s.barrier.seal(path, next.epoch, token, data)),
-			tx.Bucket(bucketMeta()).Put([]byte(keySum), sum))
+		return tx.Bucket(bucketMeta()).Put([]byte(keySum), sum)
 	})
 	switch {
 	case errors.Is(err, errUnchanged):
-		return nil
+		return s.sum.epoch, nil
 	case err != nil && sum != nil && s.holds(sum):
 		s.unsure = fmt.Errorf("%w (%w): see to its disk, then restart the member and look whether the change is there", ErrUnsure, err)
-		return s.unsure
+		return 0, s.unsure
 	case err != nil:
-		return room(err)
+		return 0, room(err)
 	}
 	s.sum = next
-	s.versions[path] = next.epoch
-	*out = Value{Data: bytes.Clone(data), Version: next.epoch}
-	s.notify(Event{Path: path, Version: next.epoch})
-	return nil
+	for i := range puts {
+		s.versions[puts[i].path] = next.epoch
+		if puts[i].path != happenedPath {
+			s.notify(Event{Path: puts[i].path, Version: next.epoch})
+		}
+	}
+	return next.epoch, nil
+}
+
+// put writes one value and brings the sum up to it.
+func (s *Bolt) put(tx *bbolt.Tx, next *sum, p *put) error {
+	if old, ok := s.versions[p.path]; ok {
+		next.sub(s.barrier.term(p.path, old))
+	} else {
+		next.count++
+	}
+	next.add(s.barrier.term(p.path, next.epoch))
+	return tx.Bucket(bucketValues()).Put([]byte(p.path), s.barrier.seal(p.path, next.epoch, p.token, p.data))
 }
 
 // holds says whether bbolt goes on from the state with this sum.

@@ -51,6 +51,14 @@ type Event struct {
 	Version uint64
 }
 
+// Write is one value of a Commit. Old is the version that the value at Path must
+// have, 0: there must be none.
+type Write struct {
+	Path string
+	Old  uint64
+	Data []byte
+}
+
 // Head is the end of a log outside of the store: the number of its last line and
 // the SHA-256 of that.
 type Head struct {
@@ -76,6 +84,14 @@ type Store interface {
 	// Swap replaces the value if its version is still old; 0 means that there
 	// must be none. It returns the new version, or ErrConflict.
 	Swap(ctx context.Context, path string, old uint64, data []byte) (uint64, error)
+	// Commit makes all writes, in one transaction and with one version, which it
+	// returns, or none: ErrConflict if one of the values has another version than
+	// its Old. What happened goes with it, and replaces what went with the one
+	// before: whoever opens the store finds what it was last changed by.
+	Commit(ctx context.Context, happened []byte, writes ...Write) (uint64, error)
+	// Happened returns what went with the last Commit, and its version; nil if
+	// there was none.
+	Happened(ctx context.Context) ([]byte, uint64, error)
 	// List returns the paths below prefix, sorted, and their versions.
 	List(ctx context.Context, prefix string) ([]Event, error)
 	// Watch sends an event for each later write below prefix until ctx ends,

@@ -55,7 +55,7 @@ func (s *Bolt) List(_ context.Context, prefix string) ([]Event, error) {
 	defer s.mu.RUnlock()
 	var out []Event
 	for path, version := range s.versions {
-		if strings.HasPrefix(path, prefix) {
+		if strings.HasPrefix(path, prefix) && path != happenedPath {
 			out = append(out, Event{Path: path, Version: version})
 		}
 	}

@@ -1,0 +1,134 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// limited is a disk that takes so many bytes more, and then, once, so many fsyncs
+// that fail.
+type limited struct {
+	*os.File
+	room  int
+	syncs int
+}
+
+func (f *limited) Write(p []byte) (int, error) {
+	if len(p) <= f.room {
+		f.room -= len(p)
+		return f.File.Write(p)
+	}
+	n, err := f.File.Write(p[:f.room])
+	f.room = 0
+	return n, errors.Join(err, syscall.ENOSPC)
+}
+
+func (f *limited) Sync() error {
+	if f.syncs > 0 {
+		f.syncs--
+		return syscall.EIO
+	}
+	return f.File.Sync()
+}
+
+// broken opens a log of three lines and lets an append fail.
+func broken(t *testing.T, path string, disk limited) *Log {
+	t.Helper()
+	l, err := Open(path, Head{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.File = l.file.(*os.File)
+	l.file = &disk
+	if err := l.Append(context.Background(), Record{Event: "release", Device: "refused"}); !errors.Is(err, ErrBroken) {
+		t.Fatalf("append: %v, want %v", err, ErrBroken)
+	}
+	if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
+		t.Fatalf("a second append: %v, want %v", err, ErrBroken)
+	}
+	return l
+}
+
+// With room again the log goes on in the same process. What a failed write left is
+// accounted for if it is torn, and counts if it is whole, whose bytes are written
+// once more.
+func TestReopen(t *testing.T) {
+	for name, tt := range map[string]struct {
+		disk        limited
+		lines, torn int
+	}{
+		"no room":           {limited{}, 4, 0},
+		"room for a part":   {limited{room: 40}, 5, 1}, // with the line that accounts for it
+		"an fsync that was": {limited{room: 1 << 20, syncs: 1}, 5, 0},
+	} {
+		path := newFile(t, 3)
+		l := broken(t, path, tt.disk)
+		if head, err := l.Head(); head.Number != 3 || err == nil {
+			t.Errorf("%s: while broken the head is %v, %v", name, head, err)
+		}
+		for range 2 { // the second time there is nothing to do
+			if err := l.Reopen(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := errors.Join(l.Append(context.Background(), Record{Event: "release"}), l.Close()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		head, rest, err := Verify(read(t, path), nil)
+		if err != nil || rest != 0 || head.Number != uint64(tt.lines) || head.Torn != tt.torn {
+			t.Errorf("%s: %d lines, %d of them for torn ones, %d bytes, %v; want %d, %d", name, head.Number, head.Torn, rest, err, tt.lines, tt.torn)
+		}
+		if now, err := l.Head(); err != nil || now != head {
+			t.Errorf("%s: the log says it ends at %v, %v; it ends at %v", name, now, err, head)
+		}
+	}
+}
+
+// A log stays broken while its file is not what was left: that is for people.
+func TestReopenLooks(t *testing.T) {
+	for name, change := range map[string]func(path string, text []byte) error{
+		"removed":   func(path string, _ []byte) error { return os.Remove(path) },
+		"cut":       func(path string, text []byte) error { return os.Truncate(path, int64(len(text)/2)) },
+		"exchanged": func(path string, text []byte) error { return errors.Join(os.Remove(path), os.WriteFile(path, text, 0o600)) },
+		"longer":    func(path string, text []byte) error { return os.WriteFile(path, append(text, "a line\n"...), 0o600) },
+	} {
+		path := newFile(t, 3)
+		l := broken(t, path, limited{})
+		if err := change(path, read(t, path)); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Reopen(); !errors.Is(err, ErrBroken) {
+			t.Errorf("%s: %v, want %v", name, err, ErrBroken)
+		}
+		if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
+			t.Errorf("%s: append: %v, want %v", name, err, ErrBroken)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	// What was seen to be another file while it was written stays broken too.
+	path := newFile(t, 3)
+	l, err := Open(path, Head{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
+		t.Errorf("append to a file that is away: %v", err)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); !errors.Is(err, errMoved) {
+		t.Errorf("%v, want %v", err, errMoved)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
