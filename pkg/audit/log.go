@@ -55,7 +55,7 @@ type Log struct {
 	wake   chan struct{}
 	closed bool
 	done   chan struct{}
-	synced Head // durable
+	synced Head  // durable
 	keeps  int64 // bytes that are durable
 	reopen func() (reopened, error)
 }
@@ -289,9 +289,9 @@ var errMoved = errors.New("it is not as it was left")
 // came of the failed write stays: whole lines, of which nobody was told that they
 // are there, count, and a torn one is accounted for in front of the next line.
 // They are written once more, in their place: after a failed fsync the system may
-// show what the disk never got. It returns why the log stays broken, nil if it is
-// not.
-func (l *Log) Reopen() error {
+// show what the disk never got; each is called for them. It returns why the log
+// stays broken, nil if it is not.
+func (l *Log) Reopen(each func(Record) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil || l.closed || errors.Is(l.err, errMoved) {
@@ -301,7 +301,7 @@ func (l *Log) Reopen() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", l.err, err)
 	}
-	head, torn, err := verifyOn(l.synced, a.rest, nil)
+	head, torn, err := verifyOn(l.synced, a.rest, each)
 	if err == nil && len(a.rest) > maxTorn/2 {
 		err = fmt.Errorf("%d bytes behind its last durable line: restart the member", len(a.rest)) // which bounds them too
 	}

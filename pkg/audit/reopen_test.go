@@ -70,7 +70,7 @@ func TestReopen(t *testing.T) {
 			t.Errorf("%s: while broken the head is %v, %v", name, head, err)
 		}
 		for range 2 { // the second time there is nothing to do
-			if err := l.Reopen(); err != nil {
+			if err := l.Reopen(nil); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -90,17 +90,19 @@ func TestReopen(t *testing.T) {
 // A log stays broken while its file is not what was left: that is for people.
 func TestReopenLooks(t *testing.T) {
 	for name, change := range map[string]func(path string, text []byte) error{
-		"removed":   func(path string, _ []byte) error { return os.Remove(path) },
-		"cut":       func(path string, text []byte) error { return os.Truncate(path, int64(len(text)/2)) },
-		"exchanged": func(path string, text []byte) error { return errors.Join(os.Remove(path), os.WriteFile(path, text, 0o600)) },
-		"longer":    func(path string, text []byte) error { return os.WriteFile(path, append(text, "a line\n"...), 0o600) },
+		"removed": func(path string, _ []byte) error { return os.Remove(path) },
+		"cut":     func(path string, text []byte) error { return os.Truncate(path, int64(len(text)/2)) },
+		"exchanged": func(path string, text []byte) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path, text, 0o600))
+		},
+		"longer": func(path string, text []byte) error { return os.WriteFile(path, append(text, "a line\n"...), 0o600) },
 	} {
 		path := newFile(t, 3)
 		l := broken(t, path, limited{})
 		if err := change(path, read(t, path)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Reopen(); !errors.Is(err, ErrBroken) {
+		if err := l.Reopen(nil); !errors.Is(err, ErrBroken) {
 			t.Errorf("%s: %v, want %v", name, err, ErrBroken)
 		}
 		if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
@@ -125,7 +127,7 @@ func TestReopenLooks(t *testing.T) {
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Reopen(); !errors.Is(err, errMoved) {
+	if err := l.Reopen(nil); !errors.Is(err, errMoved) {
 		t.Errorf("%v, want %v", err, errMoved)
 	}
 	if err := l.Close(); err != nil {

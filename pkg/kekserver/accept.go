@@ -71,10 +71,10 @@ func (s *Server) counts(ctx context.Context, id string, generation uint32, boot 
 	}
 	rec := d.deviceRecord
 	rec.Accepted = generation
-	if err := s.state.save(ctx, pathDevices+id, d.version, &rec); err != nil {
-		return false, err
+	w, err := write(pathDevices+id, d.version, &rec)
+	if err == nil {
+		err = s.commit(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer}, w)
 	}
-	err = s.record(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer})
 	return err == nil, err
 }
 

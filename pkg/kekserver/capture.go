@@ -37,13 +37,10 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 	if !s.seen.mayCapture(r.Device, s.now()) {
 		return nil, report.Errorf(report.KeyFleet, "%s sent too many different captures; the last one is kept; send the next in %d s", r.Device, capturePause/time.Second)
 	}
-	if _, err := s.cfg.Store.Swap(ctx, path, old.Version, r.Body); err != nil {
-		return nil, err
-	}
 	sum := sha256.Sum256(r.Body)
 	rec := r.event("capture")
 	rec.Digest = hex.EncodeToString(sum[:])
-	if err := s.record(ctx, rec); err != nil {
+	if err := s.commit(ctx, rec, kekstore.Write{Path: path, Old: old.Version, Data: r.Body}); err != nil {
 		return nil, err
 	}
 	return &kekproto.Response{}, nil

@@ -245,14 +245,13 @@ func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error
 	if next := uint64(r.device.Sealed) + 1; uint64(r.Generation) > next || uint64(r.Generation)+1 < next {
 		return nil, report.Errorf(report.KeyProtocol, "%s is sealed under KEK generation %d: it gets that one or the next, not %d", r.Device, r.device.Sealed, r.Generation)
 	}
-	k, fresh, err := s.state.createKEK(ctx, r.Device, r.Generation)
+	fresh, err := s.ensureKEK(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	k.wipe()
 	event := "kek"
 	if fresh {
-		event = "kek-created"
+		event = "" // it is recorded
 	}
 	out, err := s.giveKEK(ctx, r, r.Generation, event)
 	if err != nil {
@@ -262,7 +261,7 @@ func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error
 }
 
 // giveKEK seals a KEK to the request's key. The audit record is durable before
-// it returns.
+// it returns; without an event it was before.
 func (s *Server) giveKEK(ctx context.Context, r *request, generation uint32, event string) (*kekproto.KEK, error) {
 	k, err := s.state.kek(ctx, r.Device, generation)
 	if err != nil {
@@ -273,10 +272,10 @@ func (s *Server) giveKEK(ctx context.Context, r *request, generation uint32, eve
 	if err != nil {
 		return nil, err
 	}
-	rec := r.event(event)
-	rec.KEK, rec.Generation, rec.Links = hexID(k.id[:]), uint64(generation), linkCount(r.links)
-	if err := s.record(ctx, rec); err != nil {
-		return nil, err
+	if event != "" {
+		if err := s.record(ctx, r.kekEvent(event, k.id[:], generation)); err != nil {
+			return nil, err
+		}
 	}
 	return &kekproto.KEK{ID: k.id[:], Generation: generation, Sealed: sealed}, nil
 }
@@ -296,7 +295,7 @@ func (r *request) event(name string) audit.Record {
 
 // auths hands out the TPM authorizations, durable here before the TPM has them.
 func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, error) {
-	both, err := s.state.auths(ctx, r.Device, r.device.Life)
+	both, err := s.ensureAuths(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -305,32 +304,12 @@ func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, err
 	if err != nil {
 		return nil, err
 	}
-	if err := s.record(ctx, r.event("auths")); err != nil {
-		return nil, err
-	}
 	return &kekproto.Response{Auths: &kekproto.Secrets{Sealed: sealed}}, nil
 }
 
 // sealed notes that the device's key is wrapped under a generation.
 func (s *Server) sealed(ctx context.Context, r *request) (*kekproto.Response, error) {
-	k, err := s.state.kek(ctx, r.Device, r.Generation)
-	if errors.Is(err, kekstore.ErrNotFound) {
-		return nil, report.Errorf(report.KeyUnknown, "%s has no KEK of generation %d", r.Device, r.Generation)
-	}
-	if err != nil {
-		return nil, err
-	}
-	k.wipe()
-	if r.device.Sealed != r.Generation {
-		rec := r.device.deviceRecord
-		rec.Sealed = r.Generation
-		if err := s.state.save(ctx, pathDevices+r.Device, r.device.version, &rec); err != nil {
-			return nil, err
-		}
-	}
-	ev := r.event("sealed")
-	ev.Generation = uint64(r.Generation)
-	if err := s.record(ctx, ev); err != nil {
+	if err := s.noteSealed(ctx, r); err != nil {
 		return nil, err
 	}
 	return &kekproto.Response{}, nil

@@ -34,11 +34,12 @@ func (s *Server) change(ctx context.Context, id string, rec audit.Record, edit f
 	if err := edit(&r); err != nil {
 		return err
 	}
-	if err := s.state.save(ctx, pathDevices+id, d.version, &r); err != nil {
+	w, err := write(pathDevices+id, d.version, &r)
+	if err != nil {
 		return err
 	}
 	rec.Device = id
-	return s.record(ctx, rec)
+	return s.commit(ctx, rec, w)
 }
 
 // addDevice makes a one-use token for a device. Only its SHA-256 is stored; the
@@ -87,7 +88,8 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 		return "", err
 	}
 	rec.TokenHash, rec.TokenUsed = sum[:], false
-	if err := s.state.save(ctx, pathDevices+m.Device, version, &rec); err != nil {
+	w, err := write(pathDevices+m.Device, version, &rec)
+	if err != nil {
 		return "", err
 	}
 	ev := auditBy(agent, "device-added")
@@ -95,7 +97,7 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 	if m.Again {
 		ev.Detail = "a further token"
 	}
-	if err := s.record(ctx, ev); err != nil {
+	if err := s.commit(ctx, ev, w); err != nil {
 		return "", err
 	}
 	return token, nil

@@ -233,19 +233,20 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	if err != nil {
 		return nil, n.device, err
 	}
-	if err := s.state.save(ctx, pathDevices+n.device, n.version, &n.record); err != nil {
+	w, err := write(pathDevices+n.device, n.version, &n.record)
+	if err != nil {
+		return nil, n.device, err
+	}
+	ek := sha256.Sum256(n.record.EKCert)
+	rec := audit.Record{Event: "enrol", Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
+		Detail: "ek " + n.record.EKName + " ak " + n.record.AKName}
+	if err := s.commit(ctx, rec, w); err != nil {
 		return nil, n.device, err
 	}
 	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {
 		if err := s.dropOld(n.device); err != nil {
 			return nil, n.device, err
 		}
-	}
-	ek := sha256.Sum256(n.record.EKCert)
-	rec := audit.Record{Event: "enrol", Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
-		Detail: "ek " + n.record.EKName + " ak " + n.record.AKName}
-	if err := s.record(ctx, rec); err != nil {
-		return nil, n.device, err
 	}
 	s.metrics.count(opEnroll, "")
 	return &kekproto.Enrolled{Device: n.device, EKName: n.record.EKName, AKName: n.record.AKName}, n.device, nil

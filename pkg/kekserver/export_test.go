@@ -8,6 +8,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/secret"
 )
 
 // Route is a route of the operator plane, for the test that tries each.
@@ -48,11 +49,12 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 		if err := s.save(ctx, pathSlices+id, 0, &sliceRecord{measuredSlice: measuredSlice{1, slice}}); err != nil {
 			return err
 		}
-		k, _, err := s.createKEK(ctx, id, 1)
+		kek := secret.Random(kekIDSize + kekSize)
+		_, err := store.Swap(ctx, kekPath(id, 1), 0, kek.Expose())
+		kek.Wipe()
 		if err != nil {
 			return err
 		}
-		k.wipe()
 	}
 	return nil
 }

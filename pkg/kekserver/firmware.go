@@ -141,8 +141,9 @@ func (s *Server) demand(ctx context.Context, ev audit.Record, edit func(*regionR
 		return err
 	}
 	edit(&rec)
-	if err := s.state.save(ctx, pathRegion, version, &rec); err != nil {
+	w, err := write(pathRegion, version, &rec)
+	if err != nil {
 		return err
 	}
-	return s.record(ctx, ev)
+	return s.commit(ctx, ev, w)
 }

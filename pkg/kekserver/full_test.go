@@ -242,7 +242,7 @@ func TestFullAuditLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk.fill()
-	const room = "no space left on device; make room on its file system, then restart the member"
+	const room = "no space left on device; make room on its file system"
 	more, _, err := p.addUntil(100)
 	says(t, "a device too many", err, "audit log cannot be written: ", room)
 	kept = append(kept, more...)

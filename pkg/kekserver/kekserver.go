@@ -25,6 +25,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 )
@@ -84,7 +85,7 @@ type Config struct {
 // Server is one member.
 type Server struct {
 	cfg     Config
-	audit   *audit.Log
+	ledger  *fleet.Ledger
 	state   *state
 	seen    *sightings
 	enrol   *enrolments
@@ -111,20 +112,12 @@ func New(cfg Config) (*Server, error) {
 	s.gates = [...]*gate{newGate(deviceBounds()), newGate(operatorBounds()), newGate(healthBounds())}
 	s.state = newState(cfg.Store, cfg.ManifestKey)
 	s.logs = evidenceStore{dir: cfg.EvidenceDir, slots: make(chan struct{}, evidenceAtOnce)}
-	kept := cfg.Store.Kept()
-	log, err := audit.Open(cfg.AuditPath, audit.Head{Number: kept.Number, Hash: kept.Hash}, s.seen.replay)
-	if err != nil {
-		return nil, err
+	open := func(known audit.Head, each func(audit.Record) error) (fleet.Log, error) {
+		return audit.Open(cfg.AuditPath, known, each)
 	}
-	s.audit = log
-	cfg.Store.Follow(func() kekstore.Head {
-		head, _ := log.Head()
-		return kekstore.Head{Number: head.Number, Hash: head.Hash}
-	})
-	head, _ := log.Head()
-	if epoch := cfg.Store.Epoch(); epoch < head.Epoch {
-		return nil, errors.Join(fmt.Errorf("store is at epoch %d, the audit log has seen %d: an older store was put back; "+
-			"`kekctl restore` brings a backup back, or find out who wrote to the disk: %w", epoch, head.Epoch, kekstore.ErrTampered), log.Close())
+	var err error
+	if s.ledger, err = fleet.OpenLedger(context.Background(), cfg.Store, time.Now, s.heard, open, s.seen.replay); err != nil {
+		return nil, err
 	}
 	s.metrics = newMetrics(s)
 	if cfg.AllowLab {
@@ -199,19 +192,30 @@ func (c *Config) checkAgents(errs *[]error) int {
 
 // record makes an event durable, with the store's epoch.
 func (s *Server) record(ctx context.Context, r audit.Record) error {
-	r.Epoch = s.cfg.Store.Epoch()
-	start := time.Now()
-	err := s.audit.Append(ctx, r)
-	s.metrics.auditSeconds.Observe(time.Since(start).Seconds())
-	if err == nil {
-		s.seen.stepped(&r, s.now())
-		s.seen.mended(&r)
+	defer s.metrics.audited(time.Now())
+	return s.ledger.Record(ctx, r)
+}
+
+// commit makes a change and records it.
+func (s *Server) commit(ctx context.Context, event audit.Record, writes ...kekstore.Write) error {
+	defer s.metrics.audited(time.Now())
+	return s.ledger.Commit(ctx, []audit.Record{event}, writes...)
+}
+
+// heard takes a line that is durable in the audit log.
+func (s *Server) heard(r *audit.Record) {
+	s.seen.stepped(r, s.now())
+	s.seen.mended(r)
+	switch r.Event {
+	case "device-removed":
+		s.seen.remove(r.Device)
+	case "region":
+		s.seen.forget()
 	}
-	return err
 }
 
 // Close closes the audit log.
-func (s *Server) Close() error { return s.audit.Close() }
+func (s *Server) Close() error { return s.ledger.Close() }
 
 // exporter is the keying material that binds a quote to the connection.
 func exporter(r *http.Request) ([]byte, error) {

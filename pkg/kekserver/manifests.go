@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
@@ -95,8 +96,7 @@ func (s *Server) fitsImage(m *image) error {
 	return nil
 }
 
-// keepManifest stores what is not stored yet, the manifest last: it is what
-// counts.
+// keepManifest stores what is not stored yet.
 func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent *Agent, m *image, text []byte) error {
 	_, err := s.cfg.Store.Get(ctx, pathManifests+m.digest)
 	there := err == nil
@@ -116,15 +116,16 @@ func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent 
 	if there && policy == nil {
 		return s.done(w, nil)
 	}
+	var writes []kekstore.Write
 	if policy != nil {
-		if err := s.keep(ctx, pathPolicies+m.digest, policy); err != nil {
+		w, err := s.state.over(ctx, pathPolicies+m.digest, policy)
+		if err != nil {
 			return err
 		}
+		writes = append(writes, w)
 	}
 	if !there {
-		if _, err := s.cfg.Store.Swap(ctx, pathManifests+m.digest, 0, text); err != nil {
-			return err
-		}
+		writes = append(writes, kekstore.Write{Path: pathManifests + m.digest, Data: text})
 	}
 	ev := auditBy(agent, "manifest")
 	ev.Image, ev.Digest = m.Image+" "+m.Version, m.digest
@@ -132,7 +133,7 @@ func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent 
 	if policy != nil {
 		ev.Detail += ", with its PCR policy"
 	}
-	return s.done(w, s.record(ctx, ev))
+	return s.done(w, s.commit(ctx, ev, writes...))
 }
 
 // revokeManifests puts a tombstone on each manifest that is named. From its
@@ -156,16 +157,20 @@ func (s *Server) revokeManifests(w http.ResponseWriter, r *http.Request, agent *
 	if err != nil {
 		return err
 	}
+	var events []audit.Record
+	var writes []kekstore.Write
 	for _, m := range named {
-		if err := s.state.save(ctx, pathRevoked+m.digest, 0, &revokedRecord{Reason: in.Reason, Agent: agent.Name}); err != nil {
+		grave, err := write(pathRevoked+m.digest, 0, &revokedRecord{Reason: in.Reason, Agent: agent.Name})
+		if err != nil {
 			return err
 		}
 		ev := auditBy(agent, "revoke")
 		ev.Image, ev.Digest = m.Image+" "+m.Version, m.digest
 		ev.Detail = fmt.Sprintf("role %s, form %s: %s", m.Role, m.Form, in.Reason)
-		if err := s.record(ctx, ev); err != nil {
-			return err
-		}
+		events, writes = append(events, ev), append(writes, grave)
+	}
+	if err := s.ledger.Commit(ctx, events, writes...); err != nil {
+		return err
 	}
 	if v, err = s.state.view(ctx); err != nil {
 		return err
@@ -235,7 +240,8 @@ func (s *Server) setMinimum(w http.ResponseWriter, r *http.Request, agent *Agent
 	if err == nil && measure.CompareVersions(in.Version, old.Version) < 0 && !in.Lower {
 		return fmt.Errorf("%w: the minimum of role %s is %s; say so if it shall be lower (--lower)", errConflict, in.Role, old.Version)
 	}
-	if err := s.state.save(ctx, pathMinimum+in.Role, version, &minimumRecord{Version: in.Version, Agent: agent.Name}); err != nil {
+	least, err := write(pathMinimum+in.Role, version, &minimumRecord{Version: in.Version, Agent: agent.Name})
+	if err != nil {
 		return err
 	}
 	ev := auditBy(agent, "minimum")
@@ -243,7 +249,7 @@ func (s *Server) setMinimum(w http.ResponseWriter, r *http.Request, agent *Agent
 	if old.Version != "" {
 		ev.Detail += ", before " + old.Version
 	}
-	if err := s.record(ctx, ev); err != nil {
+	if err := s.commit(ctx, ev, least); err != nil {
 		return err
 	}
 	v, err := s.state.view(ctx)

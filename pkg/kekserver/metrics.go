@@ -53,11 +53,11 @@ func newMetrics(s *Server) *metrics {
 	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved, m.drifts,
 		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.cfg.Store.Epoch()) }),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
-			head, _ := s.audit.Head()
+			head, _ := s.ledger.Head()
 			return float64(head.Number)
 		}),
 		gauge("landfall_audit_broken", "1 if the audit log cannot be written: nothing is released.", func() float64 {
-			_, err := s.audit.Head()
+			_, err := s.ledger.Head()
 			return boolGauge(err != nil)
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "landfall_connections_cut_total",
@@ -97,3 +97,6 @@ func (m *metrics) count(op kekproto.Op, code report.Code) {
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
+
+// audited notes how long it took to change or record something since start.
+func (m *metrics) audited(start time.Time) { m.auditSeconds.Observe(time.Since(start).Seconds()) }

@@ -50,10 +50,11 @@ func makesVolumes(f *report.Factory) bool {
 func (s *Server) acceptedNoMore(ctx context.Context, r *request) error {
 	rec := r.device.deviceRecord
 	rec.Accepted = 0
-	if err := s.state.save(ctx, pathDevices+r.Device, r.device.version, &rec); err != nil {
+	w, err := write(pathDevices+r.Device, r.device.version, &rec)
+	if err != nil {
 		return err
 	}
-	return s.record(ctx, r.event("accepted-no-more"))
+	return s.commit(ctx, r.event("accepted-no-more"), w)
 }
 
 // step is a phase and its result, as the audit log has them.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -60,36 +61,20 @@ var errForbidden = errors.New("not allowed")
 
 // recovery makes or returns the key of the device's recovery keyslots.
 func (s *Server) recovery(ctx context.Context, r *request) (*kekproto.Response, error) {
-	key, fresh, err := s.state.createRecovery(ctx, r.Device)
+	data, fresh, err := s.once(ctx, pathRecovery+r.Device, kekproto.RecoverySize, func([]byte) audit.Record { return r.event("recovery-escrowed") })
 	if err != nil {
 		return nil, err
 	}
+	key := secret.Take(data)
 	defer key.Wipe()
 	sealed, err := sealTo(r, key)
+	if err == nil && !fresh {
+		err = s.record(ctx, r.event("recovery"))
+	}
 	if err != nil {
-		return nil, err
-	}
-	event := "recovery"
-	if fresh {
-		event = "recovery-escrowed"
-	}
-	if err := s.record(ctx, r.event(event)); err != nil {
 		return nil, err
 	}
 	return &kekproto.Response{Recovery: &kekproto.Secrets{Sealed: sealed}}, nil
-}
-
-// createRecovery returns the device's recovery key, made now if there is none.
-func (s *state) createRecovery(ctx context.Context, device string) (key *secret.Bytes, fresh bool, err error) {
-	if key, err := s.recovery(ctx, device); !errors.Is(err, kekstore.ErrNotFound) {
-		return key, false, err
-	}
-	v, err := s.createOnce(ctx, pathRecovery+device, kekproto.RecoverySize)
-	if err != nil {
-		return nil, false, err
-	}
-	key, err = takeRecovery(v)
-	return key, true, err
 }
 
 // takeRecovery makes a stored value a key, and wipes it if it is none.
@@ -188,12 +173,13 @@ func (s *Server) newRecovery(r *http.Request, agent *Agent, reason string) (*kek
 	}
 	rec := &recoveryRecord{Agent: agent.Name, Key: clientKey(r), Reason: reason, Time: s.now().UTC()}
 	id := strings.ToLower(rand.Text()[:10])
-	if err := s.state.save(ctx, requestPath(device, id), 0, rec); err != nil {
+	w, err := write(requestPath(device, id), 0, rec)
+	if err != nil {
 		return nil, err
 	}
 	ev := auditBy(agent, "recovery-requested")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, id+": "+reason
-	return rec.info(device, id, rec.Time), s.record(ctx, ev)
+	return rec.info(device, id, rec.Time), s.commit(ctx, ev, w)
 }
 
 // loadRecovery finds the request that a path names: of this device, and no other.
@@ -242,14 +228,12 @@ func (s *Server) consent(r *http.Request, agent *Agent) (*kekproto.RecoveryReque
 	}
 	ev := auditBy(agent, "recovery-approved")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s asked: %s", id, rec.Agent, rec.Reason)
-	if err := s.record(ctx, ev); err != nil { // no consent without its line
-		return nil, err
-	}
 	rec.ApprovedBy, rec.ApprovedCert, rec.Approved = agent.Name, hex.EncodeToString(agent.Certificate[:]), now
-	if err := s.state.save(ctx, requestPath(device, id), version, rec); err != nil {
+	w, err := write(requestPath(device, id), version, rec)
+	if err != nil {
 		return nil, err
 	}
-	return rec.info(device, id, now), nil
+	return rec.info(device, id, now), s.commit(ctx, ev, w)
 }
 
 // readRecovery hands the key to the agent who asked, after another one's
@@ -282,12 +266,13 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 		return fmt.Errorf("%w: %w", errRequest, err)
 	}
 	rec.Reads++
-	if err := s.state.save(ctx, requestPath(device, id), version, rec); err != nil {
+	count, err := write(requestPath(device, id), version, rec)
+	if err != nil {
 		return err
 	}
 	ev := auditBy(agent, "recovery-read")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s approved: %s", id, rec.ApprovedBy, rec.Reason)
-	if err := s.record(ctx, ev); err != nil {
+	if err := s.commit(ctx, ev, count); err != nil {
 		return err
 	}
 	c := http.NewResponseController(w)

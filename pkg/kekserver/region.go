@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
@@ -43,16 +41,13 @@ func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState
 		_, _ = rand.Read(shipment) // never fails: it ends the process instead
 		rec.Shipment = hex.EncodeToString(shipment)
 	}
-	if err := s.state.save(ctx, pathRegion, version, &rec); err != nil {
+	w, err := write(pathRegion, version, &rec)
+	if err != nil {
 		return err
 	}
 	ev := auditBy(agent, "region")
 	ev.State, ev.Detail = string(to), detail
-	if err := s.record(ctx, ev); err != nil {
-		return err
-	}
-	s.seen.forget()
-	return nil
+	return s.commit(ctx, ev, w)
 }
 
 // nextStep is what leads on from a state.
@@ -151,19 +146,4 @@ func distinctSigners(notes [][]byte, keys []note.Verifier, want kekproto.Receive
 		}
 	}
 	return out, nil
-}
-
-// keep stores a document at a path of its own, replacing one that a crash left
-// behind.
-func (s *Server) keep(ctx context.Context, path string, data []byte) error {
-	var version uint64
-	old, err := s.cfg.Store.Get(ctx, path)
-	switch {
-	case err == nil:
-		version = old.Version
-	case !errors.Is(err, kekstore.ErrNotFound):
-		return err
-	}
-	_, err = s.cfg.Store.Swap(ctx, path, version, data)
-	return err
 }

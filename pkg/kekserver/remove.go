@@ -2,6 +2,7 @@ package kekserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,33 +30,43 @@ func (s *Server) removeDevice(w http.ResponseWriter, r *http.Request, agent *Age
 	if err := s.removable(ctx, id, d); err != nil {
 		return err
 	}
-	// The record comes last: what a power cut leaves before it is a device that
-	// lacks its slice, and can be removed again.
-	if d.slice != nil {
-		if err := s.state.save(ctx, pathSlices+id, d.sliceVersion, &sliceRecord{}); err != nil {
-			return err
-		}
-	}
-	if _, err := s.cfg.Store.Get(ctx, pathCaptures+id); err == nil {
-		if err := s.keep(ctx, pathCaptures+id, nil); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, kekstore.ErrNotFound) {
+	writes, err := s.state.remove(ctx, id, &d.deviceRecord, d.version)
+	if err != nil {
 		return err
 	}
 	if err := s.logs.forget(id); err != nil {
 		return err
 	}
-	if err := s.state.save(ctx, pathDevices+id, d.version, &deviceRecord{Removed: true, Life: d.Life + 1}); err != nil {
-		return err
-	}
-	s.seen.remove(id)
 	ev := auditBy(agent, "device-removed")
 	ev.Device = id
 	if d.enrolled() {
 		ev.Detail = "it had enrolled with ek " + d.EKName
 	}
-	return s.done(w, s.record(ctx, ev))
+	return s.done(w, s.commit(ctx, ev, writes...))
+}
+
+// remove is what the removal of a device writes: its record, and nothing in the
+// place of slice and capture, if there are some.
+func (s *state) remove(ctx context.Context, id string, d *deviceRecord, version uint64) ([]kekstore.Write, error) {
+	gone, err := write(pathDevices+id, version, &deviceRecord{Removed: true, Life: d.Life + 1})
+	if err != nil {
+		return nil, err
+	}
+	writes := []kekstore.Write{gone}
+	none, err := json.Marshal(&sliceRecord{})
+	if err != nil {
+		return nil, err
+	}
+	for path, empty := range map[string][]byte{pathSlices + id: none, pathCaptures + id: nil} {
+		w, err := s.over(ctx, path, empty)
+		if err != nil {
+			return nil, err
+		}
+		if w.Old > 0 {
+			writes = append(writes, w)
+		}
+	}
+	return writes, nil
 }
 
 func (s *Server) removable(ctx context.Context, id string, d *device) error {

@@ -78,15 +78,9 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	return out, err
 }
 
-// inBackup says whether a line tells of what a backup of that epoch has. A line
-// has the epoch after its write, but for a consent, which is recorded before it
-// counts.
-func inBackup(r *audit.Record, epoch uint64) bool {
-	if r.Event == "recovery-approved" {
-		return r.Epoch < epoch
-	}
-	return r.Epoch <= epoch
-}
+// inBackup says whether a line tells of what a backup of that epoch has: it has the
+// epoch of its change.
+func inBackup(r *audit.Record, epoch uint64) bool { return r.Epoch <= epoch }
 
 // again makes one decision that came after the backup hold again, or names what
 // is lost.
@@ -131,8 +125,7 @@ func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error
 	return nil
 }
 
-// removedAgain takes back a device of the backup as removeDevice does: its record
-// last.
+// removedAgain takes back a device of the backup.
 func (s *state) removedAgain(ctx context.Context, out *Restored, id string) error {
 	var d deviceRecord
 	version, err := s.load(ctx, pathDevices+id, &d)
@@ -144,22 +137,23 @@ func (s *state) removedAgain(ctx context.Context, out *Restored, id string) erro
 	case err != nil:
 		return err
 	}
-	slice, err := s.load(ctx, pathSlices+id, new(sliceRecord))
-	if err == nil {
-		err = s.save(ctx, pathSlices+id, slice, &sliceRecord{})
-	}
-	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
-		return err
-	}
-	capture, err := s.store.Get(ctx, pathCaptures+id)
-	if err == nil {
-		_, err = s.store.Swap(ctx, pathCaptures+id, capture.Version, nil)
-	}
-	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+	writes, err := s.remove(ctx, id, &d, version)
+	if err != nil {
 		return err
 	}
 	out.Again = append(out.Again, id+": removed")
-	return s.save(ctx, pathDevices+id, version, &deviceRecord{Removed: true, Life: d.Life + 1})
+	_, err = s.store.Commit(ctx, nil, writes...)
+	return err
+}
+
+// save replaces a record that is still at a version. No member runs, and the line
+// of the restore tells of it.
+func (s *state) save(ctx context.Context, path string, old uint64, v any) error {
+	w, err := write(path, old, v)
+	if err == nil {
+		_, err = s.store.Commit(ctx, nil, w)
+	}
+	return err
 }
 
 // minimumAgain sets a minimum by the line "role ROLE: VERSION, before …".

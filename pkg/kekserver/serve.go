@@ -92,9 +92,13 @@ func (s *Server) wait(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// keepHead has the store remember where the audit log ends. Without it less of a
-// log that is cut would be missed, so a failure ends nothing.
+// keepHead lets a broken audit log go on, if it can, and has the store remember
+// where it ends. Without that less of a log that is cut would be missed, so a
+// failure ends nothing.
 func (s *Server) keepHead(ctx context.Context) {
+	if err := s.ledger.Settle(ctx); err != nil {
+		s.cfg.Log.Error("no change and no release", "err", err)
+	}
 	if err := s.cfg.Store.Keep(context.WithoutCancel(ctx)); err != nil {
 		s.cfg.Log.Error("the end of the audit log is not kept", "err", err)
 	}
@@ -138,7 +142,7 @@ func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
 func (s *Server) healthMux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.audit.Head(); err != nil {
+		if err := s.ledger.Settle(r.Context()); err != nil {
 			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
 			return
 		}

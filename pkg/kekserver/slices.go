@@ -180,25 +180,30 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if err != nil {
 		return err
 	}
-	if err := s.keep(ctx, notePath(id, slice.Generation), m.Note); err != nil {
+	note, err := s.state.over(ctx, notePath(id, slice.Generation), m.Note)
+	if err != nil {
 		return err
 	}
-	if !stays { // first: a power cut in between costs an acceptance, no more
+	recorded, err := write(pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest))
+	if err != nil {
+		return err
+	}
+	writes := []kekstore.Write{note, recorded}
+	if !stays {
 		rec := d.deviceRecord
 		rec.Accepted = 0
-		if err := s.state.save(ctx, pathDevices+id, d.version, &rec); err != nil {
+		w, err := write(pathDevices+id, d.version, &rec)
+		if err != nil {
 			return err
 		}
-	}
-	if err := s.state.save(ctx, pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest)); err != nil {
-		return err
+		writes = append(writes, w)
 	}
 	ev := auditBy(agent, "slice")
 	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
 	if slice.Amendment != nil {
 		ev.Detail = "amendment: " + slice.Amendment.Reason
 	}
-	return s.done(w, s.record(ctx, ev))
+	return s.done(w, s.commit(ctx, ev, writes...))
 }
 
 // replaceable says whether a slice may take the place of the recorded one: its

@@ -2,7 +2,6 @@ package kekserver
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -165,14 +164,23 @@ func (s *state) load(ctx context.Context, path string, out any) (uint64, error) 
 	return v.Version, nil
 }
 
-// save replaces a JSON record that is still at version old.
-func (s *state) save(ctx context.Context, path string, old uint64, v any) error {
+// write replaces a JSON record that is still at version old.
+func write(path string, old uint64, v any) (kekstore.Write, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+		return kekstore.Write{}, fmt.Errorf("encode %s: %w", path, err)
 	}
-	_, err = s.store.Swap(ctx, path, old, data)
-	return err
+	return kekstore.Write{Path: path, Old: old, Data: data}, nil
+}
+
+// over replaces whatever is at a path.
+func (s *state) over(ctx context.Context, path string, data []byte) (kekstore.Write, error) {
+	old, err := s.store.Get(ctx, path)
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		return kekstore.Write{}, err
+	}
+	secret.Wipe(old.Data)
+	return kekstore.Write{Path: path, Old: old.Version, Data: data}, nil
 }
 
 // device returns a device, or kekstore.ErrNotFound. The result is shared and
@@ -260,56 +268,6 @@ func (s *state) kek(ctx context.Context, device string, generation uint32) (*kek
 		return nil, err
 	}
 	return s.parseKEK(v.Data)
-}
-
-// createKEK returns the KEK of a generation, made now if there is none. It is
-// durable when it returns, and the same for everybody who asks.
-func (s *state) createKEK(ctx context.Context, device string, generation uint32) (*kek, bool, error) {
-	if k, err := s.kek(ctx, device, generation); !errors.Is(err, kekstore.ErrNotFound) {
-		return k, false, err
-	}
-	if generation > 1 {
-		_, err := s.store.Get(ctx, kekPath(device, generation-1))
-		if err != nil {
-			return nil, false, fmt.Errorf("KEK generation %d before %d: %w", generation, generation-1, err)
-		}
-	}
-	v, err := s.createOnce(ctx, kekPath(device, generation), kekIDSize+kekSize)
-	if err != nil {
-		return nil, false, err
-	}
-	k, err := s.parseKEK(v.Data)
-	return k, true, err
-}
-
-// createOnce stores n random bytes, unless there are some: then it returns them.
-func (s *state) createOnce(ctx context.Context, path string, n int) (kekstore.Value, error) {
-	fresh := secret.Random(n)
-	defer fresh.Wipe()
-	var token kekstore.Token
-	_, _ = rand.Read(token[:]) // never fails: it ends the process instead
-	v, err := s.store.Create(ctx, path, token, fresh.Expose())
-	if errors.Is(err, kekstore.ErrExists) {
-		return v, nil
-	}
-	return v, err
-}
-
-// auths returns owner ‖ lockout authorization, made now if there are none. No
-// byte is zero: an authorization's trailing zeros do not count (TPM 2.0 Part 1,
-// 17.6.4.3), and go-tpm cuts it at its first one.
-func (s *state) auths(ctx context.Context, device string, life uint32) (*secret.Bytes, error) {
-	v, err := s.createOnce(ctx, authsPath(device, life), authsSize)
-	if err != nil {
-		return nil, err
-	}
-	if len(v.Data) != authsSize {
-		return nil, fmt.Errorf("stored authorizations of %d bytes", len(v.Data))
-	}
-	for i, b := range v.Data {
-		v.Data[i] = max(b, 1)
-	}
-	return secret.Take(v.Data), nil
 }
 
 func hexID(id []byte) string { return hex.EncodeToString(id) }

@@ -27,7 +27,7 @@ func (s *Server) Status(ctx context.Context) (*kekproto.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, broken := s.audit.Head()
+	head, broken := s.ledger.Head()
 	st := &kekproto.Status{
 		Member: s.cfg.Member, Region: v.region.Region, State: v.region.State, Shipment: v.region.Shipment,
 		AllowLab: s.cfg.AllowLab, Since: s.since.UTC(), StoreEpoch: v.epoch,

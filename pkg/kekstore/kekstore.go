@@ -89,7 +89,7 @@ type Store interface {
 	// its Old. What happened goes with it, and replaces what went with the one
 	// before: whoever opens the store finds what it was last changed by.
 	Commit(ctx context.Context, happened []byte, writes ...Write) (uint64, error)
-	// Happened returns what went with the last Commit, and its version; nil if
+	// Happened returns what went with the last Commit, and its version; nothing if
 	// there was none.
 	Happened(ctx context.Context) ([]byte, uint64, error)
 	// List returns the paths below prefix, sorted, and their versions.

@@ -1,0 +1,109 @@
+package kekserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// once returns the secret of n bytes at a path, which is the same for everybody
+// who asks. If there is none it is made now, told of by the event; fresh says so.
+// The caller wipes it.
+func (s *Server) once(ctx context.Context, path string, n int, event func([]byte) audit.Record) (data []byte, fresh bool, err error) {
+	v, err := s.cfg.Store.Get(ctx, path)
+	if errors.Is(err, kekstore.ErrNotFound) {
+		random := secret.Random(n)
+		defer random.Wipe()
+		err = s.commit(ctx, event(random.Expose()), kekstore.Write{Path: path, Data: random.Expose()})
+		if err == nil {
+			return bytes.Clone(random.Expose()), true, nil
+		}
+		if errors.Is(err, kekstore.ErrConflict) { // somebody else was first
+			v, err = s.cfg.Store.Get(ctx, path)
+		}
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if len(v.Data) != n {
+		secret.Wipe(v.Data)
+		return nil, false, fmt.Errorf("%s holds %d bytes, not %d", path, len(v.Data), n)
+	}
+	return v.Data, false, nil
+}
+
+// ensureKEK makes the KEK of the generation that the device asks for, unless there
+// is one; fresh says that it did, and has recorded that the device gets it.
+func (s *Server) ensureKEK(ctx context.Context, r *request) (fresh bool, err error) {
+	if r.Generation > 1 {
+		before, err := s.state.kek(ctx, r.Device, r.Generation-1)
+		if err != nil {
+			return false, fmt.Errorf("KEK generation %d before %d: %w", r.Generation, r.Generation-1, err)
+		}
+		before.wipe()
+	}
+	data, fresh, err := s.once(ctx, kekPath(r.Device, r.Generation), kekIDSize+kekSize, func(data []byte) audit.Record {
+		return r.kekEvent("kek-created", data[:kekIDSize], r.Generation)
+	})
+	secret.Wipe(data)
+	return fresh, err
+}
+
+func (r *request) kekEvent(name string, id []byte, generation uint32) audit.Record {
+	rec := r.event(name)
+	rec.KEK, rec.Generation, rec.Links = hexID(id), uint64(generation), linkCount(r.links)
+	return rec
+}
+
+// ensureAuths returns owner ‖ lockout authorization, made now if there are none,
+// and records that the device gets them. No byte is zero: an authorization's
+// trailing zeros do not count (TPM 2.0 Part 1, 17.6.4.3), and go-tpm cuts it at its
+// first one.
+func (s *Server) ensureAuths(ctx context.Context, r *request) (*secret.Bytes, error) {
+	data, fresh, err := s.once(ctx, authsPath(r.Device, r.device.Life), authsSize, func([]byte) audit.Record { return r.event("auths") })
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range data {
+		data[i] = max(b, 1)
+	}
+	both := secret.Take(data)
+	if !fresh {
+		err = s.record(ctx, r.event("auths"))
+	}
+	if err != nil {
+		both.Wipe()
+		return nil, err
+	}
+	return both, nil
+}
+
+// noteSealed notes that the device's key is wrapped under a generation.
+func (s *Server) noteSealed(ctx context.Context, r *request) error {
+	k, err := s.state.kek(ctx, r.Device, r.Generation)
+	if errors.Is(err, kekstore.ErrNotFound) {
+		return report.Errorf(report.KeyUnknown, "%s has no KEK of generation %d", r.Device, r.Generation)
+	}
+	if err != nil {
+		return err
+	}
+	k.wipe()
+	ev := r.event("sealed")
+	ev.Generation = uint64(r.Generation)
+	if r.device.Sealed == r.Generation {
+		return s.record(ctx, ev)
+	}
+	rec := r.device.deviceRecord
+	rec.Sealed = r.Generation
+	w, err := write(pathDevices+r.Device, r.device.version, &rec)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, ev, w)
+}
