@@ -210,10 +210,8 @@ func (l *Ledger) mend(ctx context.Context) error {
 		}
 		l.tried = l.now()
 		err := l.log.Reopen(func(r audit.Record) error {
-			if left := without(l.owed, r); len(left) < len(l.owed) {
-				l.owe(left)
-				l.heard(&r)
-			}
+			l.owe(without(l.owed, r))
+			l.heard(&r)
 			return nil
 		})
 		if err != nil {

@@ -1,0 +1,415 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/secret"
+)
+
+// fault is what happens at a step, which is a transaction of the store or a line
+// of the log.
+type fault int
+
+const (
+	none        fault = iota
+	killed            // before it
+	killedAfter       // it is done, and nobody hears of it
+	tearing           // killed: half of the line is there
+	full              // the log's disk takes nothing
+	fullTorn          // half of the line is there
+	unsynced          // the line is there, whole, and its fsync fails
+	faults
+)
+
+func (f fault) String() string {
+	return [...]string{"no fault", "killed before", "killed after", "killed within", "full disk", "full disk within", "failed fsync"}[f]
+}
+
+var errKilled = errors.New("killed")
+
+// world is a member's disk, with a real store and a real log, and the process that
+// is killed there.
+type world struct {
+	t      *testing.T
+	dir    string
+	key    *secret.Bytes
+	at     time.Time
+	next   func() fault // of the next step
+	dead   bool
+	store  *kekstore.Bolt
+	log    *faultyLog
+	ledger *Ledger
+	heard  int // lines that the ledger told of as durable
+	before int // lines when it was opened
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dir: t.TempDir(), key: secret.Random(32), at: time.Unix(1e9, 0), next: func() fault { return none }}
+	t.Cleanup(w.key.Wipe)
+	if err := errors.Join(kekstore.InitBolt(w.path("store.db"), w.key), audit.Create(w.path("audit.jsonl"))); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) start() {
+	w.t.Helper()
+	var err error
+	if w.store, err = kekstore.OpenBolt(w.path("store.db"), w.key); err != nil {
+		w.t.Fatal(err)
+	}
+	w.dead, w.heard, w.before = false, 0, 0
+	open := func(known audit.Head, each func(audit.Record) error) (Log, error) {
+		l, err := audit.Open(w.path("audit.jsonl"), known, each)
+		w.log = &faultyLog{w: w, Log: l}
+		return w.log, err
+	}
+	w.ledger, err = OpenLedger(context.Background(), &faultyStore{w.store, w}, func() time.Time { return w.at },
+		func(*audit.Record) { w.heard++ }, open, func(audit.Record) error { w.before++; return nil })
+	if err != nil {
+		w.t.Fatalf("after a restart: %v", err)
+	}
+}
+
+// stop leaves the disk as it is: nothing is written by it.
+func (w *world) stop() {
+	w.t.Helper()
+	if err := errors.Join(w.log.Log.Close(), w.store.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) step() (fault, error) {
+	if w.dead {
+		return killed, errKilled
+	}
+	f := w.next()
+	if f == killed || f == tearing {
+		w.dead = true
+	}
+	return f, nil
+}
+
+type faultyStore struct {
+	kekstore.Store
+	w *world
+}
+
+func (s *faultyStore) Commit(ctx context.Context, happened []byte, writes ...kekstore.Write) (uint64, error) {
+	f, err := s.w.step()
+	if err != nil || f == killed || f == tearing {
+		return 0, errKilled
+	}
+	epoch, err := s.Store.Commit(ctx, happened, writes...)
+	if f == killedAfter {
+		s.w.dead = true
+		return 0, errKilled
+	}
+	return epoch, err
+}
+
+// faultyLog is the real log; what its disk does stands in for it in pkg/audit's
+// own tests, and beside a whole member in pkg/kekserver's.
+type faultyLog struct {
+	Log
+	w    *world
+	err  error
+	last *audit.Record // came through, though its fsync failed
+	torn bool
+}
+
+func (l *faultyLog) half() {
+	f, err := os.OpenFile(l.w.path("audit.jsonl"), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.WriteString(`{"n":`)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+}
+
+func (l *faultyLog) Append(ctx context.Context, r audit.Record) error {
+	if l.err != nil {
+		return l.err
+	}
+	f, err := l.w.step()
+	if err != nil || f == killed {
+		return errKilled
+	}
+	switch f {
+	case tearing:
+		l.half()
+		return errKilled
+	case full, fullTorn:
+		if l.torn = f == fullTorn; l.torn {
+			l.half()
+		}
+		l.err = audit.ErrBroken
+		return l.err
+	}
+	if err := l.Log.Append(ctx, r); err != nil {
+		l.w.t.Fatal(err)
+	}
+	switch f {
+	case killedAfter:
+		l.w.dead = true
+		return errKilled
+	case unsynced:
+		l.err, l.last = audit.ErrBroken, &r
+		return l.err
+	}
+	return nil
+}
+
+func (l *faultyLog) Head() (audit.Head, error) {
+	head, err := l.Log.Head()
+	return head, errors.Join(err, l.err)
+}
+
+func (l *faultyLog) Reopen(each func(audit.Record) error) error {
+	if l.torn { // as Log.Reopen does, in a file that was changed below it here
+		if err := l.Log.Close(); err != nil {
+			l.w.t.Fatal(err)
+		}
+		var err error
+		if l.Log, err = audit.Open(l.w.path("audit.jsonl"), audit.Head{}, nil); err != nil {
+			l.w.t.Fatal(err)
+		}
+	}
+	if l.last != nil {
+		if err := each(*l.last); err != nil {
+			return err
+		}
+	}
+	l.err, l.last, l.torn = nil, nil, false
+	return nil
+}
+
+// command is a change as a member makes it: of one path, with one line; of several
+// with several; or a line without a change.
+func (w *world) command(n int) error {
+	ctx := context.Background()
+	name := fmt.Sprint("c", n)
+	write := func(path string) kekstore.Write {
+		old, err := w.store.Get(ctx, path)
+		if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+			w.t.Fatal(err)
+		}
+		return kekstore.Write{Path: path, Old: old.Version, Data: []byte(name)}
+	}
+	line := func(detail string) audit.Record {
+		return audit.Record{Event: "change", Device: name, Detail: detail + " \u202e of\ta \xff text"}
+	}
+	switch n % 3 {
+	case 0:
+		return w.ledger.Commit(ctx, []audit.Record{line("one")}, write("one"))
+	case 1:
+		return w.ledger.Commit(ctx, []audit.Record{line("two"), line("three"), line("two")}, write("one"), write("two"), write("three"))
+	default:
+		return w.ledger.Record(ctx, audit.Record{Event: "release", Device: name})
+	}
+}
+
+// lines are how many lines a command has, as n%3 says.
+func lines(n int) int { return [...]int{1, 3, 1}[n%3] }
+
+// check compares store, log and what was acknowledged, after all is settled.
+func (w *world) check(acknowledged []int) {
+	w.t.Helper()
+	text, err := os.ReadFile(w.path("audit.jsonl"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	of, last, changed := map[string]int{}, uint64(0), ""
+	head, rest, err := audit.Verify(text, func(r audit.Record) error {
+		if slices.Contains([]string{EventSettled, audit.EventRecovered, "checked"}, r.Event) {
+			return nil
+		}
+		if r.Epoch < last {
+			w.t.Errorf("line %d is of epoch %d, after one of epoch %d", r.Number, r.Epoch, last)
+		}
+		last = r.Epoch
+		if of[r.Device]++; r.Event == "change" {
+			changed = r.Device
+		}
+		return nil
+	})
+	if err != nil || rest != 0 {
+		w.t.Fatalf("the log: %d bytes are torn, %v", rest, err)
+	}
+	for device, n := range of {
+		var c int
+		if _, err := fmt.Sscanf(device, "c%d", &c); err != nil || n != lines(c) {
+			w.t.Errorf("%d lines of %s, want %d; %v", n, device, lines(c), err)
+		}
+	}
+	for _, n := range acknowledged {
+		if of[fmt.Sprint("c", n)] == 0 {
+			w.t.Errorf("command %d was acknowledged, and the log does not have it", n)
+		}
+	}
+	v, err := w.store.Get(context.Background(), "one")
+	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
+		w.t.Fatal(err)
+	}
+	if string(v.Data) != changed {
+		w.t.Errorf("the store was changed by %q, and the log tells of %q", v.Data, changed)
+	}
+	if at := w.store.Epoch(); last > at {
+		w.t.Errorf("the log is at epoch %d, the store at %d", last, at)
+	}
+	if want := int(head.Number) - w.before; w.heard+head.Torn < want {
+		w.t.Errorf("the ledger told of %d lines, there are %d since it was opened", w.heard, want)
+	}
+}
+
+// settle has all faults end, restarts a killed member, and lets it settle.
+func (w *world) settle() {
+	w.t.Helper()
+	w.next = func() fault { return none }
+	if w.dead {
+		w.stop()
+		w.start()
+	}
+	w.at = w.at.Add(time.Hour)
+	err := w.ledger.Settle(context.Background())
+	if err == nil { // what was torn is accounted for by the next line
+		err = w.ledger.Record(context.Background(), audit.Record{Event: "checked"})
+	}
+	if err != nil {
+		w.t.Errorf("settle: %v", err)
+	}
+}
+
+// At each step of some commands, each fault: after it, when the member was started
+// again or the disk has room, each change has its lines, once and in order, and
+// each line of a change its change. While the log cannot be written nothing
+// changes.
+func TestEachStep(t *testing.T) {
+	for f := killed; f < faults; f++ {
+		t.Run(f.String(), func(t *testing.T) {
+			for at := 0; ; at++ {
+				w, step, met := newWorld(t), 0, false
+				w.next = func() fault {
+					if step++; step-1 != at {
+						return none
+					}
+					met = true
+					return f
+				}
+				var acknowledged []int
+				for n := range 5 {
+					epoch := w.store.Epoch()
+					_, broken := w.log.Head()
+					switch err := w.command(n); {
+					case err == nil:
+						acknowledged = append(acknowledged, n)
+					case broken != nil && w.store.Epoch() != epoch:
+						t.Errorf("step %d: command %d changed the store under a broken log", at, n)
+					case !errors.Is(err, audit.ErrBroken) && !errors.Is(err, errKilled):
+						t.Errorf("step %d: command %d: %v", at, n, err)
+					}
+				}
+				w.settle()
+				w.check(acknowledged)
+				if err := w.command(6); err != nil {
+					t.Errorf("step %d: a command afterwards: %v", at, err)
+				}
+				w.check(append(acknowledged, 6))
+				w.stop()
+				if !met {
+					return
+				}
+			}
+		})
+	}
+}
+
+// Random commands, faults, restarts and pauses.
+func TestLedgerAtRandom(t *testing.T) {
+	rounds := 40
+	if os.Getenv("LANDFALL_ALL_CUTS") != "" {
+		rounds = 2000
+	}
+	for range rounds {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomly(t, rand.New(rand.NewPCG(seed, 0))) })
+	}
+}
+
+func randomly(t *testing.T, r *rand.Rand) {
+	w := newWorld(t)
+	var acknowledged []int
+	for n := range 60 {
+		w.next = func() fault {
+			if r.IntN(6) > 0 {
+				return none
+			}
+			return fault(r.IntN(int(faults)))
+		}
+		if w.command(n) == nil {
+			acknowledged = append(acknowledged, n)
+		}
+		if w.dead || r.IntN(20) == 0 {
+			w.stop()
+			w.start()
+		}
+		w.at = w.at.Add(time.Duration(r.IntN(3)) * mendPause)
+		if r.IntN(10) == 0 {
+			w.settle()
+			w.check(acknowledged)
+		}
+	}
+	w.settle()
+	w.check(acknowledged)
+	w.stop()
+}
+
+// A store that is older than its log is refused.
+func TestOlderStore(t *testing.T) {
+	w := newWorld(t)
+	if err := w.command(0); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	old, err := os.ReadFile(w.path("store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	if err := w.command(3); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	if err := os.WriteFile(w.path("store.db"), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := kekstore.OpenBolt(w.path("store.db"), w.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(known audit.Head, each func(audit.Record) error) (Log, error) {
+		return audit.Open(w.path("audit.jsonl"), known, each)
+	}
+	_, err = OpenLedger(context.Background(), store, time.Now, func(*audit.Record) {}, open, func(audit.Record) error { return nil })
+	if !errors.Is(err, kekstore.ErrTampered) {
+		t.Errorf("got %v, want %v", err, kekstore.ErrTampered)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
