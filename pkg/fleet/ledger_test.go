@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -234,16 +233,26 @@ func (w *world) check(acknowledged []int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	of, last, changed := map[string]int{}, uint64(0), ""
+	of, last, other, changed := map[string]int{}, uint64(0), uint64(0), ""
 	head, rest, err := audit.Verify(text, func(r audit.Record) error {
-		if slices.Contains([]string{EventSettled, audit.EventRecovered, "checked"}, r.Event) {
+		switch r.Event {
+		case EventSettled, audit.EventRecovered:
+			return nil
+		case "checked":
+			other = r.Epoch
 			return nil
 		}
 		if r.Epoch < last {
 			w.t.Errorf("line %d is of epoch %d, after one of epoch %d", r.Number, r.Epoch, last)
 		}
 		last = r.Epoch
-		if of[r.Device]++; r.Event == "change" {
+		of[r.Device]++
+		switch {
+		case r.Event != "change":
+			other = r.Epoch
+		case r.Epoch <= other:
+			w.t.Errorf("line %d tells of a change after one that it was made before", r.Number)
+		default:
 			changed = r.Device
 		}
 		return nil
