@@ -229,6 +229,10 @@ func (l *Ledger) mend(ctx context.Context) error {
 	return l.tell(ctx, l.owed)
 }
 
+// Keep is Settle, and has the store remember where the log ends, for those lines
+// that came with no change.
+func (l *Ledger) Keep(ctx context.Context) error { return errors.Join(l.Settle(ctx), l.store.Keep(ctx)) }
+
 // Head is the durable end of the log, and why it cannot be written, if so.
 func (l *Ledger) Head() (audit.Head, error) { return l.log.Head() }
 

@@ -16,7 +16,7 @@ func (d *deviceRecord) accepted() bool { return d.Sealed > 0 && d.Accepted == d.
 
 // volumes lists the volumes of a recorded slice by name, sorted.
 func (s *Server) volumes(ctx context.Context, device string, generation uint64) ([]string, error) {
-	text, err := s.cfg.Store.Get(ctx, notePath(device, generation))
+	text, err := s.state.store.Get(ctx, notePath(device, generation))
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func (s *Server) capture(ctx context.Context, r *request) (*kekproto.Response, e
 		return nil, report.Errorf(report.KeyProtocol, "a capture of %s by %s", c.Device, r.Device)
 	}
 	path := pathCaptures + r.Device
-	old, err := s.cfg.Store.Get(ctx, path)
+	old, err := s.state.store.Get(ctx, path)
 	switch {
 	case err == nil && bytes.Equal(old.Data, r.Body):
 		return &kekproto.Response{}, nil
@@ -55,7 +55,7 @@ func (s *sightings) mayCapture(id string, at time.Time) bool {
 
 // putCapture adds what a device said about itself in the factory, if it did.
 func (s *Server) putCapture(ctx context.Context, info *kekproto.DeviceInfo) error {
-	text, err := s.cfg.Store.Get(ctx, pathCaptures+info.Device)
+	text, err := s.state.store.Get(ctx, pathCaptures+info.Device)
 	if errors.Is(err, kekstore.ErrNotFound) || err == nil && len(text.Data) == 0 { // of a life before
 		return nil
 	}

@@ -29,7 +29,7 @@ func (s *Server) Routes() []Route {
 // Seed writes a live region with sealed devices of one AK each, as if all of
 // them had gone through the factory.
 func Seed(ctx context.Context, store kekstore.Store, region string, manifest []byte, slice []byte, aks map[string][]byte) error {
-	s := newState(store, nil)
+	s := &restoring{newState(store, nil), store}
 	var old regionRecord
 	version, err := s.load(ctx, pathRegion, &old)
 	if err != nil {
@@ -62,12 +62,12 @@ func Seed(ctx context.Context, store kekstore.Store, region string, manifest []b
 // SetClock sets the clock by which the member tells when something happened.
 func (s *Server) SetClock(now func() time.Time) { s.now = now }
 
-// WrapStore puts something between a server that does not serve yet and its
-// store.
-func (s *Server) WrapStore(wrap func(kekstore.Store) kekstore.Store) {
-	s.cfg.Store = wrap(s.cfg.Store)
-	s.state.store = s.cfg.Store
-}
+// Records are what a member reads of its store.
+type Records = records
+
+// WrapStore puts something between a server that does not serve yet and what it
+// reads of its store.
+func (s *Server) WrapStore(wrap func(Records) Records) { s.state.store = wrap(s.state.store) }
 
 // Strangers counts the open connections of the device and the operator plane on
 // which nobody proved anything.

@@ -23,7 +23,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
-	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -43,7 +42,7 @@ type fleet struct {
 	member *fleetdir.Member
 	server *kekserver.Server
 	stop   func()
-	wrap   func(kekstore.Store) kekstore.Store // what start puts between server and store; may be nil
+	wrap   func(kekserver.Records) kekserver.Records // what start puts between server and store; may be nil
 
 	devices, operators string // addresses
 	log                lockedBuffer

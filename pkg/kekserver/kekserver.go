@@ -119,6 +119,7 @@ func New(cfg Config) (*Server, error) {
 	if s.ledger, err = fleet.OpenLedger(context.Background(), cfg.Store, time.Now, s.heard, open, s.seen.replay); err != nil {
 		return nil, err
 	}
+	s.cfg.Store = nil // it is the ledger's
 	s.metrics = newMetrics(s)
 	if cfg.AllowLab {
 		cfg.Log.Warn("LAB PROFILE: manifests of unmeasured boots are accepted; anybody's image gets keys")

@@ -32,6 +32,7 @@ type account struct {
 	maybe map[string]string
 	lines map[string]int // how many there must be of each, as lineOf tells them
 	heads map[uint64]string
+	log   map[string]int // the lines that there are
 }
 
 // did takes the outcome of a change of a thing. Without an answer the stream ends.
@@ -64,8 +65,28 @@ func (a *account) settle(thing, is string) {
 	if is != known && (!asked || is != maybe) {
 		a.t.Errorf("%s is %q, was acknowledged to be %q, and asked to become %q", thing, is, known, maybe)
 	}
+	if line := lineFor(thing, is); line != "" && a.log[line] == 0 {
+		a.t.Errorf("%s is %q, and no line %q tells of it", thing, is, line)
+	}
 	a.known[thing] = is
 	delete(a.maybe, thing)
+}
+
+// lineFor is the line that a thing became so by; none if it is not there, and
+// perhaps never was.
+func lineFor(thing, is string) string {
+	kind, id, _ := strings.Cut(thing, " ")
+	event := map[string]string{"device expected": "device-added", "device enrolled": "enrol", "device approved": "device-approved",
+		"device suspended": "suspend", "image accepted": "manifest new", "image revoked": "revoke new"}[kind+" "+is]
+	switch {
+	case event != "":
+		return event + " " + id
+	case kind == "kek" && is != "":
+		return thing
+	case kind == "sealed" && is != "1": // the one before the test
+		return "sealed " + is
+	}
+	return ""
 }
 
 // things are all that begin so, acknowledged or not.
@@ -106,6 +127,7 @@ func (a *account) audited(log []byte) {
 			a.t.Errorf("%d lines %q were acknowledged, the log has %d", n, line, lines[line])
 		}
 	}
+	a.log = lines
 	prev[head.Number] = hex.EncodeToString(head.Hash[:])
 	for number, hash := range a.heads {
 		if prev[number] != hash {
@@ -287,11 +309,11 @@ func (k *killing) sameKeys() {
 
 // kills is how often the member is killed in the midst of changes, and as often
 // while it starts.
-const kills = 10
+const kills = 15
 
 // A member that is killed at any moment starts by itself, owes nobody anything
 // that it had answered, and its audit log is whole. What it had not answered may
-// have happened, with a line or without.
+// have happened; then a line tells of it.
 func TestKilledAtAnyMoment(t *testing.T) {
 	f, m, slice := sealedDevice(t)
 	k := &killing{m: m, other: newMachine(t), manifest: f.signer("offline/manifest.key"), sealed: 1,

@@ -98,14 +98,14 @@ func (s *Server) fitsImage(m *image) error {
 
 // keepManifest stores what is not stored yet.
 func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent *Agent, m *image, text []byte) error {
-	_, err := s.cfg.Store.Get(ctx, pathManifests+m.digest)
+	_, err := s.state.store.Get(ctx, pathManifests+m.digest)
 	there := err == nil
 	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
 		return err
 	}
 	policy := m.policy
 	if policy != nil {
-		old, err := s.cfg.Store.Get(ctx, pathPolicies+m.digest)
+		old, err := s.state.store.Get(ctx, pathPolicies+m.digest)
 		switch {
 		case err == nil && subtle.ConstantTimeCompare(old.Data, policy) == 1:
 			policy = nil

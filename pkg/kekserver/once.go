@@ -16,7 +16,7 @@ import (
 // who asks. If there is none it is made now, told of by the event; fresh says so.
 // The caller wipes it.
 func (s *Server) once(ctx context.Context, path string, n int, event func([]byte) audit.Record) (data []byte, fresh bool, err error) {
-	v, err := s.cfg.Store.Get(ctx, path)
+	v, err := s.state.store.Get(ctx, path)
 	if errors.Is(err, kekstore.ErrNotFound) {
 		random := secret.Random(n)
 		defer random.Wipe()
@@ -25,7 +25,7 @@ func (s *Server) once(ctx context.Context, path string, n int, event func([]byte
 			return bytes.Clone(random.Expose()), true, nil
 		}
 		if errors.Is(err, kekstore.ErrConflict) { // somebody else was first
-			v, err = s.cfg.Store.Get(ctx, path)
+			v, err = s.state.store.Get(ctx, path)
 		}
 	}
 	if err != nil {

@@ -160,7 +160,7 @@ func (s *Server) getBackup(w http.ResponseWriter, r *http.Request, agent *Agent)
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	return s.cfg.Store.Snapshot(r.Context(), w)
+	return s.state.store.Snapshot(r.Context(), w)
 }
 
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request, _ *Agent) error {

@@ -308,7 +308,7 @@ func (r *recoveryRecord) readable(agent *Agent, key string, now time.Time) error
 // getRecovery lists all requests, newest first.
 func (s *Server) getRecovery(w http.ResponseWriter, r *http.Request, _ *Agent) error {
 	ctx := r.Context()
-	list, err := s.cfg.Store.List(ctx, pathRequests)
+	list, err := s.state.store.List(ctx, pathRequests)
 	if err != nil {
 		return err
 	}

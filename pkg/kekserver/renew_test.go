@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -98,13 +99,22 @@ func TestMinimumThatIsNoVersion(t *testing.T) {
 	ctx := context.Background()
 	f, m, slice := sealedDevice(t)
 	m.boot(serverImage, slice)
-	var store kekstore.Store
 	f.stop()
-	f.wrap = func(s kekstore.Store) kekstore.Store { store = s; return s }
-	f.start()
-	if _, err := store.Swap(ctx, "minimum/server", 0, []byte(`{"version":"latest"}`)); err != nil {
+	folder := filepath.Join(f.dir, "members", testMember)
+	key, err := kekstore.FileUnsealer{Path: filepath.Join(folder, "barrier.key")}.BarrierKey(ctx)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer key.Wipe()
+	store, err := kekstore.OpenBolt(filepath.Join(folder, "store.db"), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Swap(ctx, "minimum/server", 0, []byte(`{"version":"latest"}`))
+	if err := errors.Join(err, store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f.start()
 	f.released("by a minimum that is no version", m, 1, report.KeyFleet)
 	f.must("POST", "/v1/manifests/minimum", &kekproto.Minimum{Role: "server", Version: "1"}, nil)
 	f.released("after it was set again", m, 1, "")

@@ -29,6 +29,13 @@ type Restored struct {
 	Lost []string `json:"lost"`
 }
 
+// restoring writes a store of which no member runs, without a log: the line of the
+// restore tells of all of it.
+type restoring struct {
+	*state
+	to kekstore.Store
+}
+
 // Restore makes a backup that was opened fit to go on. log is the member's audit
 // log, nil if that is lost too.
 //
@@ -39,7 +46,7 @@ type Restored struct {
 // have signed for the region once more; only a region that is being built, and
 // is said to be, goes on so.
 func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, building bool) (*Restored, error) {
-	s := newState(store, nil)
+	s := &restoring{newState(store, nil), store}
 	out := &Restored{From: store.Epoch()}
 	var region regionRecord
 	version, err := s.load(ctx, pathRegion, &region)
@@ -84,7 +91,7 @@ func inBackup(r *audit.Record, epoch uint64) bool { return r.Epoch <= epoch }
 
 // again makes one decision that came after the backup hold again, or names what
 // is lost.
-func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error {
+func (s *restoring) again(ctx context.Context, out *Restored, r *audit.Record) error {
 	switch r.Event {
 	case "suspend", "resume":
 		var d deviceRecord
@@ -126,7 +133,7 @@ func (s *state) again(ctx context.Context, out *Restored, r *audit.Record) error
 }
 
 // removedAgain takes back a device of the backup.
-func (s *state) removedAgain(ctx context.Context, out *Restored, id string) error {
+func (s *restoring) removedAgain(ctx context.Context, out *Restored, id string) error {
 	var d deviceRecord
 	version, err := s.load(ctx, pathDevices+id, &d)
 	switch {
@@ -142,22 +149,21 @@ func (s *state) removedAgain(ctx context.Context, out *Restored, id string) erro
 		return err
 	}
 	out.Again = append(out.Again, id+": removed")
-	_, err = s.store.Commit(ctx, nil, writes...)
+	_, err = s.to.Commit(ctx, nil, writes...)
 	return err
 }
 
-// save replaces a record that is still at a version. No member runs, and the line
-// of the restore tells of it.
-func (s *state) save(ctx context.Context, path string, old uint64, v any) error {
+// save replaces a record that is still at a version.
+func (s *restoring) save(ctx context.Context, path string, old uint64, v any) error {
 	w, err := write(path, old, v)
 	if err == nil {
-		_, err = s.store.Commit(ctx, nil, w)
+		_, err = s.to.Commit(ctx, nil, w)
 	}
 	return err
 }
 
 // minimumAgain sets a minimum by the line "role ROLE: VERSION, before …".
-func (s *state) minimumAgain(ctx context.Context, out *Restored, r *audit.Record) error {
+func (s *restoring) minimumAgain(ctx context.Context, out *Restored, r *audit.Record) error {
 	text, _, _ := strings.Cut(r.Detail, ", before ")
 	role, least, ok := strings.Cut(strings.TrimPrefix(text, "role "), ": ")
 	if !ok || !measure.ValidVersion(least) {
@@ -174,7 +180,7 @@ func (s *state) minimumAgain(ctx context.Context, out *Restored, r *audit.Record
 
 // overtake writes until the store is newer than all that the audit log has seen:
 // a member refuses it otherwise, as one that somebody put back.
-func (s *state) overtake(ctx context.Context, seen, from uint64) (uint64, error) {
+func (s *restoring) overtake(ctx context.Context, seen, from uint64) (uint64, error) {
 	var version uint64
 	old, err := s.store.Get(ctx, pathRestored)
 	switch {
@@ -184,7 +190,7 @@ func (s *state) overtake(ctx context.Context, seen, from uint64) (uint64, error)
 		return 0, err
 	}
 	for {
-		version, err = s.store.Swap(ctx, pathRestored, version, fmt.Appendf(nil, `{"from_epoch":%d}`, from))
+		version, err = s.to.Swap(ctx, pathRestored, version, fmt.Appendf(nil, `{"from_epoch":%d}`, from))
 		if err != nil || version > seen {
 			return version, err
 		}

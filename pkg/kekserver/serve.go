@@ -96,11 +96,8 @@ func (s *Server) wait(ctx context.Context, failed <-chan error) error {
 // where it ends. Without that less of a log that is cut would be missed, so a
 // failure ends nothing.
 func (s *Server) keepHead(ctx context.Context) {
-	if err := s.ledger.Settle(ctx); err != nil {
-		s.cfg.Log.Error("no change and no release", "err", err)
-	}
-	if err := s.cfg.Store.Keep(context.WithoutCancel(ctx)); err != nil {
-		s.cfg.Log.Error("the end of the audit log is not kept", "err", err)
+	if err := s.ledger.Keep(context.WithoutCancel(ctx)); err != nil {
+		s.cfg.Log.Error("the end of the audit log is not kept with the store", "err", err)
 	}
 }
 
@@ -146,7 +143,7 @@ func (s *Server) healthMux() http.Handler {
 			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
 			return
 		}
-		if _, err := s.cfg.Store.Get(r.Context(), pathRegion); err != nil {
+		if _, err := s.state.store.Get(r.Context(), pathRegion); err != nil {
 			http.Error(w, "store cannot be read", http.StatusServiceUnavailable)
 			return
 		}

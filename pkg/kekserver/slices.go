@@ -124,7 +124,7 @@ func (s *Server) news(ctx context.Context, r *request) (*kekproto.Response, erro
 	if len(r.measured) >= maxChain {
 		return nil, report.Errorf(report.SliceAmendment, "%s has taken %d slices since it was switched on, and the fleet has one more (generation %d): restart it", r.Device, len(r.measured), recorded.Generation)
 	}
-	text, err := s.cfg.Store.Get(ctx, notePath(r.Device, recorded.Generation))
+	text, err := s.state.store.Get(ctx, notePath(r.Device, recorded.Generation))
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) erro
 	if d.slice == nil {
 		return fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
 	}
-	text, err := s.cfg.Store.Get(ctx, notePath(id, d.slice.Generation))
+	text, err := s.state.store.Get(ctx, notePath(id, d.slice.Generation))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -100,15 +101,24 @@ type view struct {
 	images  images
 }
 
-// state reads and writes the store's records.
+// records are what is read of a store. A member writes by its ledger alone, so
+// nothing changes without its line.
+type records interface {
+	Get(ctx context.Context, path string) (kekstore.Value, error)
+	List(ctx context.Context, prefix string) ([]kekstore.Event, error)
+	Epoch() uint64
+	Snapshot(ctx context.Context, w io.Writer) error
+}
+
+// state reads the store's records.
 type state struct {
-	store    kekstore.Store
+	store    records
 	manifest note.Verifier
 	current  atomic.Pointer[view]
 	pool     chan *secret.Bytes // wiped, for the next KEKs
 }
 
-func newState(store kekstore.Store, manifest note.Verifier) *state {
+func newState(store records, manifest note.Verifier) *state {
 	return &state{store: store, manifest: manifest, pool: make(chan *secret.Bytes, keysInUse)}
 }
 
