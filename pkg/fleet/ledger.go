@@ -231,7 +231,9 @@ func (l *Ledger) mend(ctx context.Context) error {
 
 // Keep is Settle, and has the store remember where the log ends, for those lines
 // that came with no change.
-func (l *Ledger) Keep(ctx context.Context) error { return errors.Join(l.Settle(ctx), l.store.Keep(ctx)) }
+func (l *Ledger) Keep(ctx context.Context) error {
+	return errors.Join(l.Settle(ctx), l.store.Keep(ctx))
+}
 
 // Head is the durable end of the log, and why it cannot be written, if so.
 func (l *Ledger) Head() (audit.Head, error) { return l.log.Head() }

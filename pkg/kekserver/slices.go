@@ -176,27 +176,9 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if err := d.slice.replaceable(slice); err != nil {
 		return err
 	}
-	stays, err := s.staysAccepted(ctx, d, slice)
+	writes, err := s.recordSlice(ctx, d, slice, digest, m.Note)
 	if err != nil {
 		return err
-	}
-	note, err := s.state.over(ctx, notePath(id, slice.Generation), m.Note)
-	if err != nil {
-		return err
-	}
-	recorded, err := write(pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest))
-	if err != nil {
-		return err
-	}
-	writes := []kekstore.Write{note, recorded}
-	if !stays {
-		rec := d.deviceRecord
-		rec.Accepted = 0
-		w, err := write(pathDevices+id, d.version, &rec)
-		if err != nil {
-			return err
-		}
-		writes = append(writes, w)
 	}
 	ev := auditBy(agent, "slice")
 	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
@@ -204,6 +186,35 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 		ev.Detail = "amendment: " + slice.Amendment.Reason
 	}
 	return s.done(w, s.commit(ctx, ev, writes...))
+}
+
+// recordSlice is what the recording of a slice writes: its text, its record, and
+// that the device is accepted no more, if it has other volumes.
+func (s *Server) recordSlice(ctx context.Context, d *device, slice *snapshot.Slice, digest [32]byte, text []byte) ([]kekstore.Write, error) {
+	id := slice.Device.ID
+	stays, err := s.staysAccepted(ctx, d, slice)
+	if err != nil {
+		return nil, err
+	}
+	note, err := s.state.over(ctx, notePath(id, slice.Generation), text)
+	if err != nil {
+		return nil, err
+	}
+	recorded, err := write(pathSlices+id, d.sliceVersion, d.slice.follow(slice, digest))
+	if err != nil {
+		return nil, err
+	}
+	writes := []kekstore.Write{note, recorded}
+	if !stays {
+		rec := d.deviceRecord
+		rec.Accepted = 0
+		w, err := write(pathDevices+id, d.version, &rec)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, w)
+	}
+	return writes, nil
 }
 
 // replaceable says whether a slice may take the place of the recorded one: its

@@ -26,7 +26,7 @@ func tierOf(pkg string) (int, bool) {
 		// 1: drivers.
 		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry", "sdnotify", "dmi", "diskimage", "files", "command"},
 		// 2: services.
-		{"disk", "kekclient", "kekserver", "kekstore", "fleetdir", "audit", "provision", "nvslot", "linkcheck", "linknet", "dhcpserve"},
+		{"disk", "kekclient", "fleet", "kekserver", "kekstore", "fleetdir", "audit", "provision", "nvslot", "linkcheck", "linknet", "dhcpserve"},
 	}
 	for _, top := range []string{"uinit", "cmds/", "image", "qemu"} {
 		if strings.HasPrefix(pkg, top) {
