@@ -245,7 +245,7 @@ func (s *Server) kek(ctx context.Context, r *request) (*kekproto.Response, error
 	if next := uint64(r.device.Sealed) + 1; uint64(r.Generation) > next || uint64(r.Generation)+1 < next {
 		return nil, report.Errorf(report.KeyProtocol, "%s is sealed under KEK generation %d: it gets that one or the next, not %d", r.Device, r.device.Sealed, r.Generation)
 	}
-	fresh, err := s.ensureKEK(ctx, r)
+	fresh, err := s.keys.ensure(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func (r *request) event(name string) audit.Record {
 
 // auths hands out the TPM authorizations, durable here before the TPM has them.
 func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, error) {
-	both, err := s.ensureAuths(ctx, r)
+	both, err := s.keys.auths(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +309,7 @@ func (s *Server) auths(ctx context.Context, r *request) (*kekproto.Response, err
 
 // sealed notes that the device's key is wrapped under a generation.
 func (s *Server) sealed(ctx context.Context, r *request) (*kekproto.Response, error) {
-	if err := s.noteSealed(ctx, r); err != nil {
+	if err := s.keys.sealed(ctx, r); err != nil {
 		return nil, err
 	}
 	return &kekproto.Response{}, nil

@@ -120,7 +120,7 @@ func (s *Server) approveDevice(w http.ResponseWriter, r *http.Request, agent *Ag
 		d.Approved = true
 		return nil
 	})
-	return s.done(w, err)
+	return done(w, err)
 }
 
 func (s *Server) suspendDevice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
@@ -137,7 +137,7 @@ func (s *Server) suspendDevice(w http.ResponseWriter, r *http.Request, agent *Ag
 		d.Suspended, d.Reason = true, m.Reason
 		return nil
 	})
-	return s.done(w, err)
+	return done(w, err)
 }
 
 func (s *Server) resumeDevice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
@@ -148,10 +148,10 @@ func (s *Server) resumeDevice(w http.ResponseWriter, r *http.Request, agent *Age
 		d.Suspended, d.Reason = false, ""
 		return nil
 	})
-	return s.done(w, err)
+	return done(w, err)
 }
 
-func (s *Server) done(w http.ResponseWriter, err error) error {
+func done(w http.ResponseWriter, err error) error {
 	if err == nil {
 		writeJSON(w, http.StatusOK, struct{}{})
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -141,7 +142,7 @@ func (s *Server) beginEnrolment(ctx context.Context, m *kekproto.EnrollBegin) (*
 	if sum := sha256.Sum256([]byte(m.Token)); subtle.ConstantTimeCompare(sum[:], d.TokenHash) != 1 {
 		return nil, "", refuseEnroll("no such device is expected, or the token is not its own")
 	}
-	if err := s.uniqueEK(ctx, v, m.Device, m.EKPublic); err != nil {
+	if err := s.state.uniqueEK(ctx, v, m.Device, m.EKPublic); err != nil {
 		return nil, m.Device, err
 	}
 	rec, err := s.enrolledRecord(d, m)
@@ -228,7 +229,7 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	}
 	d, err := s.state.device(ctx, v, n.device)
 	if err == nil {
-		err = s.uniqueEK(ctx, v, n.device, n.record.EKPublic)
+		err = s.state.uniqueEK(ctx, v, n.device, n.record.EKPublic)
 	}
 	if err != nil {
 		return nil, n.device, err
@@ -256,4 +257,60 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 func (s *Server) dropOld(device string) error {
 	s.seen.renew(device)
 	return s.logs.forget(device)
+}
+
+// vouched says why nobody but an operator can approve the TPM, or nil: its maker
+// vouches for it, and where the region has a delivery, that lists it.
+func (s *Server) vouched(m *kekproto.EnrollBegin, rec *deviceRecord) error {
+	switch {
+	case len(m.EKCert) == 0:
+		return errors.New("there is no EK certificate")
+	case s.cfg.EKRoots == nil:
+		return errors.New("this member knows no roots to check EK certificates with")
+	}
+	if err := attest.CheckEKCert(m.EKCert, m.EKPublic, s.cfg.EKRoots, s.cfg.EKIssuers...); err != nil {
+		return err
+	}
+	if s.cfg.Delivery != nil && !s.cfg.Delivery.Has(rec.EKName, m.EKCert) {
+		return errors.New("its maker vouches for it, but it is none of those in the list of delivered TPMs (ek_delivery)")
+	}
+	return nil
+}
+
+func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
+	err := s.vouched(m, rec)
+	if err == nil {
+		rec.Approved = true
+		return nil
+	}
+	if s.cfg.EKPolicy == EKRequired {
+		return &report.Problem{Code: report.TPMNoCert, Err: err,
+			What: fmt.Sprintf("this region enrols TPMs with their maker's certificate only; that of %s, EK name %s: %v", m.Device, rec.EKName, err),
+			Do: "look whether the EK certificate is in the TPM, the maker's roots are in --ek-roots and the TPM is in --ek-delivery, if there is one; to take such TPMs after an operator compared the EK name, set \"ek_certificates\": \"record\" in kekd.json " +
+				"(kekctl init --ek-cert record), restart the member, provision again, and `kekctl device approve`; or replace the TPM"}
+	}
+	return nil // recorded; waits for approval
+}
+
+// uniqueEK refuses a TPM that is another device already. The caller of
+// finishEnrolment's holds s.deciding, so that no two become one TPM at once.
+func (s *state) uniqueEK(ctx context.Context, v *view, id string, ekPublic []byte) error {
+	ids, err := s.living(ctx, v)
+	if err != nil {
+		return err
+	}
+	for _, other := range ids {
+		if other == id {
+			continue
+		}
+		d, err := s.device(ctx, v, other)
+		if err != nil {
+			return err
+		}
+		if d.enrolled() && attest.SameEK(d.EKPublic, ekPublic) {
+			return refuseEnroll("this TPM is %s already (EK %s): a machine is one device; if that name was the mistake, take it back with `kekctl device remove %s`",
+				other, d.EKName, other)
+		}
+	}
+	return nil
 }

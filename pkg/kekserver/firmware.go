@@ -111,7 +111,7 @@ func (s *Server) acceptFirmware(w http.ResponseWriter, r *http.Request, agent *A
 		d.Firmware = m.Firmware
 		return nil
 	})
-	return s.done(w, err)
+	return done(w, err)
 }
 
 // setFirmwareDemand changes what changed firmware does.

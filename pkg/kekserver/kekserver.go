@@ -84,8 +84,9 @@ type Config struct {
 
 // Server is one member.
 type Server struct {
-	cfg     Config
-	ledger  *fleet.Ledger
+	cfg Config
+	*books
+	keys    keys
 	state   *state
 	seen    *sightings
 	enrol   *enrolments
@@ -115,12 +116,16 @@ func New(cfg Config) (*Server, error) {
 	open := func(known audit.Head, each func(audit.Record) error) (fleet.Log, error) {
 		return audit.Open(cfg.AuditPath, known, each)
 	}
-	var err error
-	if s.ledger, err = fleet.OpenLedger(context.Background(), cfg.Store, time.Now, s.heard, open, s.seen.replay); err != nil {
+	heard := func(r *audit.Record) { s.seen.recorded(r, s.now()) }
+	ledger, err := fleet.OpenLedger(context.Background(), cfg.Store, time.Now, heard, open, s.seen.replay)
+	if err != nil {
 		return nil, err
 	}
 	s.cfg.Store = nil // it is the ledger's
+	s.books = &books{ledger: ledger}
+	s.keys = keys{s.books, s.state}
 	s.metrics = newMetrics(s)
+	s.books.took = s.metrics.auditSeconds
 	if cfg.AllowLab {
 		cfg.Log.Warn("LAB PROFILE: manifests of unmeasured boots are accepted; anybody's image gets keys")
 	}
@@ -189,30 +194,6 @@ func (c *Config) checkAgents(errs *[]error) int {
 		keys[string(a.PublicKey)] = a.Name
 	}
 	return len(signers)
-}
-
-// record makes an event durable, with the store's epoch.
-func (s *Server) record(ctx context.Context, r audit.Record) error {
-	defer s.metrics.audited(time.Now())
-	return s.ledger.Record(ctx, r)
-}
-
-// commit makes a change and records it.
-func (s *Server) commit(ctx context.Context, event audit.Record, writes ...kekstore.Write) error {
-	defer s.metrics.audited(time.Now())
-	return s.ledger.Commit(ctx, []audit.Record{event}, writes...)
-}
-
-// heard takes a line that is durable in the audit log.
-func (s *Server) heard(r *audit.Record) {
-	s.seen.stepped(r, s.now())
-	s.seen.mended(r)
-	switch r.Event {
-	case "device-removed":
-		s.seen.remove(r.Device)
-	case "region":
-		s.seen.forget()
-	}
 }
 
 // Close closes the audit log.

@@ -2,6 +2,7 @@ package kekserver
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -53,7 +54,7 @@ func (s *Server) addManifest(w http.ResponseWriter, r *http.Request, agent *Agen
 	}
 	sum := sha256.Sum256(in.Note)
 	m := &image{Manifest: manifest, digest: hex.EncodeToString(sum[:]), policy: in.Policy}
-	if err := s.fitsImage(m); err != nil {
+	if err := fitsImage(m, s.cfg.PolicyKey); err != nil {
 		return err
 	}
 	if m.Form == measure.FormLab && !s.cfg.AllowLab {
@@ -78,14 +79,14 @@ func (s *Server) addManifest(w http.ResponseWriter, r *http.Request, agent *Agen
 // fitsImage checks the policy that comes with a manifest: it must approve the
 // manifest's values, by the region's policy key if this member knows it. The
 // TPM verifies it in any case.
-func (s *Server) fitsImage(m *image) error {
+func fitsImage(m *image, key *rsa.PublicKey) error {
 	if len(m.policy) == 0 {
 		m.policy = nil
 		return nil
 	}
 	p, err := pcrpolicy.Parse(m.policy)
-	if err == nil && s.cfg.PolicyKey != nil {
-		err = p.Verify(s.cfg.PolicyKey)
+	if err == nil && key != nil {
+		err = p.Verify(key)
 	}
 	if err == nil {
 		err = p.Fits(m.Manifest)
@@ -114,7 +115,7 @@ func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent 
 		}
 	}
 	if there && policy == nil {
-		return s.done(w, nil)
+		return done(w, nil)
 	}
 	var writes []kekstore.Write
 	if policy != nil {
@@ -133,7 +134,7 @@ func (s *Server) keepManifest(ctx context.Context, w http.ResponseWriter, agent 
 	if policy != nil {
 		ev.Detail += ", with its PCR policy"
 	}
-	return s.done(w, s.commit(ctx, ev, writes...))
+	return done(w, s.commit(ctx, ev, writes...))
 }
 
 // revokeManifests puts a tombstone on each manifest that is named. From its

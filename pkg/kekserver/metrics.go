@@ -97,6 +97,3 @@ func (m *metrics) count(op kekproto.Op, code report.Code) {
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
-
-// audited notes how long it took to change or record something since start.
-func (m *metrics) audited(start time.Time) { m.auditSeconds.Observe(time.Since(start).Seconds()) }

@@ -61,7 +61,7 @@ var errForbidden = errors.New("not allowed")
 
 // recovery makes or returns the key of the device's recovery keyslots.
 func (s *Server) recovery(ctx context.Context, r *request) (*kekproto.Response, error) {
-	data, fresh, err := s.once(ctx, pathRecovery+r.Device, kekproto.RecoverySize, func([]byte) audit.Record { return r.event("recovery-escrowed") })
+	data, fresh, err := s.keys.once(ctx, pathRecovery+r.Device, kekproto.RecoverySize, func([]byte) audit.Record { return r.event("recovery-escrowed") })
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 		err = rec.readable(agent, clientKey(r), s.now())
 	}
 	if err == nil {
-		err = s.stands(rec)
+		err = rec.stands(s.cfg.Agents)
 	}
 	if err != nil {
 		return s.recoveryRefused(r, agent, err)
@@ -283,13 +283,13 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 }
 
 // stands refuses a consent of somebody who could not give it any more.
-func (s *Server) stands(rec *recoveryRecord) error {
-	for i := range s.cfg.Agents {
-		if a := &s.cfg.Agents[i]; hex.EncodeToString(a.Certificate[:]) == rec.ApprovedCert && slices.Contains(twoOf(), a.Role) {
+func (r *recoveryRecord) stands(agents []Agent) error {
+	for i := range agents {
+		if a := &agents[i]; hex.EncodeToString(a.Certificate[:]) == r.ApprovedCert && slices.Contains(twoOf(), a.Role) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s, who approved it, is no agent any more; make a new request", errForbidden, rec.ApprovedBy)
+	return fmt.Errorf("%w: %s, who approved it, is no agent any more; make a new request", errForbidden, r.ApprovedBy)
 }
 
 // readable says whether an agent may read the key now.

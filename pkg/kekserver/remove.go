@@ -27,7 +27,7 @@ func (s *Server) removeDevice(w http.ResponseWriter, r *http.Request, agent *Age
 	if err != nil {
 		return err
 	}
-	if err := s.removable(ctx, id, d); err != nil {
+	if err := s.state.removable(ctx, id, d); err != nil {
 		return err
 	}
 	writes, err := s.state.remove(ctx, id, &d.deviceRecord, d.version)
@@ -42,7 +42,7 @@ func (s *Server) removeDevice(w http.ResponseWriter, r *http.Request, agent *Age
 	if d.enrolled() {
 		ev.Detail = "it had enrolled with ek " + d.EKName
 	}
-	return s.done(w, s.commit(ctx, ev, writes...))
+	return done(w, s.commit(ctx, ev, writes...))
 }
 
 // remove is what the removal of a device writes: its record, and nothing in the
@@ -69,8 +69,8 @@ func (s *state) remove(ctx context.Context, id string, d *deviceRecord, version 
 	return writes, nil
 }
 
-func (s *Server) removable(ctx context.Context, id string, d *device) error {
-	k, err := s.state.kek(ctx, id, 1)
+func (s *state) removable(ctx context.Context, id string, d *device) error {
+	k, err := s.kek(ctx, id, 1)
 	switch {
 	case err == nil:
 		k.wipe()
@@ -78,7 +78,7 @@ func (s *Server) removable(ctx context.Context, id string, d *device) error {
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return err
 	}
-	there, err := s.state.escrowed(ctx, id)
+	there, err := s.escrowed(ctx, id)
 	if err == nil && there {
 		err = fmt.Errorf("%w: %s was given its recovery key, which opens every disk that is sealed under that ID; it stays, and `kekctl ship --unsealed-too %s` leaves it behind", errConflict, id, id)
 	}

@@ -92,6 +92,18 @@ func (s *sightings) replay(r audit.Record) error {
 	return nil
 }
 
+// recorded takes a line that is durable now.
+func (s *sightings) recorded(r *audit.Record, at time.Time) {
+	s.stepped(r, at)
+	s.mended(r)
+	switch r.Event {
+	case "device-removed":
+		s.remove(r.Device)
+	case "region":
+		s.forget()
+	}
+}
+
 // stepped notes when a device's record last took another step than before.
 func (s *sightings) stepped(r *audit.Record, at time.Time) {
 	switch r.Event {
@@ -298,4 +310,28 @@ func (s *sightings) newest(of func(*sighting) *kekproto.RefusalInfo) []string {
 	ids := slices.DeleteFunc(slices.Collect(maps.Keys(s.devices)), func(id string) bool { return of(s.devices[id]) == nil })
 	slices.SortFunc(ids, func(a, b string) int { return of(s.devices[b]).Time.Compare(of(s.devices[a]).Time) })
 	return ids
+}
+
+// pace bounds what a genuine device can cost in writes that wait for the disk:
+// some at once, then one for each pause. Its zero value has had none yet.
+type pace struct{ free time.Time }
+
+// The paces of what a device posts without getting anything for it.
+const (
+	progressPause, progressBurst = 30 * time.Second, 16 // all phases of two runs
+	capturePause, captureBurst   = 30 * time.Second, 8
+	reportPause, reportBurst     = 30 * time.Second, 8 // a machine takes longer to boot
+)
+
+// take says whether one more fits, and takes it. at has a monotonic reading, so
+// that setting the clock changes nothing.
+func (p *pace) take(at time.Time, pause time.Duration, burst int) bool {
+	if p.free.Before(at) {
+		p.free = at
+	}
+	if p.free.Sub(at) > time.Duration(burst-1)*pause {
+		return false
+	}
+	p.free = p.free.Add(pause)
+	return true
 }

@@ -167,11 +167,11 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if err != nil {
 		return err
 	}
-	if err := s.fits(slice, d); err != nil {
+	if err := fits(slice, d, s.cfg.Region); err != nil {
 		return err
 	}
 	if d.slice != nil && d.slice.Generation == slice.Generation && bytes.Equal(d.slice.Digest, digest[:]) {
-		return s.done(w, nil)
+		return done(w, nil)
 	}
 	if err := d.slice.replaceable(slice); err != nil {
 		return err
@@ -185,7 +185,7 @@ func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) 
 	if slice.Amendment != nil {
 		ev.Detail = "amendment: " + slice.Amendment.Reason
 	}
-	return s.done(w, s.commit(ctx, ev, writes...))
+	return done(w, s.commit(ctx, ev, writes...))
 }
 
 // recordSlice is what the recording of a slice writes: its text, its record, and
@@ -238,10 +238,10 @@ func (r *sliceRecord) replaceable(slice *snapshot.Slice) error {
 }
 
 // fits compares a slice with what the device enrolled with.
-func (s *Server) fits(slice *snapshot.Slice, d *device) error {
+func fits(slice *snapshot.Slice, d *device, region string) error {
 	switch {
-	case slice.Region != s.cfg.Region:
-		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, s.cfg.Region)
+	case slice.Region != region:
+		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, region)
 	case !d.enrolled():
 		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", errConflict, slice.Device.ID)
 	case slice.Device.EKName != d.EKName || slice.Device.AKName != d.AKName || slice.Device.SRKName != d.SRKName:

@@ -12,20 +12,26 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
+// keys are the secrets of devices: each is made once, and told of.
+type keys struct {
+	*books
+	state *state
+}
+
 // once returns the secret of n bytes at a path, which is the same for everybody
 // who asks. If there is none it is made now, told of by the event; fresh says so.
 // The caller wipes it.
-func (s *Server) once(ctx context.Context, path string, n int, event func([]byte) audit.Record) (data []byte, fresh bool, err error) {
-	v, err := s.state.store.Get(ctx, path)
+func (k keys) once(ctx context.Context, path string, n int, event func([]byte) audit.Record) (data []byte, fresh bool, err error) {
+	v, err := k.state.store.Get(ctx, path)
 	if errors.Is(err, kekstore.ErrNotFound) {
 		random := secret.Random(n)
 		defer random.Wipe()
-		err = s.commit(ctx, event(random.Expose()), kekstore.Write{Path: path, Data: random.Expose()})
+		err = k.commit(ctx, event(random.Expose()), kekstore.Write{Path: path, Data: random.Expose()})
 		if err == nil {
 			return bytes.Clone(random.Expose()), true, nil
 		}
 		if errors.Is(err, kekstore.ErrConflict) { // somebody else was first
-			v, err = s.state.store.Get(ctx, path)
+			v, err = k.state.store.Get(ctx, path)
 		}
 	}
 	if err != nil {
@@ -38,17 +44,17 @@ func (s *Server) once(ctx context.Context, path string, n int, event func([]byte
 	return v.Data, false, nil
 }
 
-// ensureKEK makes the KEK of the generation that the device asks for, unless there
+// ensure makes the KEK of the generation that the device asks for, unless there
 // is one; fresh says that it did, and has recorded that the device gets it.
-func (s *Server) ensureKEK(ctx context.Context, r *request) (fresh bool, err error) {
+func (k keys) ensure(ctx context.Context, r *request) (fresh bool, err error) {
 	if r.Generation > 1 {
-		before, err := s.state.kek(ctx, r.Device, r.Generation-1)
+		before, err := k.state.kek(ctx, r.Device, r.Generation-1)
 		if err != nil {
 			return false, fmt.Errorf("KEK generation %d before %d: %w", r.Generation, r.Generation-1, err)
 		}
 		before.wipe()
 	}
-	data, fresh, err := s.once(ctx, kekPath(r.Device, r.Generation), kekIDSize+kekSize, func(data []byte) audit.Record {
+	data, fresh, err := k.once(ctx, kekPath(r.Device, r.Generation), kekIDSize+kekSize, func(data []byte) audit.Record {
 		return r.kekEvent("kek-created", data[:kekIDSize], r.Generation)
 	})
 	secret.Wipe(data)
@@ -61,12 +67,12 @@ func (r *request) kekEvent(name string, id []byte, generation uint32) audit.Reco
 	return rec
 }
 
-// ensureAuths returns owner ‖ lockout authorization, made now if there are none,
+// auths returns owner ‖ lockout authorization, made now if there are none,
 // and records that the device gets them. No byte is zero: an authorization's
 // trailing zeros do not count (TPM 2.0 Part 1, 17.6.4.3), and go-tpm cuts it at its
 // first one.
-func (s *Server) ensureAuths(ctx context.Context, r *request) (*secret.Bytes, error) {
-	data, fresh, err := s.once(ctx, authsPath(r.Device, r.device.Life), authsSize, func([]byte) audit.Record { return r.event("auths") })
+func (k keys) auths(ctx context.Context, r *request) (*secret.Bytes, error) {
+	data, fresh, err := k.once(ctx, authsPath(r.Device, r.device.Life), authsSize, func([]byte) audit.Record { return r.event("auths") })
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +81,7 @@ func (s *Server) ensureAuths(ctx context.Context, r *request) (*secret.Bytes, er
 	}
 	both := secret.Take(data)
 	if !fresh {
-		err = s.record(ctx, r.event("auths"))
+		err = k.record(ctx, r.event("auths"))
 	}
 	if err != nil {
 		both.Wipe()
@@ -84,20 +90,20 @@ func (s *Server) ensureAuths(ctx context.Context, r *request) (*secret.Bytes, er
 	return both, nil
 }
 
-// noteSealed notes that the device's key is wrapped under a generation.
-func (s *Server) noteSealed(ctx context.Context, r *request) error {
-	k, err := s.state.kek(ctx, r.Device, r.Generation)
+// sealed notes that the device's key is wrapped under a generation.
+func (k keys) sealed(ctx context.Context, r *request) error {
+	there, err := k.state.kek(ctx, r.Device, r.Generation)
 	if errors.Is(err, kekstore.ErrNotFound) {
 		return report.Errorf(report.KeyUnknown, "%s has no KEK of generation %d", r.Device, r.Generation)
 	}
 	if err != nil {
 		return err
 	}
-	k.wipe()
+	there.wipe()
 	ev := r.event("sealed")
 	ev.Generation = uint64(r.Generation)
 	if r.device.Sealed == r.Generation {
-		return s.record(ctx, ev)
+		return k.record(ctx, ev)
 	}
 	rec := r.device.deviceRecord
 	rec.Sealed = r.Generation
@@ -105,5 +111,5 @@ func (s *Server) noteSealed(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	return s.commit(ctx, ev, w)
+	return k.commit(ctx, ev, w)
 }
