@@ -302,9 +302,6 @@ func (l *Log) Reopen(each func(Record) error) error {
 		return fmt.Errorf("%w: %w", l.err, err)
 	}
 	head, torn, err := verifyOn(l.synced, a.rest, each)
-	if err == nil && len(a.rest) > maxTorn/2 {
-		err = fmt.Errorf("%d bytes behind its last durable line: restart the member", len(a.rest)) // which bounds them too
-	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", l.err, errors.Join(err, a.file.Close()))
 	}
@@ -338,6 +335,9 @@ func openAgain(path string, opened fs.FileInfo, from int64) (a reopened, err err
 	}
 	if !os.SameFile(opened, now) || now.Size() < from {
 		return a, errMoved
+	}
+	if now.Size()-from > maxTorn/2 { // a restart bounds what comes of it, too
+		return a, fmt.Errorf("%d bytes are behind its last durable line: restart the member", now.Size()-from)
 	}
 	a.rest = make([]byte, now.Size()-from)
 	if _, err := f.ReadAt(a.rest, from); err != nil && len(a.rest) > 0 {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -41,7 +43,7 @@ func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (
 	}
 	defer key.Wipe()
 	store := m.path(m.file.Store)
-	saw, err := m.notRunning(store, key)
+	saw, err := m.settle(ctx, store, key, o.NewLog)
 	if err != nil {
 		return nil, err
 	}
@@ -162,18 +164,31 @@ func (l *auditLog) records(saw kekstore.Head, who string) ([]audit.Record, kekst
 	return log, kekstore.Head{Number: end.Number, Hash: end.Hash}, nil
 }
 
-// notRunning refuses while a member has its store open, and returns which end of
-// the log the store saw last. A store that is gone or damaged is why there is a
-// restore: it saw none.
-func (m *Member) notRunning(store string, key *secret.Bytes) (kekstore.Head, error) {
+// settle refuses while a member has its store open, and returns which end of the
+// log the store saw last. What the log owes of that store's last change, which is
+// not in the backup, it gets first. A store that is gone, damaged or put back is why
+// there is a restore: of that nothing is told.
+func (m *Member) settle(ctx context.Context, store string, key *secret.Bytes, newLog bool) (saw kekstore.Head, err error) {
 	s, err := kekstore.OpenBolt(store, key)
-	if err == nil {
-		return s.Kept(), s.Close()
-	}
 	if errors.Is(err, kekstore.ErrInUse) {
-		return kekstore.Head{}, err
+		return saw, err
 	}
-	return kekstore.Head{}, nil
+	if err != nil {
+		return saw, nil
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	saw = s.Kept()
+	if newLog {
+		return saw, nil
+	}
+	ledger, err := fleet.OpenLedger(ctx, s, time.Now, func(*audit.Record) {},
+		func(known audit.Head, each func(audit.Record) error) (fleet.Log, error) {
+			return audit.Open(m.AuditPath(), known, each)
+		}, func(audit.Record) error { return nil })
+	if err != nil {
+		return saw, nil // why is said of the log as it is
+	}
+	return saw, errors.Join(ledger.Settle(ctx), ledger.Close())
 }
 
 // restoreStore lets the store keep the end of the log that it goes on with: the
@@ -215,8 +230,7 @@ func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserv
 	if err != nil {
 		return err
 	}
-	err = log.Append(ctx, audit.Record{Event: "restored", Epoch: out.To, State: string(out.State),
-		Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)})
+	err = log.Append(ctx, out.Line)
 	dir, err2 := os.Open(filepath.Dir(store))
 	if err2 == nil {
 		err2 = errors.Join(dir.Sync(), dir.Close())

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -11,7 +12,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/secret"
@@ -163,5 +167,59 @@ func TestCutOfEachCommand(t *testing.T) {
 	var st kekproto.Status
 	if err := p.ask("GET", "/v1/status", nil, &st); err != nil || st.State != kekproto.StateInTransit {
 		t.Errorf("after all of them the region is %q, %v", st.State, err)
+	}
+}
+
+// What a member decided and could not record any more before it ended is not lost
+// to a backup from before that: the log gets its line from the store that is
+// there. Nor is the restore itself: its line is in the restored store.
+func TestRestoreSettles(t *testing.T) {
+	ctx := context.Background()
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	f.addDevice().Wipe()
+	p := f.process(nil)
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := os.WriteFile(backup, f.file("members/"+testMember+"/store.db"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	p.killAt("write", "audit.jsonl")
+	if err := p.ask("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "stolen"}, nil); err == nil {
+		t.Fatal("it was answered")
+	}
+	p.kill()
+	_, before := f.newLines(0)
+	out, err := f.member.Restore(ctx, backup, fleetdir.RestoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{testDevice + ": suspend"}, out.Again); diff != "" {
+		t.Errorf("holds again (-want +got):\n%s", diff)
+	}
+	events, last := f.newLines(before)
+	if diff := cmp.Diff([]string{"settled", "suspend", "restored"}, events); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+	// Without the line of the restore, as a power cut may leave it, and with it.
+	log := f.file("members/" + testMember + "/audit.jsonl")
+	cut := log[:bytes.LastIndexByte(log[:len(log)-1], '\n')+1]
+	if err := os.WriteFile(filepath.Join(f.dir, "members", testMember, "audit.jsonl"), cut, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range [][]string{{"settled", "restored", "start"}, {"start"}} {
+		if err := p.start(); err != nil {
+			t.Fatal(err)
+		}
+		if !p.devices()[testDevice].Suspended {
+			t.Error("the device is not suspended any more")
+		}
+		p.kill()
+		events, now := f.newLines(last - 1)
+		if diff := cmp.Diff(want, events); diff != "" {
+			t.Errorf("lines (-want +got):\n%s", diff)
+		}
+		last = now + 1
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,6 +28,8 @@ type Restored struct {
 	// Lost is what was recorded after the backup and is not in it: what is done
 	// with it is for people.
 	Lost []string `json:"lost"`
+	// Line is what the audit log gets; the store has it already.
+	Line audit.Record `json:"-"`
 }
 
 // restoring writes a store of which no member runs, without a log: the line of the
@@ -81,7 +84,9 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 		return nil, err
 	}
 	out.State = region.State
-	out.To, err = s.overtake(ctx, seen, out.From)
+	out.Line = audit.Record{Event: "restored", State: string(out.State), Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)}
+	out.To, err = s.overtake(ctx, seen, out)
+	out.Line.Epoch = out.To
 	return out, err
 }
 
@@ -180,19 +185,18 @@ func (s *restoring) minimumAgain(ctx context.Context, out *Restored, r *audit.Re
 
 // overtake writes until the store is newer than all that the audit log has seen:
 // a member refuses it otherwise, as one that somebody put back.
-func (s *restoring) overtake(ctx context.Context, seen, from uint64) (uint64, error) {
-	var version uint64
-	old, err := s.store.Get(ctx, pathRestored)
-	switch {
-	case err == nil:
-		version = old.Version
-	case !errors.Is(err, kekstore.ErrNotFound):
+func (s *restoring) overtake(ctx context.Context, seen uint64, out *Restored) (uint64, error) {
+	happened, err := json.Marshal([]audit.Record{out.Line})
+	if err != nil {
 		return 0, err
 	}
 	for {
-		version, err = s.to.Swap(ctx, pathRestored, version, fmt.Appendf(nil, `{"from_epoch":%d}`, from))
-		if err != nil || version > seen {
-			return version, err
+		w, err := s.over(ctx, pathRestored, fmt.Appendf(nil, `{"from_epoch":%d}`, out.From))
+		if err != nil {
+			return 0, err
+		}
+		if at, err := s.to.Commit(ctx, happened, w); err != nil || at > seen {
+			return at, err
 		}
 	}
 }
