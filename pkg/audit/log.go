@@ -58,6 +58,7 @@ type Log struct {
 	synced Head  // durable
 	keeps  int64 // bytes that are durable
 	reopen func() (reopened, error)
+	sure   func() error // before the first write: that what is there is on the disk; nil: it is
 }
 
 // reopened is what a log goes on with: another descriptor of its file, and all that
@@ -116,6 +117,10 @@ func Open(path string, known Head, each func(Record) error) (*Log, error) {
 	l.size, l.look = int64(len(data)), func(size int64) error { return unchanged(path, opened, size) }
 	l.torn, l.known = bytes.Clone(data[len(data)-rest:]), known
 	l.keeps, l.reopen = int64(len(data)-rest), func() (reopened, error) { return openAgain(path, opened, l.keeps) }
+	l.sure = func() error {
+		_, err := makeSure(path, opened, max(0, int64(len(data))-maxWrite)) // all that one write may have left
+		return err
+	}
 	return l, nil
 }
 
@@ -268,13 +273,19 @@ func (l *Log) write() {
 // store makes lines durable, and looks whether they are where others look for
 // them.
 func (l *Log) store(lines []byte) error {
-	err := writeDurably(l.file, lines)
+	err := l.beSure()
+	if err == nil {
+		err = writeDurably(l.file, lines)
+	}
 	if err == nil {
 		l.size += int64(len(lines))
 		if err := l.look(l.size); err != nil {
 			return fmt.Errorf("%w: %w: %w; put that right, then restart the member", ErrBroken, errMoved, err)
 		}
 		return nil
+	}
+	if errors.Is(err, errMoved) {
+		return fmt.Errorf("%w: %w; put that right, then restart the member", ErrBroken, err)
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w; make room on its file system", ErrBroken, err)
@@ -284,74 +295,6 @@ func (l *Log) store(lines []byte) error {
 
 // errMoved: the file is not what was written. That is for people to look at.
 var errMoved = errors.New("it is not as it was left")
-
-// Reopen lets a log go on that could not be written, once that works again. What
-// came of the failed write stays: whole lines, of which nobody was told that they
-// are there, count, and a torn one is accounted for in front of the next line.
-// They are written once more, in their place: after a failed fsync the system may
-// show what the disk never got; each is called for them. It returns why the log
-// stays broken, nil if it is not.
-func (l *Log) Reopen(each func(Record) error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil || l.closed || errors.Is(l.err, errMoved) {
-		return l.err
-	}
-	a, err := l.reopen()
-	if err != nil {
-		return fmt.Errorf("%w: %w", l.err, err)
-	}
-	head, torn, err := verifyOn(l.synced, a.rest, each)
-	if err != nil {
-		return fmt.Errorf("%w: %w", l.err, errors.Join(err, a.file.Close()))
-	}
-	l.fail()
-	_ = l.file.Close() // nothing is in it that could still be lost
-	l.file, l.head, l.synced = a.file, head, head
-	l.size, l.torn = l.keeps+int64(len(a.rest)), bytes.Clone(a.rest[len(a.rest)-torn:])
-	l.keeps = l.size - int64(torn)
-	l.err = nil
-	return nil
-}
-
-// fail tells those who wait in a broken log. The caller holds the lock.
-func (l *Log) fail() {
-	l.batch.err = l.err
-	close(l.batch.done)
-	l.batch, l.buf = &batch{done: make(chan struct{})}, nil
-}
-
-// openAgain opens the file at path once more, if it is the one that was opened,
-// and makes durable what is in it from an offset on.
-func openAgain(path string, opened fs.FileInfo, from int64) (a reopened, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return a, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	now, err := f.Stat()
-	if err != nil {
-		return a, err
-	}
-	if !os.SameFile(opened, now) || now.Size() < from {
-		return a, errMoved
-	}
-	if now.Size()-from > maxTorn/2 { // a restart bounds what comes of it, too
-		return a, fmt.Errorf("%d bytes are behind its last durable line: restart the member", now.Size()-from)
-	}
-	a.rest = make([]byte, now.Size()-from)
-	if _, err := f.ReadAt(a.rest, from); err != nil && len(a.rest) > 0 {
-		return a, err
-	}
-	if _, err := f.WriteAt(a.rest, from); err != nil {
-		return a, err
-	}
-	if err := f.Sync(); err != nil {
-		return a, err
-	}
-	a.file, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-	return a, err
-}
 
 // writeDurably writes lines, as many at once as a power cut may tear.
 func writeDurably(f File, lines []byte) error {

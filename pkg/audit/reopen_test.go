@@ -1,11 +1,14 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/landfall-project/landfall/pkg/disk/disktest"
 )
 
 // limited is a disk that takes so many bytes more, and then, once, so many fsyncs
@@ -132,5 +135,57 @@ func TestReopenLooks(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a process before left may be in the system's memory alone, after an fsync
+// that failed: it is written once more before anything is appended to it.
+func TestWhatWasThereIsMadeSure(t *testing.T) {
+	path := newFile(t, 3)
+	text := read(t, path)
+	d := disktest.New(t, text)
+	info, err := os.Stat(d.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := makeSure(d.Path(), info, 100); err != nil || !bytes.Equal(rest, text[100:]) {
+		t.Errorf("%d bytes, %v; want %d", len(rest), err, len(text)-100)
+	}
+	var written []byte
+	log := d.Log()
+	for _, e := range log[:len(log)-1] {
+		written = append(written, e.Data...)
+	}
+	if !bytes.Equal(written, text[100:]) || log[0].Offset != 100 || log[len(log)-1].Data != nil {
+		t.Errorf("%d bytes were written from %d on, want %d from 100 on, then a flush", len(written), log[0].Offset, len(text)-100)
+	}
+
+	l, err := Open(path, Head{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, sure := 0, l.sure
+	l.sure = func() error {
+		if asked++; asked == 1 {
+			return syscall.EIO
+		}
+		return sure()
+	}
+	if err := l.Append(context.Background(), Record{Event: "release"}); !errors.Is(err, ErrBroken) {
+		t.Errorf("on what may not be there: %v, want %v", err, ErrBroken)
+	}
+	if now := read(t, path); !bytes.Equal(now, text) {
+		t.Errorf("it was written to: %d bytes, want %d", len(now), len(text))
+	}
+	if err := l.Reopen(nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Append(context.Background(), Record{Event: "release"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := l.Close(); err != nil || asked != 2 {
+		t.Errorf("asked %d times, want 2; %v", asked, err)
 	}
 }
