@@ -259,7 +259,7 @@ func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) 
 			return errUnchanged
 		}
 		return fmt.Errorf("%s: %w", path, ErrExists)
-	}, put{path, token, data})
+	}, put{path: path, token: token, data: data})
 	if err != nil || there.Version > 0 {
 		return there, err
 	}
@@ -280,7 +280,7 @@ func (s *Bolt) Commit(_ context.Context, happened []byte, writes ...Write) (uint
 		}
 		puts = append(puts, put{path: w.Path, data: w.Data})
 	}
-	puts = append(puts, put{path: happenedPath, data: happened})
+	puts = append(puts, put{path: happenedPath, data: happened, own: true})
 	return s.update(func(tx *bbolt.Tx) error {
 		for _, w := range writes {
 			if err := s.unchanged(tx, w.Path, w.Old); err != nil {

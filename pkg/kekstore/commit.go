@@ -19,10 +19,11 @@ type put struct {
 	path  string
 	token Token
 	data  []byte
+	own   bool // at a path of the store's own
 }
 
 func (p *put) check() error {
-	if p.path != happenedPath {
+	if !p.own {
 		if err := checkPath(p.path); err != nil {
 			return err
 		}
@@ -80,7 +81,7 @@ func (s *Bolt) update(may func(*bbolt.Tx) error, puts ...put) (uint64, error) {
 	s.sum = next
 	for i := range puts {
 		s.versions[puts[i].path] = next.epoch
-		if puts[i].path != happenedPath {
+		if !puts[i].own {
 			s.notify(Event{Path: puts[i].path, Version: next.epoch})
 		}
 	}
