@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/files"
@@ -32,18 +30,18 @@ func (a *app) backupCommand() *cobra.Command {
 			if err := out.Check(args[0]); err != nil { // before the member records a backup
 				return err
 			}
-			conn, err := a.connect()
+			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			var b bytes.Buffer
-			if err := conn.stream(cmd.Context(), "GET", "/v1/backup", nil, &b); err != nil {
+			data, err := c.Backup(cmd.Context())
+			if err != nil {
 				return err
 			}
-			if err := out.Write(args[0], b.Bytes()); err != nil {
+			if err := out.Write(args[0], data); err != nil {
 				return err
 			}
-			a.say("%s: %d bytes", args[0], b.Len())
+			a.say("%s: %d bytes", args[0], len(data))
 			return nil
 		},
 	}

@@ -1,30 +1,21 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 )
 
-func devicePath(id, action string) string {
-	p := "/v1/devices/" + url.PathEscape(id)
-	if action != "" {
-		p += "/" + action
-	}
-	return p
-}
-
-// device does one request about a device.
-func (a *app) device(ctx context.Context, method, id, action string, in, out any) error {
-	err := a.call(ctx, method, devicePath(id, action), in, out)
-	if errors.Is(err, errNotFound) {
+// unknown turns the error about a device that the member does not have into one
+// that says so.
+func unknown(id string, err error) error {
+	if errors.Is(err, opsclient.ErrNotFound) {
 		return fmt.Errorf("no device %s; see `kekctl device list`", id)
 	}
 	return err
@@ -49,9 +40,13 @@ func (a *app) deviceAdd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.Device = args[0]
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
 			if m.Again {
-				if err := a.device(cmd.Context(), "GET", m.Device, "", nil, nil); err != nil {
-					return fmt.Errorf("--again is for a device that was added before: %w", err)
+				if _, err := c.Device(cmd.Context(), m.Device); err != nil {
+					return fmt.Errorf("--again is for a device that was added before: %w", unknown(m.Device, err))
 				}
 			}
 			// The file first: a token that cannot be written is lost.
@@ -59,8 +54,8 @@ func (a *app) deviceAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var token kekproto.NewToken
-			if err := a.call(cmd.Context(), "POST", "/v1/devices", &m, &token); err != nil {
+			token, err := c.AddDevice(cmd.Context(), &m)
+			if err != nil {
 				return file.Abandon(err)
 			}
 			if err := file.Finish([]byte(token.Token + "\n")); err != nil {
@@ -86,12 +81,12 @@ func (a *app) deviceList() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice device list --json | jq -r '.[]|select(.sealed==null).device'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path := "/v1/devices"
-			if a.json { // with public areas and captures
-				path += "?full=1"
+			c, err := a.connect()
+			if err != nil {
+				return err
 			}
-			var all []kekproto.DeviceInfo
-			if err := a.call(cmd.Context(), "GET", path, nil, &all); err != nil {
+			all, err := c.Devices(cmd.Context(), opsclient.DevicesQuery{Full: a.json})
+			if err != nil {
 				return err
 			}
 			return a.screen(all, func(w io.Writer) { showDevices(w, all) })
@@ -120,11 +115,15 @@ func (a *app) deviceShow() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice device show r07-u12 --json > r07-u12.device.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var d kekproto.DeviceInfo
-			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			return a.print(&d, func(w io.Writer) { showDevice(w, &d) })
+			d, err := c.Device(cmd.Context(), args[0])
+			if err != nil {
+				return unknown(args[0], err)
+			}
+			return a.print(d, func(w io.Writer) { showDevice(w, d) })
 		},
 	}
 }
@@ -151,7 +150,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 }
 
 func (a *app) deviceApprove() *cobra.Command {
-	var m kekproto.Approval
+	var ekName string
 	c := &cobra.Command{
 		Use:   "approve DEVICE --ek-name NAME",
 		Short: "Accept a device whose EK certificate proves nothing",
@@ -160,14 +159,18 @@ func (a *app) deviceApprove() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice device approve r07-u12 --ek-name 000b5f…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.device(cmd.Context(), "POST", args[0], "approve", &m, nil); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
+			}
+			if err := c.ApproveDevice(cmd.Context(), args[0], ekName); err != nil {
+				return unknown(args[0], err)
 			}
 			a.say("%s is approved", args[0])
 			return nil
 		},
 	}
-	c.Flags().StringVar(&m.EKName, "ek-name", "", "the EK's TPM name in hex")
+	c.Flags().StringVar(&ekName, "ek-name", "", "the EK's TPM name in hex")
 	if err := c.MarkFlagRequired("ek-name"); err != nil {
 		panic(err) // only for a flag that does not exist
 	}
@@ -184,8 +187,12 @@ func (a *app) deviceRemove() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice device remove r07-u21",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.device(cmd.Context(), "POST", args[0], "remove", nil, nil); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
+			}
+			if err := c.RemoveDevice(cmd.Context(), args[0]); err != nil {
+				return unknown(args[0], err)
 			}
 			a.say("%s is removed", args[0])
 			return a.elsewhere()
@@ -194,21 +201,25 @@ func (a *app) deviceRemove() *cobra.Command {
 }
 
 func (a *app) suspendCommand() *cobra.Command {
-	var m kekproto.Reason
+	var reason string
 	c := &cobra.Command{
 		Use:     "suspend DEVICE --reason TEXT",
 		Short:   "Stop giving a device its key, until resume",
 		Example: "  kekctl --region r7 --as alice suspend r07-u12 --reason 'seal of crate 3 broken'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.device(cmd.Context(), "POST", args[0], "suspend", &m, nil); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
+			}
+			if err := c.SuspendDevice(cmd.Context(), args[0], reason); err != nil {
+				return unknown(args[0], err)
 			}
 			a.say("%s is suspended: it holds at its next boot; a running one is not touched", args[0])
 			return a.elsewhere()
 		},
 	}
-	c.Flags().StringVar(&m.Reason, "reason", "", "one line, shown on the device's console")
+	c.Flags().StringVar(&reason, "reason", "", "one line, shown on the device's console")
 	if err := c.MarkFlagRequired("reason"); err != nil {
 		panic(err) // only for a flag that does not exist
 	}
@@ -222,8 +233,12 @@ func (a *app) resumeCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice resume r07-u12",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.device(cmd.Context(), "POST", args[0], "resume", nil, nil); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
+			}
+			if err := c.ResumeDevice(cmd.Context(), args[0]); err != nil {
+				return unknown(args[0], err)
 			}
 			a.say("%s is resumed", args[0])
 			return nil

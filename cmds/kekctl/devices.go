@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 )
 
 // watchEvery is how often the table is drawn anew.
@@ -51,12 +52,12 @@ the fleet's own record.`,
 				return err
 			}
 			if watch {
-				return a.watch(cmd.Context(), watchEvery, func(ctx context.Context) (*board, error) { return a.board(ctx, conn, rack) })
+				return a.watch(cmd.Context(), watchEvery, func(ctx context.Context) (*board, error) { return readBoard(ctx, conn, rack) })
 			}
 			if a.json {
 				return a.devicesJSON(cmd.Context(), conn, rack)
 			}
-			b, err := a.board(cmd.Context(), conn, rack)
+			b, err := readBoard(cmd.Context(), conn, rack)
 			if err != nil {
 				return err
 			}
@@ -75,9 +76,9 @@ func show(w io.Writer, lines []string) error {
 	return err
 }
 
-func (a *app) devicesJSON(ctx context.Context, c *client, rack string) error {
-	all := []kekproto.DeviceInfo{}
-	if err := c.do(ctx, "GET", "/v1/devices", nil, &all); err != nil {
+func (a *app) devicesJSON(ctx context.Context, c *opsclient.Client, rack string) error {
+	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
+	if err != nil {
 		return err
 	}
 	if rack != "" {
@@ -86,17 +87,17 @@ func (a *app) devicesJSON(ctx context.Context, c *client, rack string) error {
 	return a.print(all, nil)
 }
 
-// board asks the member and makes the table of a rack, or of all.
-func (a *app) board(ctx context.Context, c *client, rack string) (*board, error) {
-	var st kekproto.Status
-	if err := c.do(ctx, "GET", "/v1/status", nil, &st); err != nil {
+// readBoard asks the member and makes the table of a rack, or of all.
+func readBoard(ctx context.Context, c *opsclient.Client, rack string) (*board, error) {
+	st, err := c.Status(ctx)
+	if err != nil {
 		return nil, err
 	}
-	var all []kekproto.DeviceInfo
-	if err := c.do(ctx, "GET", "/v1/devices", nil, &all); err != nil {
+	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
+	if err != nil {
 		return nil, err
 	}
-	return makeBoard(&st, all, rack, c.date), nil
+	return makeBoard(st, all, rack, c.Clock()), nil
 }
 
 func makeBoard(st *kekproto.Status, all []kekproto.DeviceInfo, rack string, now time.Time) *board {

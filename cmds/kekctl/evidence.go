@@ -15,6 +15,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 )
 
 func (a *app) evidenceCommand() *cobra.Command {
@@ -30,15 +31,19 @@ func (a *app) evidenceCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice evidence r07-u12\n  kekctl --region r7 --as alice evidence r07-u12 -o r07-u12.eventlog",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var e kekproto.Evidence
-			if err := a.call(cmd.Context(), "GET", devicePath(args[0], "evidence"), nil, &e); err != nil {
-				if errors.Is(err, errNotFound) {
-					return fmt.Errorf("no event log of %s is here: a member keeps the one of a device whose image it has just refused; see `kekctl explain %s`", args[0], args[0])
-				}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			e, err := c.Evidence(cmd.Context(), args[0])
+			if errors.Is(err, opsclient.ErrNotFound) {
+				return fmt.Errorf("no event log of %s is here: a member keeps the one of a device whose image it has just refused; see `kekctl explain %s`", args[0], args[0])
+			}
+			if err != nil {
 				return err
 			}
 			if name == "" {
-				return a.print(&e, func(w io.Writer) { showEvidence(w, &e) })
+				return a.print(e, func(w io.Writer) { showEvidence(w, e) })
 			}
 			if err := out.Write(name, e.Log); err != nil {
 				return err

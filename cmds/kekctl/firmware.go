@@ -34,12 +34,15 @@ func (a *app) firmwareDemand() *cobra.Command {
 			if !slices.Contains(cmd.ValidArgs, args[0]) {
 				return fmt.Errorf("no demand %q: want %s", args[0], strings.Join(cmd.ValidArgs, " or "))
 			}
-			m := &kekproto.SetFirmwareDemand{Demand: kekproto.FirmwareDemand(args[0])}
-			var st kekproto.Status
-			if err := a.call(cmd.Context(), "POST", "/v1/region/firmware", m, &st); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			if err := a.print(&st, func(w io.Writer) { line(w, firmwareLine(&st)) }); err != nil {
+			st, err := c.SetFirmwareDemand(cmd.Context(), kekproto.FirmwareDemand(args[0]))
+			if err != nil {
+				return err
+			}
+			if err := a.print(st, func(w io.Writer) { line(w, firmwareLine(st)) }); err != nil {
 				return err
 			}
 			return a.elsewhere()
@@ -67,9 +70,13 @@ func (a *app) firmwareAccept() *cobra.Command {
 			"  kekctl --region r7 --as alice device firmware accept r07-u12 --yes 5f1d9a2c40b7",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var d kekproto.DeviceInfo
-			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
+			}
+			d, err := c.Device(cmd.Context(), args[0])
+			if err != nil {
+				return unknown(args[0], err)
 			}
 			held := d.Held
 			switch {
@@ -80,8 +87,8 @@ func (a *app) firmwareAccept() *cobra.Command {
 			case yes != digestOf(held):
 				return fmt.Errorf("%s is not what %s shows now, which is %s: look again, without --yes", yes, args[0], digestOf(held))
 			}
-			if err := a.device(cmd.Context(), "POST", args[0], "firmware", &kekproto.AcceptFirmware{Firmware: held.To}, nil); err != nil {
-				return err
+			if err := c.AcceptFirmware(cmd.Context(), args[0], held.To); err != nil {
+				return unknown(args[0], err)
 			}
 			a.say("%s gets its key at its next try, with this firmware", args[0])
 			return a.elsewhere()

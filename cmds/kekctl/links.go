@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -32,15 +32,12 @@ func (a *app) linksCommand() *cobra.Command {
 			if len(args) == 1 {
 				return a.deviceLinks(cmd, args[0])
 			}
-			query := url.Values{}
-			if rack != "" {
-				query.Set("rack", rack)
+			c, err := a.connect()
+			if err != nil {
+				return err
 			}
-			if a.json {
-				query.Set("reports", "1")
-			}
-			var all []kekproto.LinksInfo
-			if err := a.call(cmd.Context(), "GET", "/v1/links?"+query.Encode(), nil, &all); err != nil {
+			all, err := c.Links(cmd.Context(), opsclient.LinksQuery{Rack: rack, Reports: a.json})
+			if err != nil {
 				return err
 			}
 			if a.json {
@@ -105,9 +102,13 @@ func showLinks(w io.Writer, all []kekproto.LinksInfo, wrong bool) {
 
 // deviceLinks shows each link of one device.
 func (a *app) deviceLinks(cmd *cobra.Command, id string) error {
-	var d kekproto.DeviceInfo
-	if err := a.device(cmd.Context(), "GET", id, "", nil, &d); err != nil {
+	c, err := a.connect()
+	if err != nil {
 		return err
+	}
+	d, err := c.Device(cmd.Context(), id)
+	if err != nil {
+		return unknown(id, err)
 	}
 	if d.Links == nil {
 		return fmt.Errorf("%s has said nothing about its links to this member since the region's state changed; `kekctl explain %s`", id, id)
@@ -157,12 +158,15 @@ func (a *app) linksDemand() *cobra.Command {
 			if !slices.Contains(cmd.ValidArgs, args[0]) {
 				return fmt.Errorf("no demand %q: want %s", args[0], strings.Join(cmd.ValidArgs, " or "))
 			}
-			m := &kekproto.SetLinkDemand{Demand: kekproto.LinkDemand(args[0])}
-			var st kekproto.Status
-			if err := a.call(cmd.Context(), "POST", "/v1/region/links", m, &st); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			if err := a.print(&st, func(w io.Writer) { line(w, demandLine(&st)) }); err != nil {
+			st, err := c.SetLinkDemand(cmd.Context(), kekproto.LinkDemand(args[0]))
+			if err != nil {
+				return err
+			}
+			if err := a.print(st, func(w io.Writer) { line(w, demandLine(st)) }); err != nil {
 				return err
 			}
 			return a.elsewhere()

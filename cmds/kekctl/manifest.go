@@ -15,6 +15,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 )
 
@@ -55,7 +56,7 @@ func (a *app) manifestAdd() *cobra.Command {
 	return c
 }
 
-func (a *app) addManifest(ctx context.Context, c *client, name, policy string) error {
+func (a *app) addManifest(ctx context.Context, c *opsclient.Client, name, policy string) error {
 	note, err := readSigned(name, measure.ManifestType, "manifest, which `imagectl sign` writes as NAME-VERSION.manifest")
 	if err != nil {
 		return err
@@ -81,7 +82,7 @@ func (a *app) addManifest(ctx context.Context, c *client, name, policy string) e
 			}
 		}
 	}
-	if err := c.do(ctx, "POST", "/v1/manifests", in, nil); err != nil {
+	if err := c.AddImage(ctx, in); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if in.Policy == nil {
@@ -99,11 +100,15 @@ func (a *app) manifestList() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice manifest list",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var all kekproto.Images
-			if err := a.call(cmd.Context(), "GET", "/v1/manifests", nil, &all); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			return a.print(&all, func(w io.Writer) { showManifests(w, &all) })
+			all, err := c.Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) { showManifests(w, all) })
 		},
 	}
 }
@@ -153,15 +158,18 @@ func (a *app) manifestRevoke() *cobra.Command {
 			if in.Digest = args[0]; len(args) == 2 {
 				in.Digest, in.Image, in.Version = "", args[0], args[1]
 			}
-			var all kekproto.Images
-			err := a.call(cmd.Context(), "POST", "/v1/manifests/revoke", &in, &all)
-			if errors.Is(err, errNotFound) {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			all, err := c.RevokeImages(cmd.Context(), &in)
+			if errors.Is(err, opsclient.ErrNotFound) {
 				return fmt.Errorf("no such manifest (%s); see `kekctl manifest list`", strings.Join(args, " "))
 			}
 			if err != nil {
 				return err
 			}
-			return a.afterwards(&all)
+			return a.afterwards(all)
 		},
 	}
 	c.Flags().StringVar(&in.Form, "form", "", "revoke this boot form of IMAGE VERSION only")
@@ -185,23 +193,27 @@ func (a *app) manifestMinimum() *cobra.Command {
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Role, in.Version = args[0], args[1]
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
 			if !dark {
-				if err := a.leavesOne(cmd.Context(), in.Role, in.Version); err != nil {
+				if err := leavesOne(cmd.Context(), c, in.Role, in.Version); err != nil {
 					return err
 				}
 			}
-			var all kekproto.Images
-			if err := a.call(cmd.Context(), "POST", "/v1/manifests/minimum", &in, &all); err != nil {
+			all, err := c.SetMinimum(cmd.Context(), &in)
+			if err != nil {
 				return err
 			}
-			var devices []kekproto.DeviceInfo
-			if err := a.call(cmd.Context(), "GET", "/v1/devices", nil, &devices); err != nil {
+			devices, err := c.Devices(cmd.Context(), opsclient.DevicesQuery{})
+			if err != nil {
 				return err
 			}
-			for _, d := range outgrown(devices, &all) {
+			for _, d := range outgrown(devices, all) {
 				_, _ = fmt.Fprintf(a.stderr, "kekctl: WARNING: %s was last seen on %s, and gets nothing at its next boot from that: give it the new image\n", d.Device, d.Seen.Image)
 			}
-			return a.afterwards(&all)
+			return a.afterwards(all)
 		},
 	}
 	c.Flags().BoolVar(&in.Lower, "lower", false, "let the minimum be lower than it is")
@@ -229,9 +241,9 @@ func outgrown(devices []kekproto.DeviceInfo, all *kekproto.Images) (old []kekpro
 // leavesOne refuses a minimum that all accepted images of a role are below. It
 // guards against a slip, not an attack. Words that are not versions are left to
 // the member.
-func (a *app) leavesOne(ctx context.Context, role, version string) error {
-	var all kekproto.Images
-	if err := a.call(ctx, "GET", "/v1/manifests", nil, &all); err != nil {
+func leavesOne(ctx context.Context, c *opsclient.Client, role, version string) error {
+	all, err := c.Images(ctx)
+	if err != nil {
 		return err
 	}
 	newest := ""

@@ -1,18 +1,16 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/keyblob"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
-	"github.com/landfall-project/landfall/pkg/secret"
 )
 
 func (a *app) recoveryCommand() *cobra.Command {
@@ -31,37 +29,37 @@ func (a *app) recoveryCommand() *cobra.Command {
 	return c
 }
 
-// recovery does one request about a device's recovery key; id may be empty.
-func (a *app) recovery(ctx context.Context, device, id, action string, in, out any) error {
-	path := devicePath(device, "recovery")
-	if id != "" {
-		path += "/" + url.PathEscape(id) + "/" + action
-	}
-	err := a.call(ctx, "POST", path, in, out)
-	if errors.Is(err, errNotFound) {
+// unasked adds where to look to the error about a request, or a device, that the
+// member does not have.
+func unasked(err error) error {
+	if errors.Is(err, opsclient.ErrNotFound) {
 		return fmt.Errorf("%w; see `kekctl device list` and `kekctl recovery list`", err)
 	}
 	return err
 }
 
 func (a *app) recoveryRequest() *cobra.Command {
-	var m kekproto.NewRecovery
+	var reason string
 	c := &cobra.Command{
 		Use:     "request DEVICE --reason TEXT",
 		Short:   "Ask for a device's recovery key; another agent must approve it",
 		Example: "  kekctl --region r7 --as alice recovery request r07-u12 --reason 'board burnt'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var r kekproto.RecoveryRequest
-			if err := a.recovery(cmd.Context(), args[0], "", "", &m, &r); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			return a.print(&r, func(w io.Writer) {
+			r, err := c.RequestRecovery(cmd.Context(), args[0], reason)
+			if err != nil {
+				return unasked(err)
+			}
+			return a.print(r, func(w io.Writer) {
 				line(w, fmt.Sprintf("request %s: another agent approves it until %s with\n  kekctl recovery approve %s %s", r.ID, when(r.Until), r.Device, r.ID))
 			})
 		},
 	}
-	c.Flags().StringVar(&m.Reason, "reason", "", "one line, shown to who approves and kept in the audit log")
+	c.Flags().StringVar(&reason, "reason", "", "one line, shown to who approves and kept in the audit log")
 	if err := c.MarkFlagRequired("reason"); err != nil {
 		panic(err) // only for a flag that does not exist
 	}
@@ -77,11 +75,15 @@ func (a *app) recoveryApprove() *cobra.Command {
 		Example: "  kekctl --region r7 --as bob recovery approve r07-u12 k3v2m7aqzd",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var r kekproto.RecoveryRequest
-			if err := a.recovery(cmd.Context(), args[0], args[1], "approve", nil, &r); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			return a.print(&r, func(w io.Writer) {
+			r, err := c.ApproveRecovery(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return unasked(err)
+			}
+			return a.print(r, func(w io.Writer) {
 				line(w, fmt.Sprintf("%s, who gave as the reason %q, may read the recovery key of %s until %s with\n  kekctl recovery read %s %s",
 					r.Agent, r.Reason, r.Device, when(r.Until), r.Device, r.ID))
 			})
@@ -102,9 +104,13 @@ func (a *app) recoveryRead() *cobra.Command {
 			if a.json {
 				return errors.New("the recovery key is printed as it is, never as JSON: leave --json out")
 			}
-			key, err := a.readRecovery(cmd.Context(), args[0], args[1])
+			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			key, err := c.ReadRecovery(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return unasked(err)
 			}
 			defer key.Wipe()
 			text, err := keyblob.RecoveryText(key)
@@ -123,25 +129,6 @@ func (a *app) recoveryRead() *cobra.Command {
 	}
 }
 
-// readRecovery has the key sealed to a key of this process, so that it is in no
-// buffer of HTTP. The caller wipes it.
-func (a *app) readRecovery(ctx context.Context, device, id string) (*secret.Bytes, error) {
-	pair, err := kekproto.NewKeyPair()
-	if err != nil {
-		return nil, err
-	}
-	defer pair.Wipe()
-	var out kekproto.Secrets
-	if err := a.recovery(ctx, device, id, "read", &kekproto.ReadRecovery{HPKEPublic: pair.Public()}, &out); err != nil {
-		return nil, err
-	}
-	key, err := pair.Open(kekproto.RecoveryInfo(device, id), out.Sealed, kekproto.RecoverySize)
-	if err != nil {
-		return nil, fmt.Errorf("recovery key of %s: %w", device, err)
-	}
-	return key, nil
-}
-
 func (a *app) recoveryList() *cobra.Command {
 	var device string
 	c := &cobra.Command{
@@ -150,8 +137,12 @@ func (a *app) recoveryList() *cobra.Command {
 		Example: "  kekctl --region r7 --as carol recovery list --device r07-u12",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var all []kekproto.RecoveryRequest
-			if err := a.call(cmd.Context(), "GET", "/v1/recovery", nil, &all); err != nil {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			all, err := c.Recoveries(cmd.Context())
+			if err != nil {
 				return err
 			}
 			out := []kekproto.RecoveryRequest{}

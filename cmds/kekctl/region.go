@@ -10,6 +10,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
@@ -48,11 +49,15 @@ func (a *app) sliceCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice slice get r07-u12 > r07-u12.note",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var d kekproto.Document
-			if err := a.call(cmd.Context(), "GET", "/v1/slices/"+args[0], nil, &d); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			_, err := a.stdout.Write(d.Note)
+			note, err := c.Slice(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(note)
 			return err
 		},
 	})
@@ -60,12 +65,12 @@ func (a *app) sliceCommand() *cobra.Command {
 }
 
 // addSlices records what can be recorded, and says at the end what could not.
-func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
+func (a *app) addSlices(ctx context.Context, c *opsclient.Client, names []string) error {
 	var refused []error
 	for _, name := range names {
 		note, err := readSigned(name, snapshot.SliceType, "slice, which `snapshot sign` writes")
 		if err == nil {
-			if err = c.do(ctx, "POST", "/v1/slices", &kekproto.Document{Note: note}, nil); err != nil {
+			if err = c.AddSlice(ctx, note); err != nil {
 				err = fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -81,12 +86,9 @@ func (a *app) addSlices(ctx context.Context, c *client, names []string) error {
 	return fmt.Errorf("%d of %s not recorded:\n%w", len(refused), printable.Count(len(names), "slice"), errors.Join(refused...))
 }
 
-func (a *app) move(ctx context.Context, path string, in any) error {
-	var st kekproto.Status
-	if err := a.call(ctx, "POST", path, in, &st); err != nil {
-		return err
-	}
-	return a.print(&st, func(w io.Writer) { line(w, "region "+st.Region+" is "+string(st.State)) })
+// moved shows what the region has become.
+func (a *app) moved(st *kekproto.Status) error {
+	return a.print(st, func(w io.Writer) { line(w, "region "+st.Region+" is "+string(st.State)) })
 }
 
 func (a *app) liveCommand() *cobra.Command {
@@ -96,7 +98,15 @@ func (a *app) liveCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice live",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.move(cmd.Context(), "/v1/region/live", nil)
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			st, err := c.GoLive(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.moved(st)
 		},
 	}
 }
@@ -114,18 +124,38 @@ func (a *app) receiveCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice receive submit alice.note bob.note",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var b kekproto.Bundle
+			var notes [][]byte
 			for _, name := range args {
 				data, err := readSigned(name, kekproto.ReceivedType, "statement, which `kekctl receive sign` writes")
 				if err != nil {
 					return err
 				}
-				b.Notes = append(b.Notes, data)
+				notes = append(notes, data)
 			}
-			return a.move(cmd.Context(), "/v1/region/received", &b)
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			st, err := c.Receive(cmd.Context(), notes)
+			if err != nil {
+				return err
+			}
+			return a.moved(st)
 		},
 	})
 	return c
+}
+
+// shipmentOf asks a member for the number of the shipment.
+func shipmentOf(ctx context.Context, c *opsclient.Client) (string, error) {
+	st, err := c.Status(ctx)
+	if err == nil && st.Shipment == "" {
+		err = fmt.Errorf("region %s was never shipped; it is %s", st.Region, st.State)
+	}
+	if err != nil {
+		return "", err
+	}
+	return st.Shipment, nil
 }
 
 func (a *app) receiveSign() *cobra.Command {
@@ -149,12 +179,12 @@ func (a *app) receiveSign() *cobra.Command {
 				return err
 			}
 			if shipment == "" {
-				var st kekproto.Status
-				if err := a.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
+				c, err := a.connect()
+				if err != nil {
 					return err
 				}
-				if shipment = st.Shipment; shipment == "" {
-					return fmt.Errorf("region %s was never shipped; it is %s", st.Region, st.State)
+				if shipment, err = shipmentOf(cmd.Context(), c); err != nil {
+					return err
 				}
 			}
 			msg, err := signed.Sign(&kekproto.Received{Type: kekproto.ReceivedType, Region: agent.Region, Shipment: shipment}, signer)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 )
 
@@ -49,14 +50,18 @@ func (in *shipInput) run(ctx context.Context, a *app) error {
 	if agent.Role != "operator" && !in.check {
 		return fmt.Errorf("%s has role %s; an operator ships a region", agent.Name, agent.Role)
 	}
-	var st kekproto.Status
-	if err := a.call(ctx, "GET", "/v1/status", nil, &st); err != nil {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	st, err := c.Status(ctx)
+	if err != nil {
 		return err
 	}
 	if st.State != kekproto.StateBuilding {
 		return fmt.Errorf("region %s is %s: it was shipped before, and that is not done twice", st.Region, st.State)
 	}
-	if err := in.allSealed(ctx, a); err != nil {
+	if err := in.allSealed(ctx, a, c); err != nil {
 		return err
 	}
 	if in.check {
@@ -64,14 +69,17 @@ func (in *shipInput) run(ctx context.Context, a *app) error {
 			line(w, fmt.Sprintf("region %s can be shipped: %d of %s sealed, %d accepted", st.Region, st.Sealed, printable.Count(st.Devices, "device"), st.Accepted))
 		})
 	}
-	return a.move(ctx, "/v1/region/ship", nil)
+	if st, err = c.Ship(ctx); err != nil {
+		return err
+	}
+	return a.moved(st)
 }
 
 // allSealed guards against a mistake, not an attack: a device that is added
 // after the look is not noticed.
-func (in *shipInput) allSealed(ctx context.Context, a *app) error {
-	var all []kekproto.DeviceInfo
-	if err := a.call(ctx, "GET", "/v1/devices", nil, &all); err != nil {
+func (in *shipInput) allSealed(ctx context.Context, a *app, c *opsclient.Client) error {
+	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
+	if err != nil {
 		return err
 	}
 	var open, unproved []string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -38,12 +40,16 @@ func (a *app) statusCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice status\n  kekctl --region r7 --as alice status --json | jq -r .verdict",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var st kekproto.Status
-			if err := a.call(cmd.Context(), "GET", "/v1/status", nil, &st); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			word, why := verdict(&st)
-			err := a.screen(&statusJSON{&st, word, why}, func(w io.Writer) { showStatus(w, &st) })
+			st, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			word, why := verdict(st)
+			err = a.screen(&statusJSON{st, word, why}, func(w io.Writer) { showStatus(w, st) })
 			if err == nil && word == verdictDark {
 				err = errDark
 			}
@@ -156,11 +162,15 @@ func (a *app) explainCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice explain r07-u12",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var d kekproto.DeviceInfo
-			if err := a.device(cmd.Context(), "GET", args[0], "", nil, &d); err != nil {
+			c, err := a.connect()
+			if err != nil {
 				return err
 			}
-			return a.screen(&d, func(w io.Writer) { explain(w, &d) })
+			d, err := c.Device(cmd.Context(), args[0])
+			if err != nil {
+				return unknown(args[0], err)
+			}
+			return a.screen(d, func(w io.Writer) { explain(w, d) })
 		},
 	}
 }
@@ -218,11 +228,7 @@ func (a *app) auditCommand() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice audit show --device r07-u12\n  kekctl --region r7 --as alice audit show --json > audit.jsonl",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := a.connect()
-			if err != nil {
-				return err
-			}
-			data, err := conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
+			data, err := a.auditLog(cmd.Context(), nil)
 			if err != nil {
 				return err
 			}
@@ -287,7 +293,7 @@ func (a *app) auditVerify() *cobra.Command {
 		Example: "  kekctl --region r7 --as alice audit verify --head 3f0c…\n  kekctl audit verify audit.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := a.auditData(cmd, args)
+			data, err := a.auditLog(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -303,21 +309,22 @@ func (a *app) auditVerify() *cobra.Command {
 	return c
 }
 
-func (a *app) auditData(cmd *cobra.Command, args []string) ([]byte, error) {
+// auditLog is the log of a file, else that of the member.
+func (a *app) auditLog(ctx context.Context, args []string) ([]byte, error) {
 	if len(args) == 1 {
 		return readAudit(args[0])
 	}
-	conn, err := a.connect()
+	c, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
-	return conn.bytes(cmd.Context(), "GET", "/v1/audit", nil)
+	return c.Audit(ctx)
 }
 
 // readAudit reads a log that was saved. One that does not begin with a record is
 // none: an emptied file would be whole.
 func readAudit(name string) ([]byte, error) {
-	data, err := files.Read(name, maxAnswer)
+	data, err := files.Read(name, opsclient.MaxAnswer)
 	if err != nil {
 		return nil, err
 	}
