@@ -123,8 +123,8 @@ func TestAnswers(t *testing.T) {
 	if !c.Clock().Equal(date) {
 		t.Errorf("the member's clock shows %s, want %s", c.Clock(), date)
 	}
-	c.most = 10
-	if got, err := c.Backup(context.Background()); err == nil || got != nil || !strings.Contains(err.Error(), "answer of ks1 is longer than 10 bytes") {
+	c.most = 9
+	if got, err := c.Backup(context.Background()); err == nil || got != nil || !strings.Contains(err.Error(), "answer of ks1 is longer than 9 bytes") {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
