@@ -1,15 +1,11 @@
 package kekserver_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,27 +18,12 @@ import (
 )
 
 // killAt has the kernel end the process, as kill -9 does, at the next such system
-// call on a file of the member, before it is done.
-func (p *process) killAt(call, file string) {
+// call on a file of the member, before it is done. killed waits for that.
+func (p *process) killAt(call, file string) (killed func()) {
 	p.f.t.Helper()
 	path := filepath.Join(p.f.dir, "members", testMember, file)
-	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(p.cmd.Process.Pid), "-P", path, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	said, err := cmd.StderrPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		p.f.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(said)
-	for lines.Scan() && !strings.Contains(lines.Text(), "attached") {
-	}
-	go func() {
-		for lines.Scan() { // until the process ends
-		}
-		_ = cmd.Wait() // "killed", as the process was
-	}()
+	end := p.strace("-P", path, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when=1")
+	return func() { p.kill(); end() }
 }
 
 // newLines are those behind a line of the log that end what a command did: a
@@ -145,11 +126,11 @@ func TestCutOfEachCommand(t *testing.T) {
 			if err := p.ask("GET", "/v1/status", nil, &was); err != nil {
 				t.Fatal(err)
 			}
-			p.killAt(cut.call, cut.file)
+			killed := p.killAt(cut.call, cut.file)
 			if err := c.do(); err == nil {
 				t.Errorf("%s, cut at a %s: it was answered", c.event, cut.file)
 			}
-			p.kill()
+			killed()
 			start()
 			if err := p.ask("GET", "/v1/status", nil, &is); err != nil {
 				t.Fatal(err)
@@ -185,11 +166,11 @@ func TestRestoreSettles(t *testing.T) {
 	if err := p.start(); err != nil {
 		t.Fatal(err)
 	}
-	p.killAt("write", "audit.jsonl")
+	killed := p.killAt("write", "audit.jsonl")
 	if err := p.ask("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "stolen"}, nil); err == nil {
 		t.Fatal("it was answered")
 	}
-	p.kill()
+	killed()
 	_, before := f.newLines(0)
 	out, err := f.member.Restore(ctx, backup, fleetdir.RestoreOptions{})
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 )
 
-// failSyncs lets every second fdatasync of each of the process's threads fail,
-// until the function that it returns is called.
-func (p *process) failSyncs() (end func()) {
+// strace has a fault injected into the process's system calls. It returns what ends
+// that, unless the process ended before.
+func (p *process) strace(args ...string) (end func()) {
 	p.f.t.Helper()
-	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(p.cmd.Process.Pid), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2+2")
+	cmd := exec.Command("strace", append([]string{"-f", "-p", strconv.Itoa(p.cmd.Process.Pid)}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said, err := cmd.StderrPipe()
 	if err == nil {
@@ -26,8 +26,11 @@ func (p *process) failSyncs() (end func()) {
 		p.f.t.Fatal(err)
 	}
 	lines := bufio.NewScanner(said)
-	if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
-		p.f.t.Fatalf("strace: %q", lines.Text())
+	for attached := false; !attached; { // it says first which files it looks at
+		if !lines.Scan() {
+			p.f.t.Fatal("strace ends")
+		}
+		attached = strings.Contains(lines.Text(), "attached")
 	}
 	go func() {
 		for lines.Scan() { // nobody asks what it says of each call
@@ -37,6 +40,13 @@ func (p *process) failSyncs() (end func()) {
 		_ = cmd.Process.Signal(syscall.SIGINT) // lets the process go on
 		_ = cmd.Wait()
 	}
+}
+
+// failSyncs lets every second fdatasync of each of the process's threads fail,
+// until the function that it returns is called.
+func (p *process) failSyncs() (end func()) {
+	p.f.t.Helper()
+	return p.strace("-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2+2")
 }
 
 // Where the disk fails at the very end of a write, so that nobody knows whether it
