@@ -143,7 +143,7 @@ func TestReopenLooks(t *testing.T) {
 func TestWhatWasThereIsMadeSure(t *testing.T) {
 	path := newFile(t, 3)
 	text := read(t, path)
-	d := disktest.New(t, text)
+	d := disktest.New(t, bytes.Clone(text)) // it writes there
 	info, err := os.Stat(d.Path())
 	if err != nil {
 		t.Fatal(err)
