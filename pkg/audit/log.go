@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -230,18 +231,34 @@ func (l *Log) enqueue(r Record) (*batch, error) {
 func (l *Log) add(r Record) error {
 	r.Number, r.Prev = l.head.Number+1, hex.EncodeToString(l.head.Hash[:])
 	r.Time = l.now().UTC()
-	line, err := json.Marshal(&r)
+	line, err := encode(&r)
 	if err != nil {
 		return fmt.Errorf("append to audit log: %w", err)
-	}
-	line = printable.Escape(line) // people read the file too
-	if len(line) > MaxLine {
-		return fmt.Errorf("append to audit log: line of %d bytes, at most %d are allowed", len(line), MaxLine)
 	}
 	l.buf = append(append(l.buf, line...), '\n')
 	l.head.Number, l.head.Hash = r.Number, sha256.Sum256(line)
 	l.head.Epoch = max(l.head.Epoch, r.Epoch)
 	return nil
+}
+
+func encode(r *Record) ([]byte, error) {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	line = printable.Escape(line) // people read the file too
+	if len(line) > MaxLine {
+		return nil, fmt.Errorf("line of %d bytes, at most %d are allowed", len(line), MaxLine)
+	}
+	return line, nil
+}
+
+// Fits refuses a record that no log takes, whatever its number and time.
+func Fits(r Record) error {
+	r.Number, r.Epoch, r.Prev = math.MaxUint64, math.MaxUint64, hex.EncodeToString(make([]byte, sha256.Size))
+	r.Time = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+	_, err := encode(&r)
+	return err
 }
 
 // write is the only writer: it takes all that has gathered, makes it durable,

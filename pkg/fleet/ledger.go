@@ -127,10 +127,10 @@ func (l *Ledger) owe(lines []audit.Record) {
 }
 
 // Commit makes a change: all writes or none, and a line for each event, which has
-// the change's epoch. It returns once both are durable. Errors: those of
-// kekstore.Store.Commit, after which nothing has changed unless it is
-// kekstore.ErrUnsure; and audit.ErrBroken: nothing has changed if the log was
-// broken before, else the change is made and told as soon as the log can be
+// the change's epoch. It returns once both are durable. Errors: of a line that no
+// log takes, and those of kekstore.Store.Commit, after which nothing has changed
+// unless it is kekstore.ErrUnsure; and audit.ErrBroken: nothing has changed if the
+// log was broken before, else the change is made and told as soon as the log can be
 // written.
 func (l *Ledger) Commit(ctx context.Context, events []audit.Record, writes ...kekstore.Write) error {
 	ctx = context.WithoutCancel(ctx) // who goes away does not leave half of it
@@ -142,6 +142,11 @@ func (l *Ledger) Commit(ctx context.Context, events []audit.Record, writes ...ke
 	text, err := json.Marshal(events)
 	if err != nil {
 		return fmt.Errorf("encode what changes: %w", err)
+	}
+	for _, r := range events { // or it would be owed for ever
+		if err := audit.Fits(r); err != nil {
+			return fmt.Errorf("what the audit log would say of it: %w", err)
+		}
 	}
 	epoch, err := l.store.Commit(ctx, text, writes...)
 	if err != nil {

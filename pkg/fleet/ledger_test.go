@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,6 +204,28 @@ func randomly(t *testing.T, r *rand.Rand) {
 	}
 	w.settle()
 	w.check(acknowledged)
+	w.stop()
+}
+
+// A line that no log takes makes no change: it would be owed for ever.
+func TestLineTooLong(t *testing.T) {
+	w := newWorld(t)
+	for _, detail := range []string{strings.Repeat("d", audit.MaxLine), strings.Repeat("\u202e", audit.MaxLine/5)} {
+		err := w.ledger.Commit(context.Background(), []audit.Record{{Event: "change"}, {Event: "change", Detail: detail}}, kekstore.Write{Path: "one"})
+		if err == nil || w.store.Epoch() != 0 {
+			t.Errorf("%d bytes: %v, at epoch %d", len(detail), err, w.store.Epoch())
+		}
+	}
+	// The longest that is let through is taken.
+	n := audit.MaxLine
+	for audit.Fits(audit.Record{Event: "change", Device: "c0", Detail: strings.Repeat("d", n)}) != nil {
+		n--
+	}
+	if err := w.ledger.Commit(context.Background(), []audit.Record{{Event: "change", Device: "c0", Detail: strings.Repeat("d", n)}},
+		kekstore.Write{Path: "one", Data: []byte("c0")}); err != nil {
+		t.Errorf("%d bytes: %v", n, err)
+	}
+	w.check([]int{0})
 	w.stop()
 }
 
