@@ -25,8 +25,8 @@ var (
 	// ErrNoLog: there is no log file. A member that lost it must not start as if
 	// nothing had ever happened; `kekctl init` makes the first one.
 	ErrNoLog = errors.New("no audit log")
-	// ErrBroken: an earlier write failed; nothing more can be recorded. Repair
-	// the disk and restart the member.
+	// ErrBroken: an earlier write failed; nothing more can be recorded until Reopen
+	// says so, or the member is restarted.
 	ErrBroken = errors.New("audit log cannot be written")
 	// ErrBehind: the log does not hold the line that it is known to have held.
 	// Put the newest copy of it back, and find out who wrote to the disk.
@@ -56,9 +56,11 @@ type Log struct {
 	wake   chan struct{}
 	closed bool
 	done   chan struct{}
-	synced Head  // durable
-	keeps  int64 // bytes that are durable
-	reopen func() (reopened, error)
+	synced Head   // durable
+	keeps  int64  // bytes that are durable
+	behind []byte // what is behind keeps in the file: torn bytes
+	failed []byte // the batch that could not be written
+	reopen func(most int) (reopened, error)
 	sure   func() error // before the first write: that what is there is on the disk; nil: it is
 }
 
@@ -117,9 +119,11 @@ func Open(path string, known Head, each func(Record) error) (*Log, error) {
 	l := newLog(f, head, time.Now)
 	l.size, l.look = int64(len(data)), func(size int64) error { return unchanged(path, opened, size) }
 	l.torn, l.known = bytes.Clone(data[len(data)-rest:]), known
-	l.keeps, l.reopen = int64(len(data)-rest), func() (reopened, error) { return openAgain(path, opened, l.keeps) }
+	l.keeps, l.behind = int64(len(data)-rest), l.torn
+	l.reopen = func(most int) (reopened, error) { return openAgain(path, opened, l.keeps, most) }
 	l.sure = func() error {
-		_, err := makeSure(path, opened, max(0, int64(len(data))-maxWrite)) // all that one write may have left
+		from := max(0, len(data)-maxWrite) // all that one write may have left
+		_, err := makeSure(path, opened, int64(from), len(data)-from)
 		return err
 	}
 	return l, nil
@@ -127,7 +131,7 @@ func Open(path string, known Head, each func(Record) error) (*Log, error) {
 
 func newLog(f File, head Head, now func() time.Time) *Log {
 	l := &Log{file: f, now: now, head: head, synced: head, batch: &batch{done: make(chan struct{})},
-		look: func(int64) error { return nil }, reopen: func() (reopened, error) { return reopened{}, errors.ErrUnsupported }, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		look: func(int64) error { return nil }, reopen: func(int) (reopened, error) { return reopened{}, errors.ErrUnsupported }, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.write()
 	return l
 }
@@ -270,17 +274,20 @@ func (l *Log) write() {
 	var spare []byte
 	for range l.wake {
 		l.mu.Lock()
-		b, data, head, broken := l.batch, l.buf, l.head, l.err
+		b, data, head, err := l.batch, l.buf, l.head, l.err
+		works := err == nil
 		l.batch, l.buf = &batch{done: make(chan struct{})}, spare[:0]
 		l.mu.Unlock()
-		if broken == nil && len(data) > 0 {
-			broken = l.store(data)
+		if works && len(data) > 0 {
+			err = l.store(data)
 		}
 		l.mu.Lock()
-		if l.err = broken; broken == nil && len(data) > 0 {
-			l.synced, l.keeps = head, l.size
+		switch b.err = err; {
+		case works && err != nil:
+			l.err, l.failed = err, bytes.Clone(data)
+		case err == nil && len(data) > 0:
+			l.synced, l.keeps, l.behind = head, l.size, nil
 		}
-		b.err = l.err
 		l.mu.Unlock()
 		close(b.done)
 		spare = data

@@ -20,11 +20,22 @@ func (l *Log) Reopen(each func(Record) error) error {
 	if l.err == nil || l.closed || errors.Is(l.err, errMoved) {
 		return l.err
 	}
-	a, err := l.reopen()
+	ours := append(bytes.Clone(l.behind), l.failed...)
+	a, err := l.reopen(len(ours))
+	if err == nil && !bytes.HasPrefix(ours, a.rest) { // a line of somebody else, perhaps
+		err = errors.Join(errMoved, a.file.Close())
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", l.err, err)
+		err = fmt.Errorf("%w: %w", l.err, err)
+		if errors.Is(err, errMoved) {
+			l.err = err
+		}
+		return err
 	}
 	head, torn, err := verifyOn(l.synced, a.rest, each)
+	if err == nil && torn > maxTorn/2 {
+		err = fmt.Errorf("%d bytes are torn: restart the member", torn) // which bounds them too
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", l.err, errors.Join(err, a.file.Close()))
 	}
@@ -32,8 +43,8 @@ func (l *Log) Reopen(each func(Record) error) error {
 	_ = l.file.Close() // nothing is in it that could still be lost
 	l.file, l.head, l.synced = a.file, head, head
 	l.size, l.torn = l.keeps+int64(len(a.rest)), bytes.Clone(a.rest[len(a.rest)-torn:])
-	l.keeps = l.size - int64(torn)
-	l.err = nil
+	l.keeps, l.behind = l.size-int64(torn), l.torn
+	l.err, l.failed = nil, nil
 	return nil
 }
 
@@ -46,17 +57,17 @@ func (l *Log) fail() {
 
 // openAgain opens the file at path once more, if it is the one that was opened,
 // and makes sure of what is in it from an offset on.
-func openAgain(path string, opened fs.FileInfo, from int64) (a reopened, err error) {
-	if a.rest, err = makeSure(path, opened, from); err == nil {
+func openAgain(path string, opened fs.FileInfo, from int64, most int) (a reopened, err error) {
+	if a.rest, err = makeSure(path, opened, from, most); err == nil {
 		a.file, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	}
 	return a, err
 }
 
 // makeSure writes what a file has from an offset on once more, in its place, and
-// returns it. After a failed fsync, in this process or one before, the system may
+// returns it: most bytes at most, for more is not ours. After a failed fsync, in this process or one before, the system may
 // show what the disk never got, and what is appended to that would follow a hole.
-func makeSure(path string, opened fs.FileInfo, from int64) (rest []byte, err error) {
+func makeSure(path string, opened fs.FileInfo, from int64, most int) (rest []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -66,10 +77,8 @@ func makeSure(path string, opened fs.FileInfo, from int64) (rest []byte, err err
 	switch {
 	case err != nil:
 		return nil, err
-	case !os.SameFile(opened, now), now.Size() < from:
+	case !os.SameFile(opened, now), now.Size() < from, now.Size()-from > int64(most):
 		return nil, errMoved
-	case now.Size()-from > maxTorn/2: // a restart bounds what comes of it, too
-		return nil, fmt.Errorf("%d bytes are behind its last durable line: restart the member", now.Size()-from)
 	}
 	rest = make([]byte, now.Size()-from)
 	if _, err := f.ReadAt(rest, from); err != nil && len(rest) > 0 {

@@ -3,8 +3,10 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -90,6 +92,50 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// short is a disk with less room than a batch takes.
+type short struct {
+	*stalled
+	room int
+}
+
+func (f *short) Write(p []byte) (int, error) {
+	n, err := f.stalled.Write(p[:min(len(p), f.room)])
+	if f.room -= n; n < len(p) {
+		err = errors.Join(err, syscall.ENOSPC)
+	}
+	return n, err
+}
+
+// What gathered behind a slow fsync may be long: it is ours, however long.
+func TestReopenALongBatch(t *testing.T) {
+	path := newFile(t, 3)
+	l, err := Open(path, Head{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := &stalled{File: l.file.(*os.File), began: make(chan struct{}), gate: make(chan struct{})}
+	l.file = &short{stalled: file, room: 3 << 20}
+	var last *batch
+	for i := range 150 {
+		if last, err = l.enqueue(Record{Event: "release", Detail: strings.Repeat("d", MaxLine-1000)}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-file.began
+		}
+	}
+	close(file.gate)
+	if <-last.done; !errors.Is(last.err, ErrBroken) {
+		t.Fatalf("got %v, want %v", last.err, ErrBroken)
+	}
+	if err := errors.Join(l.Reopen(nil), l.Append(context.Background(), Record{Event: "release"}), l.Close()); err != nil {
+		t.Error(err)
+	}
+	if head, rest, err := Verify(read(t, path), nil); err != nil || rest != 0 || head.Number < 80 {
+		t.Errorf("%d lines, %d bytes are torn, %v", head.Number, rest, err)
+	}
+}
+
 // A log stays broken while its file is not what was left: that is for people.
 func TestReopenLooks(t *testing.T) {
 	for name, change := range map[string]func(path string, text []byte) error{
@@ -99,6 +145,14 @@ func TestReopenLooks(t *testing.T) {
 			return errors.Join(os.Remove(path), os.WriteFile(path, text, 0o600))
 		},
 		"longer": func(path string, text []byte) error { return os.WriteFile(path, append(text, "a line\n"...), 0o600) },
+		"forged": func(path string, text []byte) error { // a line that follows
+			head, _, err := Verify(text, nil)
+			if err != nil {
+				return err
+			}
+			line, err := encode(&Record{Number: head.Number + 1, Prev: hex.EncodeToString(head.Hash[:]), Event: "accepted", Device: "theirs"})
+			return errors.Join(err, os.WriteFile(path, append(append(text, line...), '\n'), 0o600))
+		},
 	} {
 		path := newFile(t, 3)
 		l := broken(t, path, limited{})
@@ -148,7 +202,7 @@ func TestWhatWasThereIsMadeSure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rest, err := makeSure(d.Path(), info, 100); err != nil || !bytes.Equal(rest, text[100:]) {
+	if rest, err := makeSure(d.Path(), info, 100, len(text)-100); err != nil || !bytes.Equal(rest, text[100:]) {
 		t.Errorf("%d bytes, %v; want %d", len(rest), err, len(text)-100)
 	}
 	var written []byte

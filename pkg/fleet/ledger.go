@@ -5,6 +5,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,11 @@ type Log interface {
 // store has, and of which the log did not know.
 const EventSettled = "settled"
 
-// mendPause is how long after a try a log that cannot be written is left alone.
+// errOwed: the line of a change that is made is not in the log yet.
+var errOwed = fmt.Errorf("%w: it lacks the line of the last change", audit.ErrBroken)
+
+// mendPause is how long after a try a log that cannot be written, or that owes
+// something, is left alone.
 const mendPause = time.Second
 
 // Ledger keeps a member's store and audit log telling the same. Each change is one
@@ -61,14 +66,12 @@ type Ledger struct {
 // kekstore.ErrTampered if the store is older than the log.
 func OpenLedger(ctx context.Context, store kekstore.Store, now func() time.Time, heard func(*audit.Record),
 	open func(known audit.Head, each func(audit.Record) error) (Log, error), each func(audit.Record) error) (*Ledger, error) {
-	happened, epoch, err := lastChange(ctx, store)
+	happened, err := lastChange(ctx, store)
 	if err != nil {
 		return nil, err
 	}
 	told := func(r audit.Record) error {
-		if r.Epoch == epoch {
-			happened = without(happened, r)
-		}
+		happened.told(&r)
 		return each(r)
 	}
 	kept := store.Kept()
@@ -86,28 +89,59 @@ func OpenLedger(ctx context.Context, store kekstore.Store, now func() time.Time,
 		return kekstore.Head{Number: head.Number, Hash: head.Hash}
 	})
 	l := &Ledger{store: store, log: log, now: now, heard: heard}
-	// No change is made before the lines of the one before are there; a restore
-	// makes the store newer than what it carries.
-	if head.Epoch <= epoch {
-		l.owe(happened)
-	}
+	l.owe(happened.owed(head.Epoch))
 	return l, nil
 }
 
-// lastChange returns the lines of the store's last change, and its epoch.
-func lastChange(ctx context.Context, store kekstore.Store) ([]audit.Record, uint64, error) {
+// Owed are the lines of a store's last change that a log does not have.
+func Owed(ctx context.Context, store kekstore.Store, log []audit.Record) ([]audit.Record, error) {
+	happened, err := lastChange(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	seen := uint64(0)
+	for i := range log {
+		happened.told(&log[i])
+		seen = max(seen, log[i].Epoch)
+	}
+	return happened.owed(seen), nil
+}
+
+// change is the last one of a store: its lines that were not seen in the log yet.
+type change struct {
+	epoch uint64
+	lines []audit.Record
+}
+
+func (c *change) told(r *audit.Record) {
+	if r.Epoch == c.epoch {
+		c.lines = without(c.lines, *r)
+	}
+}
+
+// owed are the lines that a log lacks which has seen an epoch. No change is made
+// before the lines of the one before are there; a restore makes the store newer than
+// what it carries.
+func (c *change) owed(seen uint64) []audit.Record {
+	if seen > c.epoch {
+		return nil
+	}
+	return c.lines
+}
+
+func lastChange(ctx context.Context, store kekstore.Store) (*change, error) {
 	text, epoch, err := store.Happened(ctx)
 	if err != nil || len(text) == 0 {
-		return nil, 0, err
+		return new(change), err
 	}
-	var happened []audit.Record
-	if err := json.Unmarshal(text, &happened); err != nil {
-		return nil, 0, fmt.Errorf("decode what the store was last changed by: %w", err)
+	c := &change{epoch: epoch}
+	if err := json.Unmarshal(text, &c.lines); err != nil {
+		return nil, fmt.Errorf("decode what the store was last changed by: %w", err)
 	}
-	for i := range happened {
-		happened[i].Epoch, happened[i].Time = epoch, time.Time{}
+	for i := range c.lines {
+		c.lines[i].Epoch, c.lines[i].Time = epoch, time.Time{}
 	}
-	return happened, epoch, nil
+	return c, nil
 }
 
 // without returns the lines that are not told by this one.
@@ -209,11 +243,15 @@ func (l *Ledger) Settle(ctx context.Context) error {
 
 // mend is Settle. The caller holds the lock.
 func (l *Ledger) mend(ctx context.Context) error {
-	if _, err := l.log.Head(); err != nil {
-		if since := l.now().Sub(l.tried); since >= 0 && since < mendPause {
-			return err
-		}
-		l.tried = l.now()
+	_, err := l.log.Head()
+	if err == nil && len(l.owed) == 0 {
+		return nil
+	}
+	if since := l.now().Sub(l.tried); since >= 0 && since < mendPause {
+		return cmp.Or(err, errOwed)
+	}
+	l.tried = l.now()
+	if err != nil {
 		err := l.log.Reopen(func(r audit.Record) error {
 			l.owe(without(l.owed, r))
 			l.heard(&r)

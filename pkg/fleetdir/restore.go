@@ -30,7 +30,8 @@ type RestoreOptions struct {
 }
 
 // Restore puts a backup in the place of a member's store. The member must not
-// run. What was there stays beside it. Nothing is changed unless all is well.
+// run. What was there stays beside it. Nothing is changed unless all is well, but
+// that the log gets the line of a change which it did not know.
 // Whoever runs this, the files are then whose they were before.
 func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (*kekserver.Restored, error) {
 	unsealer, err := m.Unsealer(o.Credentials)
@@ -185,8 +186,13 @@ func (m *Member) settle(ctx context.Context, store string, key *secret.Bytes, ne
 		func(known audit.Head, each func(audit.Record) error) (fleet.Log, error) {
 			return audit.Open(m.AuditPath(), known, each)
 		}, func(audit.Record) error { return nil })
+	for _, why := range []error{kekstore.ErrTampered, audit.ErrBehind, audit.ErrChain, audit.ErrNoLog} {
+		if errors.Is(err, why) { // what is wrong with the log is said when it is read
+			return saw, nil
+		}
+	}
 	if err != nil {
-		return saw, nil // why is said of the log as it is
+		return saw, err
 	}
 	return saw, errors.Join(ledger.Settle(ctx), ledger.Close())
 }
@@ -205,6 +211,15 @@ func restoreStore(ctx context.Context, store kekstore.Store, log *auditLog, buil
 // exchange moves what is there aside and puts the restored store, and a new log,
 // in its place.
 func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserver.Restored, newLog bool) error {
+	if !newLog { // before anything moves: can it be written?
+		log, err := audit.Open(m.AuditPath(), audit.Head{}, nil)
+		if err != nil {
+			return errors.Join(err, os.Remove(fresh))
+		}
+		if err := log.Close(); err != nil {
+			return err
+		}
+	}
 	if err := os.Rename(store, store+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -230,7 +245,9 @@ func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserv
 	if err != nil {
 		return err
 	}
-	err = log.Append(ctx, out.Line)
+	for i := 0; i < len(out.Lines) && err == nil; i++ {
+		err = log.Append(ctx, out.Lines[i])
+	}
 	dir, err2 := os.Open(filepath.Dir(store))
 	if err2 == nil {
 		err2 = errors.Join(dir.Sync(), dir.Close())

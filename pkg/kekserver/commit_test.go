@@ -204,3 +204,37 @@ func TestRestoreSettles(t *testing.T) {
 		last = now + 1
 	}
 }
+
+// A backup that was made between a change and its line has both: the log gets the
+// line from it, where the store is lost.
+func TestBackupOwes(t *testing.T) {
+	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
+	f.addDevice().Wipe()
+	p := f.process(nil)
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	killed := p.killAt("write", "audit.jsonl")
+	if err := p.ask("POST", "/v1/devices/"+testDevice+"/suspend", &kekproto.Reason{Reason: "stolen"}, nil); err == nil {
+		t.Fatal("it was answered")
+	}
+	killed()
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := os.Rename(filepath.Join(f.dir, "members", testMember, "store.db"), backup); err != nil {
+		t.Fatal(err)
+	}
+	_, before := f.newLines(0)
+	if _, err := f.member.Restore(context.Background(), backup, fleetdir.RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.devices()[testDevice].Suspended {
+		t.Error("the device is not suspended any more")
+	}
+	events, _ := f.newLines(before)
+	if diff := cmp.Diff([]string{"suspend", "restored", "start"}, events); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}

@@ -34,15 +34,15 @@ func (s *Server) removeDevice(w http.ResponseWriter, r *http.Request, agent *Age
 	if err != nil {
 		return err
 	}
-	if err := s.logs.forget(id); err != nil {
-		return err
-	}
 	ev := auditBy(agent, "device-removed")
 	ev.Device = id
 	if d.enrolled() {
 		ev.Detail = "it had enrolled with ek " + d.EKName
 	}
-	return done(w, s.commit(ctx, ev, writes...))
+	if err := s.commit(ctx, ev, writes...); err != nil {
+		return err
+	}
+	return done(w, s.logs.forget(id))
 }
 
 // remove is what the removal of a device writes: its record, and nothing in the

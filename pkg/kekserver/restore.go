@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
@@ -28,9 +29,13 @@ type Restored struct {
 	// Lost is what was recorded after the backup and is not in it: what is done
 	// with it is for people.
 	Lost []string `json:"lost"`
-	// Line is what the audit log gets; the store has it already.
-	Line audit.Record `json:"-"`
+	// Lines are what the audit log gets; the store has them already.
+	Lines []audit.Record `json:"-"`
 }
+
+// maxOvertaken bounds how far a log may be ahead of a backup, in changes: each costs
+// a write.
+const maxOvertaken = 1 << 20
 
 // restoring writes a store of which no member runs, without a log: the line of the
 // restore tells of all of it.
@@ -50,6 +55,10 @@ type restoring struct {
 // is said to be, goes on so.
 func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, building bool) (*Restored, error) {
 	s := &restoring{newState(store, nil), store}
+	owed, err := fleet.Owed(ctx, store, log)
+	if err != nil {
+		return nil, err
+	}
 	out := &Restored{From: store.Epoch()}
 	var region regionRecord
 	version, err := s.load(ctx, pathRegion, &region)
@@ -59,7 +68,9 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	was := region.State
 	var seen uint64
 	for _, r := range log {
-		seen = max(seen, r.Epoch)
+		if seen = max(seen, r.Epoch); seen > out.From+maxOvertaken {
+			return nil, fmt.Errorf("line %d of the audit log is of epoch %d, and the backup of %d: that is no log of this store", r.Number, r.Epoch, out.From)
+		}
 		if inBackup(&r, out.From) {
 			continue
 		}
@@ -84,9 +95,15 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 		return nil, err
 	}
 	out.State = region.State
-	out.Line = audit.Record{Event: "restored", State: string(out.State), Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)}
+	if log != nil {
+		out.Lines = owed
+	}
+	out.Lines = append(out.Lines, audit.Record{Event: "restored", State: string(out.State),
+		Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)})
 	out.To, err = s.overtake(ctx, seen, out)
-	out.Line.Epoch = out.To
+	for i := range out.Lines {
+		out.Lines[i].Epoch = out.To
+	}
 	return out, err
 }
 
@@ -186,11 +203,14 @@ func (s *restoring) minimumAgain(ctx context.Context, out *Restored, r *audit.Re
 // overtake writes until the store is newer than all that the audit log has seen:
 // a member refuses it otherwise, as one that somebody put back.
 func (s *restoring) overtake(ctx context.Context, seen uint64, out *Restored) (uint64, error) {
-	happened, err := json.Marshal([]audit.Record{out.Line})
+	happened, err := json.Marshal(out.Lines)
 	if err != nil {
 		return 0, err
 	}
 	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		w, err := s.over(ctx, pathRestored, fmt.Appendf(nil, `{"from_epoch":%d}`, out.From))
 		if err != nil {
 			return 0, err
