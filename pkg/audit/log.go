@@ -303,18 +303,20 @@ func (l *Log) store(lines []byte) error {
 	}
 	if err == nil {
 		l.size += int64(len(lines))
-		if err := l.look(l.size); err != nil {
-			return fmt.Errorf("%w: %w: %w; put that right, then restart the member", ErrBroken, errMoved, err)
+		if moved := l.look(l.size); moved != nil {
+			err = fmt.Errorf("%w: %w", errMoved, moved)
 		}
+	}
+	repair := "see to its disk"
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, errMoved):
+		repair = "put that right, then restart the member"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		repair = "make room on its file system"
 	}
-	if errors.Is(err, errMoved) {
-		return fmt.Errorf("%w: %w; put that right, then restart the member", ErrBroken, err)
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w; make room on its file system", ErrBroken, err)
-	}
-	return fmt.Errorf("%w: %w; see to its disk", ErrBroken, err)
+	return fmt.Errorf("%w: %w; %s", ErrBroken, err, repair)
 }
 
 // errMoved: the file is not what was written. That is for people to look at.

@@ -65,8 +65,9 @@ func openAgain(path string, opened fs.FileInfo, from int64, most int) (a reopene
 }
 
 // makeSure writes what a file has from an offset on once more, in its place, and
-// returns it: most bytes at most, for more is not ours. After a failed fsync, in this process or one before, the system may
-// show what the disk never got, and what is appended to that would follow a hole.
+// returns it: most bytes at most, for more is not ours. After a failed fsync, in
+// this process or one before, the system may show what the disk never got, and what
+// is appended to that would follow a hole.
 func makeSure(path string, opened fs.FileInfo, from int64, most int) (rest []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

@@ -212,12 +212,12 @@ func restoreStore(ctx context.Context, store kekstore.Store, log *auditLog, buil
 // in its place.
 func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserver.Restored, newLog bool) error {
 	if !newLog { // before anything moves: can it be written?
-		log, err := audit.Open(m.AuditPath(), audit.Head{}, nil)
-		if err != nil {
-			return errors.Join(err, os.Remove(fresh))
+		f, err := os.OpenFile(m.AuditPath(), os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Close()
 		}
-		if err := log.Close(); err != nil {
-			return err
+		if err != nil {
+			return errors.Join(fmt.Errorf("audit log: %w", err), os.Remove(fresh))
 		}
 	}
 	if err := os.Rename(store, store+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -71,10 +71,7 @@ func (s *Server) counts(ctx context.Context, id string, generation uint32, boot 
 	}
 	rec := d.deviceRecord
 	rec.Accepted = generation
-	w, err := write(pathDevices+id, d.version, &rec)
-	if err == nil {
-		err = s.commit(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer}, w)
-	}
+	err = s.replace(ctx, audit.Record{Event: "accepted", Device: id, Generation: uint64(generation), Peer: peer}, pathDevices+id, d.version, &rec)
 	return err == nil, err
 }
 

@@ -25,8 +25,22 @@ func (b *books) record(ctx context.Context, r audit.Record) error {
 
 // commit makes a change, and the line that tells of it.
 func (b *books) commit(ctx context.Context, event audit.Record, writes ...kekstore.Write) error {
+	return b.commitAll(ctx, []audit.Record{event}, writes...)
+}
+
+// commitAll makes a change of which several lines tell.
+func (b *books) commitAll(ctx context.Context, events []audit.Record, writes ...kekstore.Write) error {
 	defer b.observe(time.Now())
-	return b.ledger.Commit(ctx, []audit.Record{event}, writes...)
+	return b.ledger.Commit(ctx, events, writes...)
+}
+
+// replace is the change of one JSON record, which is still at version old.
+func (b *books) replace(ctx context.Context, event audit.Record, path string, old uint64, v any) error {
+	w, err := write(path, old, v)
+	if err != nil {
+		return err
+	}
+	return b.commit(ctx, event, w)
 }
 
 func (b *books) observe(start time.Time) { b.took.Observe(time.Since(start).Seconds()) }

@@ -34,12 +34,8 @@ func (s *Server) change(ctx context.Context, id string, rec audit.Record, edit f
 	if err := edit(&r); err != nil {
 		return err
 	}
-	w, err := write(pathDevices+id, d.version, &r)
-	if err != nil {
-		return err
-	}
 	rec.Device = id
-	return s.commit(ctx, rec, w)
+	return s.replace(ctx, rec, pathDevices+id, d.version, &r)
 }
 
 // addDevice makes a one-use token for a device. Only its SHA-256 is stored; the
@@ -88,16 +84,12 @@ func (s *Server) expect(ctx context.Context, agent *Agent, m *kekproto.NewDevice
 		return "", err
 	}
 	rec.TokenHash, rec.TokenUsed = sum[:], false
-	w, err := write(pathDevices+m.Device, version, &rec)
-	if err != nil {
-		return "", err
-	}
 	ev := auditBy(agent, "device-added")
 	ev.Device = m.Device
 	if m.Again {
 		ev.Detail = "a further token"
 	}
-	if err := s.commit(ctx, ev, w); err != nil {
+	if err := s.replace(ctx, ev, pathDevices+m.Device, version, &rec); err != nil {
 		return "", err
 	}
 	return token, nil

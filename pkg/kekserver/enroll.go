@@ -234,14 +234,10 @@ func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, 
 	if err != nil {
 		return nil, n.device, err
 	}
-	w, err := write(pathDevices+n.device, n.version, &n.record)
-	if err != nil {
-		return nil, n.device, err
-	}
 	ek := sha256.Sum256(n.record.EKCert)
 	rec := audit.Record{Event: "enrol", Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
 		Detail: "ek " + n.record.EKName + " ak " + n.record.AKName}
-	if err := s.commit(ctx, rec, w); err != nil {
+	if err := s.replace(ctx, rec, pathDevices+n.device, n.version, &n.record); err != nil {
 		return nil, n.device, err
 	}
 	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {

@@ -141,9 +141,5 @@ func (s *Server) demand(ctx context.Context, ev audit.Record, edit func(*regionR
 		return err
 	}
 	edit(&rec)
-	w, err := write(pathRegion, version, &rec)
-	if err != nil {
-		return err
-	}
-	return s.commit(ctx, ev, w)
+	return s.replace(ctx, ev, pathRegion, version, &rec)
 }

@@ -107,9 +107,5 @@ func (k keys) sealed(ctx context.Context, r *request) error {
 	}
 	rec := r.device.deviceRecord
 	rec.Sealed = r.Generation
-	w, err := write(pathDevices+r.Device, r.device.version, &rec)
-	if err != nil {
-		return err
-	}
-	return k.commit(ctx, ev, w)
+	return k.replace(ctx, ev, pathDevices+r.Device, r.device.version, &rec)
 }

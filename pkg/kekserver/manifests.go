@@ -170,7 +170,7 @@ func (s *Server) revokeManifests(w http.ResponseWriter, r *http.Request, agent *
 		ev.Detail = fmt.Sprintf("role %s, form %s: %s", m.Role, m.Form, in.Reason)
 		events, writes = append(events, ev), append(writes, grave)
 	}
-	if err := s.ledger.Commit(ctx, events, writes...); err != nil {
+	if err := s.commitAll(ctx, events, writes...); err != nil {
 		return err
 	}
 	if v, err = s.state.view(ctx); err != nil {
@@ -241,16 +241,12 @@ func (s *Server) setMinimum(w http.ResponseWriter, r *http.Request, agent *Agent
 	if err == nil && measure.CompareVersions(in.Version, old.Version) < 0 && !in.Lower {
 		return fmt.Errorf("%w: the minimum of role %s is %s; say so if it shall be lower (--lower)", errConflict, in.Role, old.Version)
 	}
-	least, err := write(pathMinimum+in.Role, version, &minimumRecord{Version: in.Version, Agent: agent.Name})
-	if err != nil {
-		return err
-	}
 	ev := auditBy(agent, "minimum")
 	ev.Detail = fmt.Sprintf("role %s: %s", in.Role, in.Version)
 	if old.Version != "" {
 		ev.Detail += ", before " + old.Version
 	}
-	if err := s.commit(ctx, ev, least); err != nil {
+	if err := s.replace(ctx, ev, pathMinimum+in.Role, version, &minimumRecord{Version: in.Version, Agent: agent.Name}); err != nil {
 		return err
 	}
 	v, err := s.state.view(ctx)

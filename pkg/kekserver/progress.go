@@ -50,11 +50,7 @@ func makesVolumes(f *report.Factory) bool {
 func (s *Server) acceptedNoMore(ctx context.Context, r *request) error {
 	rec := r.device.deviceRecord
 	rec.Accepted = 0
-	w, err := write(pathDevices+r.Device, r.device.version, &rec)
-	if err != nil {
-		return err
-	}
-	return s.commit(ctx, r.event("accepted-no-more"), w)
+	return s.replace(ctx, r.event("accepted-no-more"), pathDevices+r.Device, r.device.version, &rec)
 }
 
 // step is a phase and its result, as the audit log has them.

@@ -173,13 +173,9 @@ func (s *Server) newRecovery(r *http.Request, agent *Agent, reason string) (*kek
 	}
 	rec := &recoveryRecord{Agent: agent.Name, Key: clientKey(r), Reason: reason, Time: s.now().UTC()}
 	id := strings.ToLower(rand.Text()[:10])
-	w, err := write(requestPath(device, id), 0, rec)
-	if err != nil {
-		return nil, err
-	}
 	ev := auditBy(agent, "recovery-requested")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, id+": "+reason
-	return rec.info(device, id, rec.Time), s.commit(ctx, ev, w)
+	return rec.info(device, id, rec.Time), s.replace(ctx, ev, requestPath(device, id), 0, rec)
 }
 
 // loadRecovery finds the request that a path names: of this device, and no other.
@@ -229,11 +225,7 @@ func (s *Server) consent(r *http.Request, agent *Agent) (*kekproto.RecoveryReque
 	ev := auditBy(agent, "recovery-approved")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s asked: %s", id, rec.Agent, rec.Reason)
 	rec.ApprovedBy, rec.ApprovedCert, rec.Approved = agent.Name, hex.EncodeToString(agent.Certificate[:]), now
-	w, err := write(requestPath(device, id), version, rec)
-	if err != nil {
-		return nil, err
-	}
-	return rec.info(device, id, now), s.commit(ctx, ev, w)
+	return rec.info(device, id, now), s.replace(ctx, ev, requestPath(device, id), version, rec)
 }
 
 // readRecovery hands the key to the agent who asked, after another one's
@@ -266,13 +258,9 @@ func (s *Server) readRecovery(w http.ResponseWriter, r *http.Request, agent *Age
 		return fmt.Errorf("%w: %w", errRequest, err)
 	}
 	rec.Reads++
-	count, err := write(requestPath(device, id), version, rec)
-	if err != nil {
-		return err
-	}
 	ev := auditBy(agent, "recovery-read")
 	ev.Device, ev.Peer, ev.Detail = device, r.RemoteAddr, fmt.Sprintf("%s: %s approved: %s", id, rec.ApprovedBy, rec.Reason)
-	if err := s.commit(ctx, ev, count); err != nil {
+	if err := s.replace(ctx, ev, requestPath(device, id), version, rec); err != nil {
 		return err
 	}
 	c := http.NewResponseController(w)

@@ -41,13 +41,9 @@ func (s *Server) move(ctx context.Context, agent *Agent, to kekproto.RegionState
 		_, _ = rand.Read(shipment) // never fails: it ends the process instead
 		rec.Shipment = hex.EncodeToString(shipment)
 	}
-	w, err := write(pathRegion, version, &rec)
-	if err != nil {
-		return err
-	}
 	ev := auditBy(agent, "region")
 	ev.State, ev.Detail = string(to), detail
-	return s.commit(ctx, ev, w)
+	return s.replace(ctx, ev, pathRegion, version, &rec)
 }
 
 // nextStep is what leads on from a state.

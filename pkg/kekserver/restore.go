@@ -95,10 +95,10 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 		return nil, err
 	}
 	out.State = region.State
-	if log != nil {
-		out.Lines = owed
+	if log == nil {
+		owed = nil // it is lost with all the others
 	}
-	out.Lines = append(out.Lines, audit.Record{Event: "restored", State: string(out.State),
+	out.Lines = append(owed, audit.Record{Event: "restored", State: string(out.State),
 		Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)})
 	out.To, err = s.overtake(ctx, seen, out)
 	for i := range out.Lines {
