@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -37,7 +37,7 @@ func (j *job) keepDocuments() error {
 
 // landfall is what lies on a disk image's LANDFALL partition.
 func landfall(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := files.Regular(name)
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -27,8 +25,8 @@ func keyFile(given, region, name string) string {
 // elsewhere says how to name a key that is not in the region's folder, where
 // nobody named another place.
 func elsewhere(err error, name, given, flag string) error {
-	if given == "" && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is not there: if it lies where no network is, as it should, name that place with %s", name, flag)
+	if given == "" {
+		return files.MovedAway(err, name, flag)
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -42,8 +41,8 @@ func readKeyring(cmd *cobra.Command, region string, keys []string) (*keyring, er
 	}
 	for _, name := range keys {
 		s, err := readSigner(cmd, name)
-		if own && errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is not there: if it lies where no network is, as it should, name that place with --key", name)
+		if own {
+			err = files.MovedAway(err, name, "--key")
 		}
 		if err != nil {
 			return nil, err

@@ -231,6 +231,15 @@ func Secret(name string) ([]byte, error) {
 	return readSecret(f)
 }
 
+// MovedAway is the error of a key that is not where a region's folder has it when it
+// is made: it should lie where no network is, and a flag names that place.
+func MovedAway(err error, name, flag string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not there: if it lies where no network is, as it should, name that place with %s", name, flag)
+	}
+	return err
+}
+
 // Private refuses an open file that others than its owner can read. exposed says
 // what is to be done about one that was read.
 func Private(f *os.File, exposed string) error {
