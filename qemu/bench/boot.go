@@ -44,7 +44,6 @@ type sample struct {
 }
 
 const (
-	wait      = 3 * time.Minute
 	loudRuns  = 3 // boots that print the kernel's messages
 	firstLine = `landfall: \w+ starts at ([0-9.]+)s\s`
 )
@@ -76,18 +75,18 @@ func (f *figures) measureBoots(l *scenario.Life, runs int) {
 // execTime is from the kernel's line about PID 1 to PID 1's own, by the host's
 // clock, of a machine that prints the kernel's messages.
 func execTime(l *scenario.Life, m *scenario.Machine) time.Duration {
-	kernel := m.Expect(`Run /init as init process`, wait).At
-	first := m.Expect(firstLine, wait).At
+	kernel := m.Expect(`Run /init as init process`).At
+	first := m.Expect(firstLine).At
 	l.Check(m.Off())
 	return first - kernel
 }
 
 func floorBoot(l *scenario.Life, yard *scenario.Floor) sample {
 	m := yard.Start()
-	first := m.Expect(firstLine, wait)
-	dm := m.Expect(`step dm .* at ([0-9.]+)s\s`, wait)
+	first := m.Expect(firstLine)
+	dm := m.Expect(`step dm .* at ([0-9.]+)s\s`)
 	s := sample{start: seconds(l, first.Groups[1]), root: seconds(l, dm.Groups[1]), unlocked: dm.At}
-	m.WaitEnd("guest-reset", wait)
+	m.WaitEnd("guest-reset")
 	s.steps = scenario.Steps(m.Console(0).Output())
 	return s
 }
@@ -95,10 +94,10 @@ func floorBoot(l *scenario.Life, yard *scenario.Floor) sample {
 // serverBoot boots ours until it jumps.
 func serverBoot(l *scenario.Life) sample {
 	m := l.Start(builder.Server)
-	first := m.Expect(firstLine, wait)
-	root := m.Expect(`landfall: root unlocked at ([0-9.]+)s\s`, wait)
+	first := m.Expect(firstLine)
+	root := m.Expect(`landfall: root unlocked at ([0-9.]+)s\s`)
 	s := sample{start: seconds(l, first.Groups[1]), root: seconds(l, root.Groups[1]), unlocked: root.At}
-	s.kexec = seconds(l, m.Expect(`landfall: kexec at ([0-9.]+)s\s`, wait).Groups[1])
+	s.kexec = seconds(l, m.Expect(`landfall: kexec at ([0-9.]+)s\s`).Groups[1])
 	l.Check(m.Off())
 	s.steps = scenario.Steps(m.Console(0).Output())
 	return s

@@ -54,13 +54,13 @@ func bootForm(l *scenario.Life, name string, start func() *scenario.Machine) for
 	var first, root, jump []time.Duration
 	for range formRuns {
 		m := start()
-		starts := m.Expect(firstLine, wait)
-		unlocked := m.Expect(`landfall: root unlocked at ([0-9.]+)s\s`, wait)
+		starts := m.Expect(firstLine)
+		unlocked := m.Expect(`landfall: root unlocked at ([0-9.]+)s\s`)
 		// By the guest's clock: the firmware leaves its last line open, so that
 		// uinit's first one seems to come with it.
 		first = append(first, unlocked.At-(seconds(l, unlocked.Groups[1])-seconds(l, starts.Groups[1])))
 		root = append(root, unlocked.At)
-		jump = append(jump, m.Expect(`landfall: kexec at`, wait).At)
+		jump = append(jump, m.Expect(`landfall: kexec at`).At)
 		l.Check(m.Off())
 	}
 	l.Logf("%s: uinit after %.1f s, unlocked after %.1f s, kexec after %.1f s", name, median(first).Seconds(), median(root).Seconds(), median(jump).Seconds())

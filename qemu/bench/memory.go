@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/qemu/scenario"
@@ -35,16 +36,19 @@ func measureMemory(l *scenario.Life) int {
 	return enough
 }
 
+// enoughTime ends the wait for a machine that has too little memory to come up.
+const enoughTime = 3 * time.Minute
+
 func reachesKexec(l *scenario.Life, version string) bool {
 	m := l.Start(builder.Server)
-	_, err := m.VM.Expect(l.Context(), scenario.Measured, wait)
+	_, err := m.VM.Expect(l.Context(), scenario.Measured, enoughTime)
 	l.Check(m.Off())
 	if err != nil {
 		return false // it did not even start
 	}
 	l.ApproveGeometry(version)
 	m = l.Start(builder.Server)
-	match, err := m.VM.Expect(l.Context(), `landfall: kexec at|HOLD [^\n]*\n`, wait)
+	match, err := m.VM.Expect(l.Context(), `landfall: kexec at|HOLD [^\n]*\n`, enoughTime)
 	l.Check(m.Off())
 	return err == nil && match.Groups[0] == "landfall: kexec at"
 }

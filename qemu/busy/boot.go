@@ -100,8 +100,8 @@ func boot(ctx context.Context, n int, o *options) (r result) {
 				l.Logf("%v", err)
 			}
 		}()
-		r.kexec = m.Expect(`landfall: kexec at .*\n`, o.patience).At
-		r.login = m.Prompt(o.patience).At
+		r.kexec = m.Expect(`landfall: kexec at .*\n`).At
+		r.login = m.Prompt().At
 		l.Check(m.Off())
 	})
 	r.load = vm.HostLoad()

@@ -69,8 +69,8 @@ func (st *story) factory() {
 	s.stage("Factory: acceptance boot", "The server image unlocks the disks once, before the crate is closed, and says so to the fleet.", func() {
 		st.boot(func() {
 			m := st.power(builder.Server, "landfall: step")
-			s.line(strings.TrimSpace(m.Expect(`landfall: accepted by the fleet.*\n`, 3*time.Minute).Groups[0]))
-			m.Expect(`landfall: kexec at .*\n`, time.Minute)
+			s.line(strings.TrimSpace(m.Expect(`landfall: accepted by the fleet.*\n`).Groups[0]))
+			m.Expect(`landfall: kexec at .*\n`)
 			st.off(m)
 		})
 	})
@@ -83,7 +83,7 @@ func (st *story) journey() {
 		st.Region.Kekctl("ship")
 		st.boot(func() {
 			m := st.power(builder.Server, "")
-			hold := m.Expect(`(?s)\n([^\n]*HOLD [^\n]*LF-KEY-\d+.*?Next look in [^\n]*)\n`, 3*time.Minute)
+			hold := m.Expect(`(?s)\n([^\n]*HOLD [^\n]*LF-KEY-\d+.*?Next look in [^\n]*)\n`)
 			s.block(strings.ReplaceAll(hold.Groups[1], "\r", ""))
 			st.off(m)
 		})
@@ -108,14 +108,14 @@ func (st *story) production() {
 func (st *story) landfall() string {
 	s := st.s
 	m := st.power(builder.Server, "landfall: ")
-	kexec := m.Expect(`landfall: kexec at .*\n`, 3*time.Minute).At.Seconds()
+	kexec := m.Expect(`landfall: kexec at .*\n`).At.Seconds()
 	s.line("")
 	s.line("Debian's own kernel starts on the unlocked disk …")
-	login := m.Login(5 * time.Minute).At.Seconds()
+	login := m.Login().At.Seconds()
 	console := m.Console(0).Output()
 	s.line(fmt.Sprintf("Debian's login prompt after %.1f s; logged in on its serial console", login))
 	for _, command := range []string{"findmnt /", "lsblk -o NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS", "cat /proc/cmdline; uname -sr"} {
-		out, status := m.Run(command, time.Minute)
+		out, status := m.Run(command)
 		s.block("root@" + scenario.Device + ":~# " + command + "\n" + out)
 		if status != "0" {
 			st.Fatalf("%s in production exited %s", command, status)

@@ -3,7 +3,6 @@ package scenario
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/landfall-project/landfall/qemu/debian"
 	"github.com/landfall-project/landfall/qemu/vm"
@@ -26,9 +25,9 @@ const promptOrNone = debian.Hostname + ` login: |` + vm.NoConsole
 
 // Prompt waits for Debian's login prompt on the serial console, but not for one
 // that cannot come.
-func (m *Machine) Prompt(timeout time.Duration) *vm.Match {
+func (m *Machine) Prompt() *vm.Match {
 	m.lab.Helper()
-	at := m.Expect(promptOrNone, timeout)
+	at := m.Expect(promptOrNone)
 	m.lab.Check(givenUp(at.Groups[0], m.Console(0).Tail(40)))
 	return at
 }
@@ -44,26 +43,26 @@ func givenUp(printed, tail string) error {
 }
 
 // Login logs in as root at Debian's serial console.
-func (m *Machine) Login(timeout time.Duration) *vm.Match {
+func (m *Machine) Login() *vm.Match {
 	m.lab.Helper()
-	at := m.Prompt(timeout)
+	at := m.Prompt()
 	m.Type("root")
-	m.Expect(`Password: `, time.Minute)
+	m.Expect(`Password: `)
 	m.Type(debian.RootPassword)
-	m.Expect(`root@`+debian.Hostname+`:~# `, time.Minute)
+	m.Expect(`root@` + debian.Hostname + `:~# `)
 	// Without these the shell's line editor mixes the echo with the output.
 	m.Type("stty -echo; bind 'set enable-bracketed-paste off'; PS1=; PS2=")
 	m.Type("echo shell-$((40+2))-ready")
-	m.Expect(`shell-42-ready\r?\n`, time.Minute)
+	m.Expect(`shell-42-ready\r?\n`)
 	return at
 }
 
 // Run runs a command in the shell that Login left, and returns what it printed
 // and its exit status.
-func (m *Machine) Run(command string, timeout time.Duration) (output string, status string) {
+func (m *Machine) Run(command string) (output string, status string) {
 	m.lab.Helper()
 	m.Type("printf 'begin-%s\\n' run; { " + command + "; } 2>&1; printf 'end-%s-%d\\n' run $?")
-	g := m.Expect(`(?s)begin-run\r?\n(.*?)end-run-(\d+)\r?\n`, timeout).Groups
+	g := m.Expect(`(?s)begin-run\r?\n(.*?)end-run-(\d+)\r?\n`).Groups
 	return crlf(g[1]), g[2]
 }
 

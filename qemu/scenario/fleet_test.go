@@ -36,22 +36,20 @@ func TestDeadMembers(t *testing.T) {
 	l.WriteSlice(d)
 	l.Region.Deliver()
 	m := l.Start(builder.Server)
-	lease := m.Expect(`landfall: step lease`, serverStart).At
-	dead := m.Expect(`key server ks7: connect to 10\.77\.0\.9:7443`, time.Minute).At
-	silent := m.Expect(`key server ks8: `, time.Minute).At
-	key := m.Expect(`landfall: step key`, time.Minute).At
+	lease := m.Expect(`landfall: step lease`).At
+	dead := m.Expect(`key server ks7: connect to 10\.77\.0\.9:7443`).At
+	silent := m.Expect(`key server ks8: `).At
+	key := m.Expect(`landfall: step key`).At
 	t.Logf("the dead member cost %.1f s, the silent one %.1f s, the third one answered in %.1f s",
 		(dead - lease).Seconds(), (silent - dead).Seconds(), (key - silent).Seconds())
-	if lost := dead - lease; lost > 5*time.Second {
-		t.Errorf("a dead member cost %.1f s, want less than 5 s", lost.Seconds())
-	}
-	// One member's share of a round, on a busy test machine; no second round.
-	if lost := silent - dead; lost > 12*time.Second {
-		t.Errorf("a silent member cost %.1f s", lost.Seconds())
-	}
-	m.Expect(`landfall: step disks`, 2*time.Minute)
+	m.Expect(`landfall: step disks`)
 	if strings.Contains(m.Console(0).Output(), "HOLD") {
 		t.Errorf("held although a member answered:\n%s", m.Console(0).Tail(40))
+	}
+	for _, name := range []string{"ks7", "ks8"} { // how long a member may be silent: pkg/kekclient
+		if n := strings.Count(m.Console(0).Output(), "key server "+name+": "); n != 1 {
+			t.Errorf("%s was asked in %d rounds, want one", name, n)
+		}
 	}
 }
 
@@ -136,7 +134,7 @@ func TestHoldOnEveryConsole(t *testing.T) {
 	l.ServeDHCP()
 	// The other command line makes it another image to fleet and TPM.
 	m := l.Start(builder.Server, func(c *vm.Config) { c.Append = "console=tty0" })
-	code := m.Expect(`HOLD 0s   (LF-[A-Z]+-\d\d)`, serverStart).Groups[1]
+	code := m.Expect(`HOLD 0s   (LF-[A-Z]+-\d\d)`).Groups[1]
 	screen := func(text string) []byte {
 		var cells []byte
 		for _, c := range []byte(text) {

@@ -61,8 +61,8 @@ func (l *Lab) NewFloor() *Floor {
 func (f *Floor) Boot() ([]Step, *vm.Match) {
 	f.lab.Helper()
 	m := f.Start()
-	at := m.Expect(`step mounted .*\n`, time.Minute)
-	m.WaitEnd("guest-reset", time.Minute)
+	at := m.Expect(`step mounted .*\n`)
+	m.WaitEnd("guest-reset")
 	return Steps(m.Console(0).Output()), at
 }
 

@@ -59,7 +59,7 @@ func TestEditedImages(t *testing.T) {
 		}},
 	} {
 		m := l.Start(builder.Server, x.edit)
-		m.Expect(x.expect, 3*time.Minute)
+		m.Expect(x.expect)
 		out := m.Console(0).Output()
 		l.Check(m.Off())
 		if strings.Contains(out, "step key (") || strings.Contains(out, "released by") {
@@ -115,7 +115,7 @@ func TestOtherImages(t *testing.T) {
 	l.Region.Kekctl("ship")
 
 	m := l.Start(builder.Factory)
-	m.Expect(`(?s)in transit.*LF-HW-05|LF-KEY-05`, 3*time.Minute)
+	m.Expect(`(?s)in transit.*LF-HW-05|LF-KEY-05`)
 	l.Check(m.Off())
 	inFactory := l.afterwards("factory", m.TPM.Proxy.Capture())
 	l.factoryRefused(t, inFactory, report.KeyState)
@@ -126,8 +126,8 @@ func TestOtherImages(t *testing.T) {
 	l.factoryReads(t, inFactory)
 
 	m = l.Start(builder.Debug)
-	m.Expect(Measured, 2*time.Minute)
-	m.Expect(`LANDFALL DEBUG IMAGE`, time.Minute)
+	m.Expect(Measured)
+	m.Expect(`LANDFALL DEBUG IMAGE`)
 	typeInShell(m)
 	inDebug := l.afterwards("debug", m.TPM.Proxy.Capture())
 	if opened := l.openable(inDebug); len(opened) > 0 {
@@ -146,12 +146,12 @@ func typeInShell(m *Machine) {
 		{"exit", `the shell ended \(exit status 0\)`},
 		{"ls /etc/landfall | cat", `(?m)^role\r?$`},
 	} {
-		m.Expect(`(?m)^\$ `, time.Minute)
+		m.Expect(`(?m)^\$ `)
 		m.Type(line.typed)
-		m.Expect(line.answer, time.Minute)
+		m.Expect(line.answer)
 	}
 	m.Type("shutdown -r")
-	m.WaitEnd("guest-reset", time.Minute)
+	m.WaitEnd("guest-reset")
 }
 
 // factoryRefused asks for what the fleet gives a factory image.

@@ -3,7 +3,6 @@ package scenario
 import (
 	"bytes"
 	"os"
-	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/image/kernel"
@@ -178,7 +177,7 @@ func (l *Life) ApproveImages() {
 	}
 	for _, f := range lifeFlavours() {
 		m := boots[f]
-		m.Expect(Measured, 3*time.Minute)
+		m.Expect(Measured)
 		l.Check(m.Off())
 		l.Check(l.golden.learn(f, configs[f], m.TPM.Proxy.Capture()))
 		policy := l.Region.Approve(string(f), "1.0", "efi-kernel", m.Console(0).Output())
@@ -213,7 +212,7 @@ func (l *Life) startGolden(f builder.Flavour) (*Machine, *vm.Config) {
 func (l *Life) ApproveGeometry(version string) {
 	l.Helper()
 	m := l.Start(builder.Server)
-	m.Expect(Measured, 2*time.Minute)
+	m.Expect(Measured)
 	l.Check(m.Off())
 	policy, err := os.ReadFile(l.Region.Approve(string(builder.Server), version, "efi-kernel", m.Console(0).Output()))
 	l.Check(err)
@@ -276,7 +275,7 @@ func (l *Life) Seal() { l.Helper(); l.factory("guest-reset") }
 func (l *Life) factory(end string) {
 	l.Helper()
 	m := l.Start(builder.Factory)
-	m.Expect(`factory: seal has finished|HOLD`, 5*time.Minute)
-	m.WaitEnd(end, time.Minute)
+	m.Expect(`factory: seal has finished|HOLD`)
+	m.WaitEnd(end)
 	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 }

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -16,7 +17,8 @@ type Machine struct {
 	// cut the power.
 	TPM *swtpm.Server
 
-	lab *Lab
+	lab      *Lab
+	patience time.Duration
 }
 
 // Boot starts a machine. A nil tpm leaves the machine without one. The machine
@@ -37,7 +39,7 @@ func (l *Lab) boot(cfg vm.Config, tpm *swtpm.State, measured swtpm.Capture) *Mac
 		cfg.Name = "vm"
 	}
 	cfg.Name = fmt.Sprintf("%02d-%s", l.booted, cfg.Name)
-	m := &Machine{lab: l}
+	m := &Machine{lab: l, patience: cmp.Or(cfg.Deadline, patience)}
 	if tpm != nil {
 		srv, err := swtpm.StartForVM(l.Context(), tpm)
 		l.Check(err)
@@ -58,11 +60,18 @@ func (l *Lab) boot(cfg vm.Config, tpm *swtpm.State, measured swtpm.Capture) *Mac
 	return m
 }
 
+// patience bounds each wait for what a machine must do. A guest that a busy
+// host starves stood still for 48 s at a time, so a bound close to what was
+// measured tells of the host; this one only ends a scenario whose machine will
+// never come to it. The longest wait that was measured took 100 s (a factory
+// station's whole seal).
+const patience = 8 * time.Minute
+
 // Expect waits on ttyS0 for a match of the regular expression, or ends the
 // scenario.
-func (m *Machine) Expect(re string, timeout time.Duration) *vm.Match {
+func (m *Machine) Expect(re string) *vm.Match {
 	m.lab.Helper()
-	match, err := m.VM.Expect(m.lab.Context(), re, timeout)
+	match, err := m.VM.Expect(m.lab.Context(), re, m.patience)
 	m.lab.Check(err)
 	return match
 }
@@ -75,9 +84,9 @@ func (m *Machine) Type(line string) {
 
 // WaitEnd waits until the machine has ended by itself with the given reason of
 // vm.Exit, such as "guest-reset", and powers its TPM off.
-func (m *Machine) WaitEnd(reason string, timeout time.Duration) *vm.Exit {
+func (m *Machine) WaitEnd(reason string) *vm.Exit {
 	m.lab.Helper()
-	exit, err := m.VM.Wait(m.lab.Context(), timeout)
+	exit, err := m.VM.Wait(m.lab.Context(), m.patience)
 	m.lab.Check(err)
 	if exit.Reason != reason {
 		m.lab.Fatalf("machine ended by %s, want %s; last lines:\n%s", exit.Reason, reason, m.Console(0).Tail(40))

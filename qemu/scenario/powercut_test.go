@@ -3,7 +3,6 @@ package scenario
 import (
 	"os"
 	"testing"
-	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
 )
@@ -31,15 +30,15 @@ func TestFactoryPowerCuts(t *testing.T) {
 	l.cutAt(`TPM: writing a new wrapped key`)
 	l.cutAt(`root: (?:[3-9]\d) % of`)
 	m := l.Start(builder.Factory)
-	m.Expect(`seal: run 5 of seal on this machine; run 4 came to phase disks`, 3*time.Minute)
-	m.Expect(`encryption in place goes on where it was cut off`, time.Minute)
-	m.Expect(`is sealed under KEK generation 1`, 5*time.Minute)
-	m.WaitEnd("guest-reset", time.Minute)
+	m.Expect(`seal: run 5 of seal on this machine; run 4 came to phase disks`)
+	m.Expect(`encryption in place goes on where it was cut off`)
+	m.Expect(`is sealed under KEK generation 1`)
+	m.WaitEnd("guest-reset")
 	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 	m = l.Start(builder.Server)
-	m.Expect(`accepted by the fleet: safe to ship`, 3*time.Minute)
-	m.Expect(unlocked, time.Minute)
-	m.Expect(`probe: ready`, time.Minute)
+	m.Expect(`accepted by the fleet: safe to ship`)
+	m.Expect(unlocked)
+	m.Expect(`probe: ready`)
 	l.Check(m.Off())
 	secrets := l.secrets(m.TPM.Proxy.Capture())
 	l.sameContent(l.Config.Disks[1].Path, secrets["passphrase of root"], system)
@@ -56,7 +55,7 @@ func TestFactoryPowerCuts(t *testing.T) {
 func (l *Life) cutAt(re string) {
 	l.Helper()
 	m := l.Start(builder.Factory)
-	m.Expect(re, 5*time.Minute)
+	m.Expect(re)
 	l.Check(m.Off())
 	l.bus = append(l.bus, m.TPM.Proxy.Capture())
 }

@@ -27,22 +27,22 @@ func TestProduction(t *testing.T) {
 	l := delivered(t)
 	l.Quick = false
 	m := l.Start(builder.Server)
-	m.Expect(unlocked, serverStart)
+	m.Expect(unlocked)
 	secrets := l.leftClean(t, m)
-	m.Login(5 * time.Minute)
+	m.Login()
 
 	l.volumesUsable(m)
 	l.tpmRefuses(t, m)
 
 	l.memoryClean(t, m, secrets)
 
-	m.Run("rm /boot/vmlinuz-* /vmlinuz; sync", time.Minute)
+	m.Run("rm /boot/vmlinuz-* /vmlinuz; sync")
 	l.Check(m.Off())
 	l.quoteRefused(t, m)
 	l.Quick = true
 	m = l.Start(builder.Server)
-	m.Expect(`LF-BOOT-01`, 3*time.Minute)
-	m.Expect(`LF-BOOT-01`, 2*time.Minute) // held, and looked at again
+	m.Expect(`LF-BOOT-01`)
+	m.Expect(`LF-BOOT-01`) // held, and looked at again
 }
 
 // leftClean searches the machine's memory at the moment of kexec, before
@@ -67,7 +67,7 @@ func (l *Life) memoryClean(t *testing.T, m *Machine, secrets map[string][]byte) 
 	t.Helper()
 	// The shell keeps this one.
 	const control, typed = "control", "needle-5f1c0a94e2d7-in-the-hay"
-	m.Run("needle="+typed, time.Minute)
+	m.Run("needle=" + typed)
 	l.Check(m.Pause(t.Context()))
 	needles := keyNeedles(secrets)
 	needles[control] = []byte(typed)
@@ -107,8 +107,8 @@ func (l *Life) search(t *testing.T, m *Machine, needles map[string][]byte, contr
 // volumesUsable: root is mounted, the data volume is mapped and takes data.
 func (l *Life) volumesUsable(m *Machine) {
 	l.Helper()
-	out, status := m.Run("lsblk -no NAME,TYPE,MOUNTPOINTS && mount /dev/mapper/data0 /mnt && echo kept > /mnt/file && "+
-		"umount /mnt && echo 3 > /proc/sys/vm/drop_caches && mount -o ro /dev/mapper/data0 /mnt && cat /mnt/file && umount /mnt && cryptsetup status data0", time.Minute)
+	out, status := m.Run("lsblk -no NAME,TYPE,MOUNTPOINTS && mount /dev/mapper/data0 /mnt && echo kept > /mnt/file && " +
+		"umount /mnt && echo 3 > /proc/sys/vm/drop_caches && mount -o ro /dev/mapper/data0 /mnt && cat /mnt/file && umount /mnt && cryptsetup status data0")
 	l.Logf("volumes\n%s", out)
 	if status != "0" || !strings.Contains(out, "kept\n") || !strings.Contains(out, "LUKS2") || !regexp.MustCompile(`root\s+crypt\s+/\n`).MatchString(out) {
 		l.Fatalf("volumes of production, status %s", status)
@@ -145,25 +145,25 @@ func (l *Life) tpmRefuses(t *testing.T, m *Machine) {
 		{"open the lockout hierarchy", "tpm2_changeauth -c l new", `0x(98E|9A2|921)`},
 		{"open the owner hierarchy", "tpm2_changeauth -c o new", `0x9A2`},
 	} {
-		out, status := m.Run(x.command, time.Minute)
+		out, status := m.Run(x.command)
 		if status == "0" || !regexp.MustCompile(`(?i)`+x.refusal).MatchString(out) {
 			t.Errorf("%s: status %s, want the TPM's refusal %s:\n%s", x.name, status, x.refusal, out)
 		}
 	}
 	// The refusals above have several causes each; these take one away unseen.
-	permanent, _ := m.Run("tpm2_getcap properties-variable", time.Minute)
+	permanent, _ := m.Run("tpm2_getcap properties-variable")
 	for _, set := range []string{"ownerAuthSet", "lockoutAuthSet", "disableClear"} {
 		if !regexp.MustCompile(set + `:\s+1\b`).MatchString(permanent) {
 			t.Errorf("%s is not set in the TPM:\n%s", set, permanent)
 		}
 	}
 	for _, index := range []string{"0x1804c30", "0x1804c31"} {
-		if out, _ := m.Run("tpm2_nvreadpublic "+index, time.Minute); !strings.Contains(out, "readlocked") {
+		if out, _ := m.Run("tpm2_nvreadpublic " + index); !strings.Contains(out, "readlocked") {
 			t.Errorf("slot %s is not locked:\n%s", index, out)
 		}
 	}
 	capped := hex.EncodeToString(measure.Extend(zero, measure.CapDigest()))
-	if out, _ := m.Run("tpm2_pcrread sha256:12", time.Minute); !strings.Contains(strings.ToLower(out), capped) {
+	if out, _ := m.Run("tpm2_pcrread sha256:12"); !strings.Contains(strings.ToLower(out), capped) {
 		t.Errorf("PCR 12 is not capped:\n%s", out)
 	}
 }
@@ -194,7 +194,7 @@ func (l *Life) carryPolicy(m *Machine) {
 // terminal's line buffer holds 4 KiB.
 func (l *Life) put(m *Machine, name string, content []byte) {
 	l.Helper()
-	if out, status := m.Run(fmt.Sprintf("printf '%s' > %s", regexp.MustCompile("..").ReplaceAllString(hex.EncodeToString(content), `\x$0`), name), time.Minute); status != "0" {
+	if out, status := m.Run(fmt.Sprintf("printf '%s' > %s", regexp.MustCompile("..").ReplaceAllString(hex.EncodeToString(content), `\x$0`), name)); status != "0" {
 		l.Fatalf("write %s: %s", name, out)
 	}
 }

@@ -47,17 +47,13 @@ func unpacked(t *testing.T) *Rack {
 	return l.Unpack(*s)
 }
 
-// rackBoot bounds the boot of a whole rack on two emulated cores; measured is
-// about a third.
-const rackBoot = 5 * time.Minute
-
 // boots waits until the servers have started production, each with the address
 // that it had in the factory, given by the rack's own DHCP device.
 func (r *Rack) boots(servers ...string) {
 	r.Helper()
 	for _, d := range servers {
 		m := r.Running[d]
-		m.Expect(`landfall: kexec at`, rackBoot)
+		m.Expect(`landfall: kexec at`)
 		want := regexp.MustCompile(`lease ` + regexp.QuoteMeta(rackAddress(d)) + `/24 on \S+ \(eth0\) from 10\.77\.0\.1\b`)
 		if !want.MatchString(m.Console(0).Output()) {
 			r.Fatalf("%s booted without its own lease from %s:\n%s", d, rackKeeper, m.Console(0).Tail(60))
@@ -68,7 +64,7 @@ func (r *Rack) boots(servers ...string) {
 // holds waits until a device holds with a code, and returns the board.
 func (r *Rack) holds(device, code string) string {
 	r.Helper()
-	match := r.Running[device].Expect(`(?s)(`+device+`[^\n]*HOLD[^\n]*`+code+`.*?Next look in[^\n]*)\n`, rackBoot)
+	match := r.Running[device].Expect(`(?s)(` + device + `[^\n]*HOLD[^\n]*` + code + `.*?Next look in[^\n]*)\n`)
 	return match.Groups[1]
 }
 
@@ -76,7 +72,7 @@ func (r *Rack) holds(device, code string) string {
 func (r *Rack) says(device, re string) {
 	r.Helper()
 	want := regexp.MustCompile(re)
-	for end := time.Now().Add(rackBoot); !want.MatchString(r.Running[device].Console(0).Output()); time.Sleep(time.Second / 4) {
+	for end := time.Now().Add(patience); !want.MatchString(r.Running[device].Console(0).Output()); time.Sleep(time.Second / 4) {
 		if time.Now().After(end) {
 			r.Fatalf("%s does not say %q:\n%s", device, re, r.Running[device].Console(0).Tail(60))
 		}

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/landfall-project/landfall/image/bootvolume"
 	"github.com/landfall-project/landfall/image/builder"
@@ -31,8 +30,8 @@ func TestSecureBoot(t *testing.T) {
 	volume := l.BootVolume("signed.raw", file, policies...)
 
 	m := l.StartFrom(volume, l.secureBoot("operator.fd"))
-	m.Expect(string(report.BootKexec), serverStart)
-	m.Expect(`(?s)signature.*db`, time.Minute)
+	m.Expect(string(report.BootKexec))
+	m.Expect(`(?s)signature.*db`)
 	m.sameAsMeasured(l.Predict(file, measure.FormUKISecureBoot))
 	l.Check(m.Off())
 
@@ -45,7 +44,7 @@ func TestSecureBoot(t *testing.T) {
 
 	// The firmware itself starts nothing that nobody signed.
 	m = l.StartFrom(l.BootVolume("unsigned.raw", unsigned, policies...), l.secureBoot("unsigned.fd"))
-	m.Expect(`(?i)access denied|security violation|BdsDxe: failed to (load|start)`, serverStart)
+	m.Expect(`(?i)access denied|security violation|BdsDxe: failed to (load|start)`)
 }
 
 // secureBoot turns Secure Boot on, with Debian's public test key in db and

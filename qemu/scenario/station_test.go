@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/qemu/vm"
@@ -45,23 +44,23 @@ func TestFactoryStation(t *testing.T) {
 
 	fromCard := func(c *vm.Config) { c.NICs[0].PXE = true }
 	m := l.StartFirmware(fromCard)
-	m.Expect(`has no slice for r07-u12 yet`, 5*time.Minute)
+	m.Expect(`has no slice for r07-u12 yet`)
 	d := describe()
 	d["volumes"] = []any{
 		map[string]any{"name": "root", "use": "root", "need": "required"},
 		map[string]any{"name": "data0", "use": "data", "need": "optional"},
 	}
 	st.command("add", st.Dir, Device, "--slice", l.Region.SignSlice(Device, d))
-	m.Expect(`is sealed under KEK generation 1`, 8*time.Minute)
-	m.WaitEnd("guest-reset", time.Minute)
+	m.Expect(`is sealed under KEK generation 1`)
+	m.WaitEnd("guest-reset")
 	if out := l.Region.Kekctl("devices"); !strings.Contains(out, "sealed") || strings.Contains(out, "accepted") {
 		t.Errorf("before the server image: kekctl devices\n%s", out)
 	}
 
 	m = l.StartFirmware(fromCard)
-	m.Expect(`accepted by the fleet: safe to ship`, 3*time.Minute)
-	m.Expect(unlocked, time.Minute)
-	m.Expect(`probe: ready`, time.Minute)
+	m.Expect(`accepted by the fleet: safe to ship`)
+	m.Expect(unlocked)
+	m.Expect(`probe: ready`)
 	l.Check(m.Off())
 	pass := l.secrets(m.TPM.Proxy.Capture())["passphrase of root"]
 	l.sameContent(l.Config.Disks[1].Path, pass, system)
@@ -72,8 +71,8 @@ func TestFactoryStation(t *testing.T) {
 	}
 	// The factory image finds nothing left to do.
 	m = l.Start(builder.Factory)
-	m.Expect(`seal: result \{.*"result":"pass"`, 3*time.Minute)
-	m.WaitEnd("guest-shutdown", time.Minute)
+	m.Expect(`seal: result \{.*"result":"pass"`)
+	m.WaitEnd("guest-shutdown")
 }
 
 // digest is a file's SHA-256, in hex, and size.

@@ -3,7 +3,6 @@ package scenario
 import (
 	"bytes"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -22,7 +21,7 @@ import (
 // opened its root nor left.
 func (m *Machine) expectHold(code report.Code) {
 	m.lab.Helper()
-	at := m.Expect(string(code)+`|landfall: step disks .*done|landfall: kexec at`, 3*time.Minute)
+	at := m.Expect(string(code) + `|landfall: step disks .*done|landfall: kexec at`)
 	if at.Groups[0] != string(code) {
 		m.lab.Fatalf("%q, want a hold by %s; last lines:\n%s", at.Groups[0], code, m.Console(0).Tail(40))
 	}
@@ -87,7 +86,7 @@ func TestNVAttacks(t *testing.T) {
 	l := sealed(New(t))
 	l.ServeDHCP()
 	m := l.Start(builder.Server)
-	m.Expect(`landfall: step unwrap .*done`, 3*time.Minute)
+	m.Expect(`landfall: step unwrap .*done`)
 	l.Check(m.Off())
 	boot := untilRead(m.TPM.Proxy.Capture())
 

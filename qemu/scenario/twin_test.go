@@ -92,13 +92,13 @@ func TestTwinDiskAfterKexec(t *testing.T) {
 			l.ServeDHCP()
 			l.Region.Deliver()
 			m := l.Start(builder.Server, func(c *vm.Config) { x.plug(l, c, l.nullTwin()) })
-			m.Expect(`landfall: kexec at`, 3*time.Minute)
+			m.Expect(`landfall: kexec at`)
 			got, err := m.VM.Expect(t.Context(), systemRuns+`|probe: ready|\(initramfs\)`, 5*time.Minute)
 			switch {
 			case err == nil && !strings.Contains(got.Groups[0], "systemd[1]"):
 				t.Errorf("production gave %q", got.Groups[0])
 			case err != nil:
-				m.WaitEnd("guest-reset", time.Second)
+				m.WaitEnd("guest-reset")
 				if !strings.Contains(m.Console(0).Output(), "Gave up waiting for root file system device") {
 					t.Fatalf("the initrd did not see noise:\n%s", m.Console(0).Tail(40))
 				}

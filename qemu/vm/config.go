@@ -135,7 +135,7 @@ type Config struct {
 	Netns        string        // network namespace to run in, "" for the host's
 	KVM          bool          // use /dev/kvm
 	AllowReboot  bool          // a guest's reboot restarts it instead of ending QEMU
-	Deadline     time.Duration // the machine is killed after it; 10 min if 0
+	Deadline     time.Duration // the machine is killed after it; 20 min if 0
 	Extra        []string      // further QEMU arguments
 }
 
@@ -156,7 +156,7 @@ func (c *Config) setDefaults() error {
 		c.Consoles = 1
 	}
 	if c.Deadline == 0 {
-		c.Deadline = 10 * time.Minute
+		c.Deadline = 20 * time.Minute
 	}
 	if c.Firmware == OVMF && c.VarsFile == "" {
 		c.VarsFile = filepath.Join(c.Dir, c.Name+".vars.fd")
