@@ -258,7 +258,7 @@ func (a *app) showAudit(data []byte, device string) error {
 	return a.print(lines, func(w io.Writer) {
 		row(w, "N", "TIME", "EVENT", "DEVICE", "BY", "CODE", "WHAT")
 		for _, r := range lines {
-			row(w, fmt.Sprint(r.Number), when(r.Time), r.Event, r.Device, strings.TrimSpace(r.Agent+" "+r.Peer), r.Code, what(&r))
+			row(w, fmt.Sprint(r.Number), when(r.Time), string(r.Event), r.Device, strings.TrimSpace(r.Agent+" "+r.Peer), r.Code, what(&r))
 		}
 	})
 }

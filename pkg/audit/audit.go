@@ -45,7 +45,7 @@ type Record struct {
 	Number uint64    `json:"n"`    // from 1
 	Prev   string    `json:"prev"` // SHA-256 of the line before, hex; 64 zeros in the first
 	Time   time.Time `json:"time"` // the member's clock: may be wrong by years
-	Event  string    `json:"event"`
+	Event  Event     `json:"event"`
 	Epoch  uint64    `json:"epoch,omitempty"` // of the store, after this event
 
 	Device     string `json:"device,omitempty"`
@@ -71,10 +71,6 @@ type Record struct {
 
 	TornBytes int `json:"torn_bytes,omitempty"` // recovered: length of the torn bytes in front of this line
 }
-
-// EventRecovered names the line that follows bytes that are no lines, as a power
-// cut leaves them; its Digest is over those bytes.
-const EventRecovered = "recovered"
 
 // Head is the end of a log.
 type Head struct {

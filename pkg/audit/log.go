@@ -33,6 +33,11 @@ var (
 	ErrBehind = errors.New("audit log lacks lines that were in it: it was emptied, cut or put back")
 )
 
+// DiskFull says whether something failed since a disk has no room.
+func DiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // File is what a Log writes to; an *os.File is one.
 type File interface {
 	io.WriteCloser

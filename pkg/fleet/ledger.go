@@ -30,10 +30,6 @@ type Log interface {
 	Close() error
 }
 
-// EventSettled names the line in front of those that tell of a change which the
-// store has, and of which the log did not know.
-const EventSettled = "settled"
-
 // errOwed: the line of a change that is made is not in the log yet.
 var errOwed = fmt.Errorf("%w: it lacks the line of the last change", audit.ErrBroken)
 
@@ -107,13 +103,13 @@ func Owed(ctx context.Context, store kekstore.Store, log []audit.Record) ([]audi
 	return happened.owed(seen), nil
 }
 
-// change is the last one of a store: its lines that were not seen in the log yet.
-type change struct {
+// lastCommit is the last change of a store: its lines that were not seen in the log yet.
+type lastCommit struct {
 	epoch uint64
 	lines []audit.Record
 }
 
-func (c *change) told(r *audit.Record) {
+func (c *lastCommit) told(r *audit.Record) {
 	if r.Epoch == c.epoch {
 		c.lines = without(c.lines, *r)
 	}
@@ -122,19 +118,19 @@ func (c *change) told(r *audit.Record) {
 // owed are the lines that a log lacks which has seen an epoch. No change is made
 // before the lines of the one before are there; a restore makes the store newer than
 // what it carries.
-func (c *change) owed(seen uint64) []audit.Record {
+func (c *lastCommit) owed(seen uint64) []audit.Record {
 	if seen > c.epoch {
 		return nil
 	}
 	return c.lines
 }
 
-func lastChange(ctx context.Context, store kekstore.Store) (*change, error) {
+func lastChange(ctx context.Context, store kekstore.Store) (*lastCommit, error) {
 	text, epoch, err := store.Happened(ctx)
 	if err != nil || len(text) == 0 {
-		return new(change), err
+		return new(lastCommit), err
 	}
-	c := &change{epoch: epoch}
+	c := &lastCommit{epoch: epoch}
 	if err := json.Unmarshal(text, &c.lines); err != nil {
 		return nil, fmt.Errorf("decode what the store was last changed by: %w", err)
 	}
@@ -264,7 +260,7 @@ func (l *Ledger) mend(ctx context.Context) error {
 	if len(l.owed) == 0 {
 		return nil
 	}
-	settled := audit.Record{Event: EventSettled, Epoch: l.owed[0].Epoch, Detail: fmt.Sprintf("the store was changed at epoch %d, and "+
+	settled := audit.Record{Event: audit.EventSettled, Epoch: l.owed[0].Epoch, Detail: fmt.Sprintf("the store was changed at epoch %d, and "+
 		"the log could not be written then or the member ended; what happened follows now, in %d of its lines", l.owed[0].Epoch, len(l.owed))}
 	if err := l.append(ctx, settled); err != nil {
 		return err

@@ -55,7 +55,7 @@ func (w *world) check(acknowledged []int) {
 	of, last, other, changed := map[string]int{}, uint64(0), uint64(0), ""
 	head, rest, err := audit.Verify(text, func(r audit.Record) error {
 		switch r.Event {
-		case EventSettled, audit.EventRecovered:
+		case audit.EventSettled, audit.EventRecovered:
 			return nil
 		case "checked":
 			other = r.Epoch

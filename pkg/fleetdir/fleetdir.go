@@ -30,7 +30,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/landfall-project/landfall/pkg/audit"
-	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -292,5 +292,5 @@ func initStore(ctx context.Context, dir string, key *secret.Bytes, region string
 	if err != nil {
 		return err
 	}
-	return errors.Join(kekserver.InitStore(ctx, store, region), store.Close())
+	return errors.Join(fleet.InitStore(ctx, store, region), store.Close())
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
@@ -169,8 +170,8 @@ func (m *Member) Open(ctx context.Context, unsealer kekstore.Unsealer, log *slog
 
 func (m *Member) config() (*kekserver.Config, error) {
 	f := &m.file
-	cfg := &kekserver.Config{Member: f.Member, Region: f.Region, AuditPath: m.path(f.Audit), Threshold: f.Threshold,
-		EKPolicy: kekserver.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab, EvidenceDir: m.path(cmp.Or(f.Evidence, "evidence"))}
+	cfg := &kekserver.Config{Member: f.Member, AuditPath: m.path(f.Audit), EvidenceDir: m.path(cmp.Or(f.Evidence, "evidence")),
+		Rules: fleet.Rules{Region: f.Region, Threshold: f.Threshold, EKPolicy: fleet.EKPolicy(f.EKPolicy), AllowLab: f.AllowLab}}
 	var err error
 	if cfg.Certificate, err = files.KeyPair(m.path(f.Certificate), m.path(f.Key)); err != nil {
 		return nil, err
@@ -201,7 +202,7 @@ func (m *Member) config() (*kekserver.Config, error) {
 		cfg.Agents = append(cfg.Agents, agent)
 	}
 	if f.EKRoots != "" {
-		err = loadRoots(m.path(f.EKRoots), cfg)
+		err = loadRoots(m.path(f.EKRoots), &cfg.Rules)
 	}
 	if err == nil && f.EKDelivery != "" {
 		cfg.Delivery, err = readDelivery(m.path(f.EKDelivery))
@@ -221,8 +222,8 @@ func loadPolicyKey(path string) (*rsa.PublicKey, error) {
 	return key, nil
 }
 
-func (a *agentEntry) agent() (kekserver.Agent, error) {
-	out := kekserver.Agent{Name: a.Name, Role: kekserver.Role(a.Role)}
+func (a *agentEntry) agent() (fleet.Agent, error) {
+	out := fleet.Agent{Name: a.Name, Role: fleet.Role(a.Role)}
 	sum, err := hex.DecodeString(a.Certificate)
 	if err != nil || len(sum) != len(out.Certificate) {
 		return out, fmt.Errorf("certificate_sha256 %q is no SHA-256 in hex", a.Certificate)
@@ -265,7 +266,7 @@ func readDelivery(path string) (attest.Delivery, error) {
 
 // loadRoots takes self-issued certificates as roots, others as intermediates. A
 // root's signature over itself proves nothing, and may be with an old hash.
-func loadRoots(path string, cfg *kekserver.Config) error {
+func loadRoots(path string, rules *fleet.Rules) error {
 	text, err := files.Read(path, maxList)
 	if err != nil {
 		return fmt.Errorf("EK roots: %w", err)
@@ -274,12 +275,12 @@ func loadRoots(path string, cfg *kekserver.Config) error {
 	if err != nil {
 		return fmt.Errorf("EK roots %s: %w", path, err)
 	}
-	cfg.EKRoots = x509.NewCertPool()
+	rules.EKRoots = x509.NewCertPool()
 	for _, c := range certs {
 		if bytes.Equal(c.RawIssuer, c.RawSubject) && (len(c.AuthorityKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId)) {
-			cfg.EKRoots.AddCert(c)
+			rules.EKRoots.AddCert(c)
 		} else {
-			cfg.EKIssuers = append(cfg.EKIssuers, c)
+			rules.EKIssuers = append(rules.EKIssuers, c)
 		}
 	}
 	return nil

@@ -13,7 +13,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/fleet"
-	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -33,7 +32,7 @@ type RestoreOptions struct {
 // run. What was there stays beside it. Nothing is changed unless all is well, but
 // that the log gets the line of a change which it did not know.
 // Whoever runs this, the files are then whose they were before.
-func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (*kekserver.Restored, error) {
+func (m *Member) Restore(ctx context.Context, backup string, o RestoreOptions) (*fleet.Restored, error) {
 	unsealer, err := m.Unsealer(o.Credentials)
 	if err != nil {
 		return nil, err
@@ -199,18 +198,18 @@ func (m *Member) settle(ctx context.Context, store string, key *secret.Bytes, ne
 
 // restoreStore lets the store keep the end of the log that it goes on with: the
 // backup's own is of another time, perhaps of a log that is lost.
-func restoreStore(ctx context.Context, store kekstore.Store, log *auditLog, building bool) (*kekserver.Restored, error) {
+func restoreStore(ctx context.Context, store kekstore.Store, log *auditLog, building bool) (*fleet.Restored, error) {
 	records, end, err := log.records(store.Kept(), "the backup")
 	if err != nil {
 		return nil, err
 	}
 	store.Follow(func() kekstore.Head { return end })
-	return kekserver.Restore(ctx, store, records, building)
+	return fleet.Restore(ctx, store, records, building)
 }
 
 // exchange moves what is there aside and puts the restored store, and a new log,
 // in its place.
-func (m *Member) exchange(ctx context.Context, fresh, store string, out *kekserver.Restored, newLog bool) error {
+func (m *Member) exchange(ctx context.Context, fresh, store string, out *fleet.Restored, newLog bool) error {
 	if !newLog { // before anything moves: can it be written?
 		f, err := os.OpenFile(m.AuditPath(), os.O_WRONLY, 0)
 		if err == nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/fleet"
 )
 
 // TestRootsWithOldHashes: old makers signed their roots with SHA-1. A root's own
@@ -45,7 +45,7 @@ func TestRootsWithOldHashes(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := new(kekserver.Config)
+	cfg := new(fleet.Rules)
 	if err := loadRoots(file, cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/files"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekserver"
 )
 
 // validate checks everything that can be checked before a file is written, and
@@ -112,13 +112,13 @@ func (o *Options) checkAgents() error {
 			errs = append(errs, fmt.Errorf("duplicate agent %s", a.Name))
 		}
 		seen[a.Name] = true
-		switch kekserver.Role(a.Role) {
-		case kekserver.RoleOperator:
+		switch fleet.Role(a.Role) {
+		case fleet.RoleOperator:
 			operators++
 			signers++
-		case kekserver.RoleAgent:
+		case fleet.RoleAgent:
 			signers++
-		case kekserver.RoleViewer, kekserver.RoleMetrics:
+		case fleet.RoleViewer, fleet.RoleMetrics:
 		default:
 			errs = append(errs, fmt.Errorf("agent %s: unknown role %q: operator, agent, viewer or metrics", a.Name, a.Role))
 		}
@@ -134,9 +134,9 @@ func (o *Options) checkAgents() error {
 
 func (o *Options) readRoots() ([]byte, error) {
 	switch {
-	case o.EKPolicy != string(kekserver.EKRequired) && o.EKPolicy != string(kekserver.EKRecord):
+	case o.EKPolicy != string(fleet.EKRequired) && o.EKPolicy != string(fleet.EKRecord):
 		return nil, fmt.Errorf("EK certificates %q: want required or record", o.EKPolicy)
-	case o.EKPolicy == string(kekserver.EKRequired) && o.EKRoots == "":
+	case o.EKPolicy == string(fleet.EKRequired) && o.EKRoots == "":
 		return nil, errors.New("EK certificates are required, but no file with roots is given: give --ek-roots FILE or --ek-cert record")
 	case o.EKRoots == "":
 		return nil, nil
@@ -165,7 +165,7 @@ func (o *Options) readDelivery() ([]byte, error) {
 }
 
 func signs(role string) bool {
-	return role == string(kekserver.RoleOperator) || role == string(kekserver.RoleAgent)
+	return role == string(fleet.RoleOperator) || role == string(fleet.RoleAgent)
 }
 
 // planes is how many ports a member takes: devices, operators, health.

@@ -19,7 +19,7 @@ func twoVolumes(s *snapshot.Slice) {
 
 // posts boots the server image with a slice, has the key released and posts a
 // report about these volumes; it says what the fleet answered.
-func posts(f *fleet, m *machine, digest []byte, generation uint64, edit func(*report.BootReport), volumes ...report.BootVolume) bool {
+func posts(f *region, m *machine, digest []byte, generation uint64, edit func(*report.BootReport), volumes ...report.BootVolume) bool {
 	f.t.Helper()
 	m.boot(serverImage, digest)
 	r, err := f.client().Release(context.Background(), m, generation)

@@ -21,7 +21,7 @@ import (
 )
 
 // released asks for a release with a slice's generation.
-func (f *fleet) released(what string, m *machine, slice uint64, want report.Code) {
+func (f *region) released(what string, m *machine, slice uint64, want report.Code) {
 	f.t.Helper()
 	r, err := f.client().Release(context.Background(), m, slice)
 	if err == nil {
@@ -296,7 +296,7 @@ func TestReleasesThatNobodyReads(t *testing.T) {
 }
 
 // largeSlice is a slice of generation 2 that lends thousands of addresses.
-func (f *fleet) largeSlice() []byte {
+func (f *region) largeSlice() []byte {
 	f.t.Helper()
 	note, _ := f.slice(2, func(s *snapshot.Slice) {
 		s.Device.Roles = []snapshot.Role{snapshot.RoleDHCP}

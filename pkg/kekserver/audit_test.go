@@ -37,7 +37,7 @@ func TestAuditTellsAllButSecrets(t *testing.T) {
 		t.Fatal("released to a debug image")
 	}
 	log := f.file("members/ks1/audit.jsonl")
-	events, jumps := map[string]int{}, 0
+	events, jumps := map[audit.Event]int{}, 0
 	if _, _, err := audit.Verify(log, func(r audit.Record) error {
 		events[r.Event]++
 		if r.Event == "release" && (r.Device != testDevice || r.Image == "" || r.KEK == "" || r.Generation != 1 || r.Peer == "") {
@@ -53,7 +53,7 @@ func TestAuditTellsAllButSecrets(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"start", "device-added", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "auths", "release", "refuse"} {
+	for _, want := range []audit.Event{"start", "device-added", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "auths", "release", "refuse"} {
 		if events[want] == 0 {
 			t.Errorf("no %q in the audit log: %v", want, events)
 		}

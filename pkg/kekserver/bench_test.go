@@ -3,6 +3,9 @@ package kekserver_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -19,10 +22,11 @@ import (
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekclient"
-	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/report"
+	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -149,13 +153,13 @@ func newLoad(t testing.TB, url string) (l *load, dir string) {
 	if err := fleetdir.Init(context.Background(), dir, o); err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	l.ca = f.ca()
 	l.seed(t, f)
 	return l, dir
 }
 
-func (l *load) seed(t testing.TB, f *fleet) {
+func (l *load) seed(t testing.TB, f *region) {
 	t.Helper()
 	slice := bytes.Repeat([]byte{5}, 32)
 	pcrs := map[int][]byte{}
@@ -187,11 +191,41 @@ func (l *load) seed(t testing.TB, f *fleet) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := kekserver.Seed(context.Background(), store, testRegion, manifest, slice, aks); err != nil {
-		t.Fatal(err)
-	}
+	seed(t, store, manifest, slice, aks)
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// seed writes a live region with sealed devices of one AK each, as if all of them
+// had gone through the factory (docs/spec/store.md).
+func seed(t testing.TB, store kekstore.Store, manifest, slice []byte, aks map[string][]byte) {
+	t.Helper()
+	put := func(path string, old uint64, data []byte) {
+		if _, err := store.Swap(context.Background(), path, old, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := func(v any) []byte {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	old, err := store.Get(context.Background(), "region")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("region", old.Version, record(map[string]any{"region": testRegion, "state": kekproto.StateLive}))
+	sum := sha256.Sum256(manifest)
+	put("manifest/"+hex.EncodeToString(sum[:]), 0, manifest)
+	for id, ak := range aks {
+		put("device/"+id, 0, record(map[string]any{"ak_public": ak, "ak_name": id, "approved": true, "sealed": 1}))
+		put("slice/"+id, 0, record(map[string]any{"generation": 1, "sha256": slice}))
+		kek := secret.Random(48) // ID and key
+		put("kek/"+id+"/1", 0, kek.Expose())
+		kek.Wipe()
 	}
 }
 

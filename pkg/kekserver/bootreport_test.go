@@ -17,10 +17,10 @@ import (
 )
 
 // released is a fleet and what it released to the device d0.
-func released(t *testing.T) (*fleet, *kekclient.Released) {
+func released(t *testing.T) (*region, *kekclient.Released) {
 	t.Helper()
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	client := &kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}

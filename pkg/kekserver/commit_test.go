@@ -28,11 +28,11 @@ func (p *process) killAt(call, file string) (killed func()) {
 
 // newLines are those behind a line of the log that end what a command did: a
 // member that was started again says that it starts.
-func (f *fleet) newLines(after uint64) (events []string, last uint64) {
+func (f *region) newLines(after uint64) (events []string, last uint64) {
 	f.t.Helper()
 	_, rest, err := audit.Verify(f.file("members/"+testMember+"/audit.jsonl"), func(r audit.Record) error {
 		if last = r.Number; r.Number > after {
-			events = append(events, r.Event)
+			events = append(events, string(r.Event))
 		}
 		return nil
 	})

@@ -45,7 +45,7 @@ func TestAgentsThatCannotBeToldApartAreRefused(t *testing.T) {
 }
 
 // openWith starts the member with agents alice and bob edited.
-func (f *fleet) openWith(edit func(alice, bob map[string]any)) error {
+func (f *region) openWith(edit func(alice, bob map[string]any)) error {
 	f.t.Helper()
 	var file map[string]any
 	if err := json.Unmarshal(f.file("members/"+testMember+"/kekd.json"), &file); err != nil {

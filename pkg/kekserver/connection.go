@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/landfall-project/landfall/pkg/fleet"
 )
 
 // connection is what a device-plane connection has proved.
@@ -14,9 +16,9 @@ type connection struct {
 	raw    net.Conn // below TLS
 	guest  *guest   // the same, if it came through a gate
 	mu     sync.Mutex
-	device string // set once a key was released on it
-	kek    uint32 // its generation
-	offer  *offer // set once an image was refused on it, until the event log comes
+	device string             // set once a key was released on it
+	kek    uint32             // its generation
+	offer  *fleet.Unexplained // set once an image was refused on it, until the event log comes
 }
 
 type connectionKey struct{}
@@ -69,14 +71,14 @@ func (c *connection) attested() (device string, kek uint32) {
 }
 
 // offerEvidence takes note of a refusal whose event log may follow.
-func (c *connection) offerEvidence(o *offer) {
+func (c *connection) offerEvidence(o *fleet.Unexplained) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.offer = o
 }
 
 // takeOffer returns the refusal, once.
-func (c *connection) takeOffer() *offer {
+func (c *connection) takeOffer() *fleet.Unexplained {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := c.offer

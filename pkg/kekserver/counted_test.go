@@ -29,7 +29,7 @@ func (l *load) release(t testing.TB) {
 // with docs/performance.md.
 func TestCountedAllocations(t *testing.T) {
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	n := testing.AllocsPerRun(100, func() { l.release(t) })

@@ -101,7 +101,7 @@ const (
 
 // sealedDevice is a device that has gone through the factory: enrolled,
 // approved, with a slice, KEK 1 and images known to the fleet.
-func sealedDevice(t testing.TB) (*fleet, *machine, []byte) {
+func sealedDevice(t testing.TB) (*region, *machine, []byte) {
 	t.Helper()
 	f := newFleet(t, fleetdir.Options{EKPolicy: "record"})
 	m := newMachine(t)
@@ -256,7 +256,7 @@ func TestReleaseRefusals(t *testing.T) {
 	release("factory image when live", report.KeyImage)
 }
 
-func factoryOp(ctx context.Context, f *fleet, q kekclient.Quoter, op kekproto.Op) error {
+func factoryOp(ctx context.Context, f *region, q kekclient.Quoter, op kekproto.Op) error {
 	switch op {
 	case kekproto.OpAuths:
 		_, _, err := f.client().Auths(ctx, q)

@@ -72,7 +72,7 @@ func imageEvents(t testing.TB, log []measure.Event, pcr int, what string) []meas
 	return out
 }
 
-func (f *fleet) addEvents(version string, form measure.Form, events []measure.Event) {
+func (f *region) addEvents(version string, form measure.Form, events []measure.Event) {
 	f.t.Helper()
 	m := manifestOf("landfall-server", version, measure.RoleServer, form, measure.Replay(events))
 	m.Events = events
@@ -81,7 +81,7 @@ func (f *fleet) addEvents(version string, form measure.Form, events []measure.Ev
 
 // refusedWith asks for a release that is refused for the image, with an event
 // log, and returns the refusal's words.
-func (f *fleet) refusedWith(t *testing.T, m *machine, log []byte) string {
+func (f *region) refusedWith(t *testing.T, m *machine, log []byte) string {
 	t.Helper()
 	c := f.client()
 	c.Evidence = func() ([]byte, error) { return log, nil }
@@ -282,7 +282,7 @@ func TestEvidenceNeedsItsRefusal(t *testing.T) {
 
 // rawRelease asks for a release and then posts these bodies as evidence, on one
 // connection, and returns the statuses.
-func (f *fleet) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []int) {
+func (f *region) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []int) {
 	f.t.Helper()
 	conn, first := f.attestedConn(q)
 	tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
@@ -309,12 +309,12 @@ func (f *fleet) rawRelease(q kekclient.Quoter, evidence ...[]byte) (statuses []i
 
 // attestedConn returns a connection and a request for a release that is quoted
 // over it.
-func (f *fleet) attestedConn(q kekclient.Quoter) (*tls.Conn, []byte) {
+func (f *region) attestedConn(q kekclient.Quoter) (*tls.Conn, []byte) {
 	f.t.Helper()
 	return f.attestedConnFor(q, kekproto.Request{Op: kekproto.OpRelease, Slice: 1})
 }
 
-func (f *fleet) attestedConnFor(q kekclient.Quoter, r kekproto.Request) (*tls.Conn, []byte) {
+func (f *region) attestedConnFor(q kekclient.Quoter, r kekproto.Request) (*tls.Conn, []byte) {
 	f.t.Helper()
 	config, err := kekclient.TLSConfig(f.ca(), testMember)
 	if err != nil {
@@ -354,7 +354,7 @@ func (f *fleet) attestedConnFor(q kekclient.Quoter, r kekproto.Request) (*tls.Co
 }
 
 // refusedConn returns a connection on which a release was just refused.
-func (f *fleet) refusedConn(q kekclient.Quoter) *tls.Conn {
+func (f *region) refusedConn(q kekclient.Quoter) *tls.Conn {
 	f.t.Helper()
 	conn, body := f.attestedConn(q)
 	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", kekproto.OpRelease.Path(), len(body), body); err != nil {

@@ -1,20 +1,16 @@
 package kekserver
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"time"
 
-	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekstore"
-	"github.com/landfall-project/landfall/pkg/secret"
 )
 
 // Route is a route of the operator plane, for the test that tries each.
 type Route struct {
 	Method, Path string
-	Roles        []Role
+	Roles        []fleet.Role
 }
 
 // Routes lists the operator plane.
@@ -26,48 +22,16 @@ func (s *Server) Routes() []Route {
 	return out
 }
 
-// Seed writes a live region with sealed devices of one AK each, as if all of
-// them had gone through the factory.
-func Seed(ctx context.Context, store kekstore.Store, region string, manifest []byte, slice []byte, aks map[string][]byte) error {
-	s := &restoring{newState(store, nil), store}
-	var old regionRecord
-	version, err := s.load(ctx, pathRegion, &old)
-	if err != nil {
-		return err
-	}
-	if err := s.save(ctx, pathRegion, version, &regionRecord{Region: region, State: kekproto.StateLive}); err != nil {
-		return err
-	}
-	sum := sha256.Sum256(manifest)
-	if _, err := store.Swap(ctx, pathManifests+hex.EncodeToString(sum[:]), 0, manifest); err != nil {
-		return err
-	}
-	for id, ak := range aks {
-		if err := s.save(ctx, pathDevices+id, 0, &deviceRecord{AKPublic: ak, Approved: true, Sealed: 1}); err != nil {
-			return err
-		}
-		if err := s.save(ctx, pathSlices+id, 0, &sliceRecord{measuredSlice: measuredSlice{1, slice}}); err != nil {
-			return err
-		}
-		kek := secret.Random(kekIDSize + kekSize)
-		_, err := store.Swap(ctx, kekPath(id, 1), 0, kek.Expose())
-		kek.Wipe()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // SetClock sets the clock by which the member tells when something happened.
 func (s *Server) SetClock(now func() time.Time) { s.now = now }
 
-// Records are what a member reads of its store.
-type Records = records
-
-// WrapStore puts something between a server that does not serve yet and what it
-// reads of its store.
-func (s *Server) WrapStore(wrap func(Records) Records) { s.state.store = wrap(s.state.store) }
+// WrapStore puts something between a server that does not serve yet and its store.
+func (s *Server) WrapStore(wrap func(kekstore.Store) kekstore.Store) error {
+	if err := s.fleet.Close(); err != nil {
+		return err
+	}
+	return s.open(wrap(s.cfg.Store))
+}
 
 // Strangers counts the open connections of the device and the operator plane on
 // which nobody proved anything.

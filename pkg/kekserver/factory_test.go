@@ -72,7 +72,7 @@ func TestProvisionSealRelease(t *testing.T) {
 	}
 }
 
-func (f *fleet) policyKey() *rsa.PrivateKey {
+func (f *region) policyKey() *rsa.PrivateKey {
 	f.t.Helper()
 	block, _ := pem.Decode(f.file("offline/policy.key"))
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)

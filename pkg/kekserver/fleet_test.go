@@ -23,6 +23,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekserver"
+	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/signed"
@@ -35,22 +36,22 @@ const (
 	testDevice = "r01-u01"
 )
 
-// fleet is one real member on loopback, with everything that kekctl init makes.
-type fleet struct {
+// region is one real member on loopback, with everything that kekctl init makes.
+type region struct {
 	t      testing.TB
 	dir    string
 	member *fleetdir.Member
 	server *kekserver.Server
 	stop   func()
-	wrap   func(kekserver.Records) kekserver.Records // what start puts between server and store; may be nil
+	wrap   func(kekstore.Store) kekstore.Store // what start puts between server and store; may be nil
 
 	devices, operators string // addresses
 	log                lockedBuffer
 }
 
-func newFleet(t testing.TB, o fleetdir.Options) *fleet {
+func newFleet(t testing.TB, o fleetdir.Options) *region {
 	t.Helper()
-	f := &fleet{t: t, dir: filepath.Join(t.TempDir(), "region")}
+	f := &region{t: t, dir: filepath.Join(t.TempDir(), "region")}
 	o.Region = testRegion
 	o.Members = []snapshot.Member{{ID: testMember, URL: "https://127.0.0.1:7443"}}
 	if o.Agents == nil {
@@ -68,7 +69,7 @@ func newFleet(t testing.TB, o fleetdir.Options) *fleet {
 }
 
 // start opens the member and serves it; stop ends it as SIGTERM does.
-func (f *fleet) start() {
+func (f *region) start() {
 	f.t.Helper()
 	var err error
 	if f.member, err = fleetdir.LoadMember(filepath.Join(f.dir, "members", testMember, "kekd.json")); err != nil {
@@ -84,7 +85,9 @@ func (f *fleet) start() {
 	}
 	f.server = server
 	if f.wrap != nil {
-		server.WrapStore(f.wrap)
+		if err := server.WrapStore(f.wrap); err != nil {
+			f.t.Fatal(err)
+		}
 	}
 	l := kekserver.Listeners{Devices: &smallBuffers{listen(f.t)}, Operators: listen(f.t)}
 	f.devices, f.operators = l.Devices.Addr().String(), l.Operators.Addr().String()
@@ -149,7 +152,7 @@ func (l *smallBuffers) Accept() (net.Conn, error) {
 	return c, c.(*net.TCPConn).SetWriteBuffer(16 << 10)
 }
 
-func (f *fleet) file(name string) []byte {
+func (f *region) file(name string) []byte {
 	f.t.Helper()
 	data, err := os.ReadFile(filepath.Join(f.dir, name))
 	if err != nil {
@@ -158,13 +161,13 @@ func (f *fleet) file(name string) []byte {
 	return data
 }
 
-func (f *fleet) ca() []byte {
+func (f *region) ca() []byte {
 	f.t.Helper()
 	block, _ := pem.Decode(f.file("public/ca.pem"))
 	return block.Bytes
 }
 
-func (f *fleet) signer(path string) note.Signer {
+func (f *region) signer(path string) note.Signer {
 	f.t.Helper()
 	s, err := signed.ParseSigner(f.file(path))
 	if err != nil {
@@ -173,12 +176,12 @@ func (f *fleet) signer(path string) note.Signer {
 	return s
 }
 
-func (f *fleet) client() *kekclient.Client {
+func (f *region) client() *kekclient.Client {
 	return &kekclient.Client{Members: []snapshot.Member{{ID: testMember, URL: "https://" + f.devices}}, CA: f.ca(), Device: testDevice}
 }
 
 // as asks the operator plane as an agent; "" is nobody.
-func (f *fleet) as(agent, method, path string, in, out any) (int, string) {
+func (f *region) as(agent, method, path string, in, out any) (int, string) {
 	f.t.Helper()
 	var config *tls.Config
 	var err error
@@ -196,7 +199,7 @@ func (f *fleet) as(agent, method, path string, in, out any) (int, string) {
 	return f.ask(config, method, path, in, out)
 }
 
-func (f *fleet) ask(config *tls.Config, method, path string, in, out any) (int, string) {
+func (f *region) ask(config *tls.Config, method, path string, in, out any) (int, string) {
 	f.t.Helper()
 	var body string
 	if in != nil {
@@ -231,21 +234,21 @@ func (f *fleet) ask(config *tls.Config, method, path string, in, out any) (int, 
 }
 
 // must is as, by alice the operator, and must succeed.
-func (f *fleet) must(method, path string, in, out any) {
+func (f *region) must(method, path string, in, out any) {
 	f.t.Helper()
 	if status, body := f.as("alice", method, path, in, out); status != http.StatusOK {
 		f.t.Fatalf("%s %s: %d %s", method, path, status, body)
 	}
 }
 
-func (f *fleet) addDevice() *secret.Bytes {
+func (f *region) addDevice() *secret.Bytes {
 	f.t.Helper()
 	var token kekproto.NewToken
 	f.must("POST", "/v1/devices", &kekproto.NewDevice{Device: testDevice}, &token)
 	return secret.Take([]byte(token.Token))
 }
 
-func (f *fleet) device() *kekproto.DeviceInfo {
+func (f *region) device() *kekproto.DeviceInfo {
 	f.t.Helper()
 	info := new(kekproto.DeviceInfo)
 	f.must("GET", "/v1/devices/"+testDevice, nil, info)
@@ -253,7 +256,7 @@ func (f *fleet) device() *kekproto.DeviceInfo {
 }
 
 // slice signs a slice of a generation for the enrolled device.
-func (f *fleet) slice(generation uint64, edit ...func(*snapshot.Slice)) (msg []byte, digest []byte) {
+func (f *region) slice(generation uint64, edit ...func(*snapshot.Slice)) (msg []byte, digest []byte) {
 	f.t.Helper()
 	info := f.device()
 	s, err := snapshot.ParseDescription([]byte(`{"device":{"id":"` + testDevice + `","roles":["server"]},
@@ -288,7 +291,7 @@ func (f *fleet) slice(generation uint64, edit ...func(*snapshot.Slice)) (msg []b
 	return msg, sum[:]
 }
 
-func (f *fleet) addSlice(generation uint64) (digest []byte) {
+func (f *region) addSlice(generation uint64) (digest []byte) {
 	f.t.Helper()
 	msg, digest := f.slice(generation)
 	f.must("POST", "/v1/slices", &kekproto.Document{Note: msg}, nil)
@@ -296,14 +299,14 @@ func (f *fleet) addSlice(generation uint64) (digest []byte) {
 }
 
 // addImage accepts these PCR values as an image of a role.
-func (f *fleet) addImage(role measure.Role, form measure.Form, pcrs map[int][]byte) {
+func (f *region) addImage(role measure.Role, form measure.Form, pcrs map[int][]byte) {
 	f.t.Helper()
 	if status, body := f.tryImage(role, form, pcrs); status != http.StatusOK {
 		f.t.Fatalf("manifest of %s: %d %s", role, status, body)
 	}
 }
 
-func (f *fleet) tryImage(role measure.Role, form measure.Form, pcrs map[int][]byte) (int, string) {
+func (f *region) tryImage(role measure.Role, form measure.Form, pcrs map[int][]byte) (int, string) {
 	f.t.Helper()
 	m := &measure.Manifest{Type: measure.ManifestType, Image: "landfall-" + string(role), Version: "1", Role: role, Form: form, PCRs: map[int]measure.Hex{}}
 	for _, n := range measure.ImagePCRs() {
@@ -317,7 +320,7 @@ func (f *fleet) tryImage(role measure.Role, form measure.Form, pcrs map[int][]by
 }
 
 // receive submits statements of these agents about a shipment.
-func (f *fleet) receive(shipment string, agents ...string) (int, string) {
+func (f *region) receive(shipment string, agents ...string) (int, string) {
 	f.t.Helper()
 	var b kekproto.Bundle
 	for _, a := range agents {
@@ -330,7 +333,7 @@ func (f *fleet) receive(shipment string, agents ...string) (int, string) {
 	return f.as("alice", "POST", "/v1/region/received", &b, nil)
 }
 
-func (f *fleet) status() *kekproto.Status {
+func (f *region) status() *kekproto.Status {
 	f.t.Helper()
 	st := new(kekproto.Status)
 	f.must("GET", "/v1/status", nil, st)

@@ -89,7 +89,7 @@ func (d *smallDisk) free() {
 }
 
 // onSmallDisk moves a file of the member there, and makes it a process.
-func (f *fleet) onSmallDisk(t *testing.T, key, name string) (*process, *smallDisk) {
+func (f *region) onSmallDisk(t *testing.T, key, name string) (*process, *smallDisk) {
 	t.Helper()
 	f.stop()
 	d := newSmallDisk(t)

@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
 // hooked is the real store, with a hook before each read.
 type hooked struct {
-	kekserver.Records
+	kekstore.Store
 	read func(path string) error
 }
 
@@ -26,14 +25,14 @@ func (h *hooked) Get(ctx context.Context, path string) (kekstore.Value, error) {
 	if err := h.read(path); err != nil {
 		return kekstore.Value{}, err
 	}
-	return h.Records.Get(ctx, path)
+	return h.Store.Get(ctx, path)
 }
 
 // restartHooked restarts the member with a hook before each read of its store.
-func (f *fleet) restartHooked(read func(path string) error) {
+func (f *region) restartHooked(read func(path string) error) {
 	f.t.Helper()
 	f.stop()
-	f.wrap = func(s kekserver.Records) kekserver.Records { return &hooked{s, read} }
+	f.wrap = func(s kekstore.Store) kekstore.Store { return &hooked{s, read} }
 	f.start()
 }
 

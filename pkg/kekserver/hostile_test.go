@@ -190,7 +190,7 @@ func holds(t *testing.T) held {
 // answered.
 func TestHostileClient(t *testing.T) {
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	nobody, err := kekclient.TLSConfig(f.ca(), testMember)

@@ -61,7 +61,7 @@ func (i *idler) open(addr string, n int, speak bool) (conns []net.Conn, err erro
 // another address, nor from the same.
 func TestIdleConnections(t *testing.T) {
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	before := runtime.NumGoroutine()
@@ -116,7 +116,7 @@ func TestIdleConnections(t *testing.T) {
 // nobody's but theirs.
 func TestProvedAreNoStrangers(t *testing.T) {
 	l, dir := newLoad(t, "https://127.0.0.1:7443")
-	f := &fleet{t: t, dir: dir}
+	f := &region{t: t, dir: dir}
 	f.start()
 	l.members[0].URL = "https://" + f.devices
 	r, err := (&kekclient.Client{Members: l.members, CA: l.ca, Device: "d0"}).Release(context.Background(), l.aks["d0"], 1)

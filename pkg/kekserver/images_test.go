@@ -30,7 +30,7 @@ func manifestOf(image, version string, role measure.Role, form measure.Form, pcr
 }
 
 // sign returns a signed manifest and its PCR policy.
-func (f *fleet) sign(m *measure.Manifest) *kekproto.NewManifest {
+func (f *region) sign(m *measure.Manifest) *kekproto.NewManifest {
 	f.t.Helper()
 	note, err := measure.SignManifest(m, f.signer("offline/manifest.key"))
 	if err != nil {
@@ -43,9 +43,9 @@ func (f *fleet) sign(m *measure.Manifest) *kekproto.NewManifest {
 	return &kekproto.NewManifest{Note: note, Policy: policy}
 }
 
-func (f *fleet) addSigned(m *measure.Manifest) { f.must("POST", "/v1/manifests", f.sign(m), nil) }
+func (f *region) addSigned(m *measure.Manifest) { f.must("POST", "/v1/manifests", f.sign(m), nil) }
 
-func (f *fleet) images() map[string]kekproto.ManifestInfo {
+func (f *region) images() map[string]kekproto.ManifestInfo {
 	f.t.Helper()
 	var out kekproto.Images
 	f.must("GET", "/v1/manifests", nil, &out)
@@ -57,7 +57,7 @@ func (f *fleet) images() map[string]kekproto.ManifestInfo {
 }
 
 // tries asks for a release and returns why not, "" if it was granted.
-func (f *fleet) tries(m *machine) string {
+func (f *region) tries(m *machine) string {
 	f.t.Helper()
 	r, err := f.client().Release(context.Background(), m, 1)
 	if err != nil {
@@ -139,7 +139,7 @@ func withUKI(pcrs map[int][]byte) map[int][]byte {
 }
 
 // neverAgain: all but the last have the values of a revoked image.
-func (f *fleet) neverAgain(want string, docs ...*kekproto.NewManifest) {
+func (f *region) neverAgain(want string, docs ...*kekproto.NewManifest) {
 	f.t.Helper()
 	for i, doc := range docs {
 		status, body := f.as("alice", "POST", "/v1/manifests", doc, nil)
@@ -319,7 +319,7 @@ func TestTombstoneIsTamperProof(t *testing.T) {
 	}
 }
 
-func (f *fleet) put(store []byte) {
+func (f *region) put(store []byte) {
 	f.t.Helper()
 	if err := os.WriteFile(filepath.Join(f.dir, "members", testMember, "store.db"), store, 0o600); err != nil {
 		f.t.Fatal(err)
@@ -327,7 +327,7 @@ func (f *fleet) put(store []byte) {
 }
 
 // refusesStore: the member does not start on this file.
-func (f *fleet) refusesStore(what string, store []byte) {
+func (f *region) refusesStore(what string, store []byte) {
 	f.t.Helper()
 	f.put(store)
 	member, err := fleetdir.LoadMember(filepath.Join(f.dir, "members", testMember, "kekd.json"))

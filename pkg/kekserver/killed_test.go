@@ -104,9 +104,9 @@ func lineOf(r *audit.Record) string {
 	case "sealed":
 		return fmt.Sprint("sealed ", r.Generation)
 	case "manifest", "revoke":
-		return r.Event + " " + r.Image
+		return string(r.Event) + " " + r.Image
 	}
-	return r.Event + " " + r.Device
+	return string(r.Event) + " " + r.Device
 }
 
 // audited: each line that was acknowledged is in the log, which verifies, and

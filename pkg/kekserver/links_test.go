@@ -34,7 +34,7 @@ func linkReport(t testing.TB, device string, slice uint64, wrong ...string) []by
 	return text
 }
 
-func (f *fleet) links(query string) []kekproto.LinksInfo {
+func (f *region) links(query string) []kekproto.LinksInfo {
 	f.t.Helper()
 	var all []kekproto.LinksInfo
 	f.must("GET", "/v1/links"+query, nil, &all)
@@ -42,7 +42,7 @@ func (f *fleet) links(query string) []kekproto.LinksInfo {
 }
 
 // releaseWith asks for a release with a link report.
-func (f *fleet) releaseWith(what string, m *machine, links []byte, want report.Code) string {
+func (f *region) releaseWith(what string, m *machine, links []byte, want report.Code) string {
 	f.t.Helper()
 	c := f.client()
 	c.Links = links
@@ -158,7 +158,7 @@ func TestLinkReportsAreKept(t *testing.T) {
 }
 
 // another enrols a further device, and asks news for it with a link report.
-func (f *fleet) another(id string) func(links []byte) error {
+func (f *region) another(id string) func(links []byte) error {
 	f.t.Helper()
 	m := newMachine(f.t)
 	var token kekproto.NewToken

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -51,28 +52,28 @@ func newMetrics(s *Server) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved, m.drifts,
-		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.state.store.Epoch()) }),
+		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.fleet.Epoch()) }),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
-			head, _ := s.ledger.Head()
+			head, _ := s.fleet.Log()
 			return float64(head.Number)
 		}),
 		gauge("landfall_audit_broken", "1 if the audit log cannot be written: nothing is released.", func() float64 {
-			_, err := s.ledger.Head()
+			_, err := s.fleet.Log()
 			return boolGauge(err != nil)
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "landfall_connections_cut_total",
 			Help: "Connections of the device plane that were closed for others, or since nobody proved anything on them in time."},
 			func() float64 { return float64(s.gates[0].taken()) }),
-		gauge("landfall_lab_profile", "1 if unmeasured boots are accepted.", func() float64 { return boolGauge(s.cfg.AllowLab) }),
+		gauge("landfall_lab_profile", "1 if unmeasured boots are accepted.", func() float64 { return boolGauge(s.cfg.Rules.AllowLab) }),
 		gauge("landfall_devices_released", "Devices released to since the region's state began.", func() float64 {
-			released, _, _, _ := s.seen.summary()
+			released, _, _, _ := s.fleet.Seen().Summary()
 			return float64(released)
 		}),
 		gauge("landfall_devices_links_broken", "Devices whose last link report says that a link is not proved that has to be.", func() float64 {
-			return float64(s.seen.broken())
+			return float64(s.fleet.Seen().Broken())
 		}),
 		gauge("landfall_devices_refused", "Devices whose last request was refused.", func() float64 {
-			_, _, refused, _ := s.seen.summary()
+			_, _, refused, _ := s.fleet.Seen().Summary()
 			return float64(len(refused))
 		}))
 	return m
@@ -88,6 +89,16 @@ func boolGauge(b bool) float64 {
 func (m *metrics) answered(op kekproto.Op, code report.Code, start time.Time) {
 	m.requests.WithLabelValues(string(op), string(code)).Inc()
 	m.seconds.WithLabelValues(string(op)).Observe(time.Since(start).Seconds())
+}
+
+// released counts what a release showed.
+func (m *metrics) released(a *fleet.Answer) {
+	if a.Jump {
+		m.resetJumps.Inc()
+	}
+	if a.Changed {
+		m.drifts.Inc()
+	}
 }
 
 func (m *metrics) count(op kekproto.Op, code report.Code) {

@@ -24,7 +24,7 @@ import (
 // process is the member as a process of its own, the built kekd, which ends
 // without a word.
 type process struct {
-	f      *fleet
+	f      *region
 	words  []string // the command
 	cmd    *exec.Cmd
 	http   *http.Client // of alice
@@ -34,7 +34,7 @@ type process struct {
 
 // process ends the member that runs in the test, and makes its folder one for a
 // kekd that listens where there is room. edit may change more of kekd.json.
-func (f *fleet) process(edit map[string]any) *process {
+func (f *region) process(edit map[string]any) *process {
 	f.t.Helper()
 	f.stop()
 	path := filepath.Join(f.dir, "members", testMember, "kekd.json")

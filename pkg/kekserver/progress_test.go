@@ -12,7 +12,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-func (f *fleet) progress(m *machine, p *report.Factory) (bool, error) {
+func (f *region) progress(m *machine, p *report.Factory) (bool, error) {
 	f.t.Helper()
 	p.Device = testDevice
 	text, err := p.Bytes()
@@ -23,7 +23,7 @@ func (f *fleet) progress(m *machine, p *report.Factory) (bool, error) {
 }
 
 // lastProgress is what the operators' list has of the device.
-func (f *fleet) lastProgress() (*kekproto.ProgressInfo, *report.Factory) {
+func (f *region) lastProgress() (*kekproto.ProgressInfo, *report.Factory) {
 	f.t.Helper()
 	var all []kekproto.DeviceInfo
 	f.must("GET", "/v1/devices", nil, &all)

@@ -29,10 +29,10 @@ import (
 const recoveryPath = "/v1/devices/" + testDevice + "/recovery"
 
 // events lists the events of the member's audit log whose names start so.
-func (f *fleet) events(prefix string) (out []audit.Record) {
+func (f *region) events(prefix string) (out []audit.Record) {
 	f.t.Helper()
 	if _, _, err := audit.Verify(f.file("members/ks1/audit.jsonl"), func(r audit.Record) error {
-		if strings.HasPrefix(r.Event, prefix) {
+		if strings.HasPrefix(string(r.Event), prefix) {
 			out = append(out, r)
 		}
 		return nil
@@ -43,7 +43,7 @@ func (f *fleet) events(prefix string) (out []audit.Record) {
 }
 
 // readRecovery reads a key as an agent does; the answer is nil if it is refused.
-func (f *fleet) readRecovery(agent, id string) (*secret.Bytes, int, string) {
+func (f *region) readRecovery(agent, id string) (*secret.Bytes, int, string) {
 	f.t.Helper()
 	pair, err := kekproto.NewKeyPair()
 	if err != nil {
@@ -63,7 +63,7 @@ func (f *fleet) readRecovery(agent, id string) (*secret.Bytes, int, string) {
 }
 
 // escrowed is a sealed device in the factory image whose recovery key is kept.
-func escrowed(t *testing.T) (*fleet, *machine, *secret.Bytes) {
+func escrowed(t *testing.T) (*region, *machine, *secret.Bytes) {
 	t.Helper()
 	f, m, _ := sealedDevice(t)
 	key, err := f.client().Recovery(context.Background(), m)
@@ -171,7 +171,7 @@ func TestRecoveryByTwoAgents(t *testing.T) {
 	}
 	var events []string
 	for _, r := range f.events("recovery-") {
-		events = append(events, r.Event+" "+r.Agent)
+		events = append(events, string(r.Event)+" "+r.Agent)
 	}
 	want := "recovery-escrowed |recovery-requested alice|recovery-refused alice|recovery-refused alice|recovery-approved bob|" +
 		"recovery-refused bob|recovery-refused bob|recovery-read alice|recovery-read alice"
@@ -350,7 +350,7 @@ func TestRecoveryByOneKeyTwice(t *testing.T) {
 }
 
 // twin gives an agent another one's key, in a certificate of its own.
-func (f *fleet) twin(of, agent string) {
+func (f *region) twin(of, agent string) {
 	f.t.Helper()
 	pair, err := tls.X509KeyPair(f.file("agents/"+of+"/agent.crt"), f.file("agents/"+of+"/agent.key"))
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 // onConnection posts bodies on one connection, and returns status and code of
 // the last answer.
-func (f *fleet) onConnection(conn *tls.Conn, ops []kekproto.Op, bodies ...[]byte) (status int, code string) {
+func (f *region) onConnection(conn *tls.Conn, ops []kekproto.Op, bodies ...[]byte) (status int, code string) {
 	f.t.Helper()
 	tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
 	defer tr.CloseIdleConnections()

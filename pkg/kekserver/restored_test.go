@@ -13,9 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/landfall-project/landfall/pkg/audit"
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekserver"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
 )
@@ -163,7 +163,7 @@ func TestRestoreWantsTheWholeLog(t *testing.T) {
 }
 
 // restored is what a restore of a backup names, by the log as it is now.
-func (f *fleet) restored(backup string) []string {
+func (f *region) restored(backup string) []string {
 	f.t.Helper()
 	ctx := context.Background()
 	path := filepath.Join(f.t.TempDir(), "backup.db")
@@ -179,7 +179,7 @@ func (f *fleet) restored(backup string) []string {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	out, err := kekserver.Restore(ctx, store, f.events(""), false)
+	out, err := fleet.Restore(ctx, store, f.events(""), false)
 	if err := errors.Join(err, store.Close()); err != nil {
 		f.t.Fatal(err)
 	}

@@ -18,10 +18,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/kekserver"
 )
 
 // Every route of the operator plane, tried by nobody, by a stranger with a
@@ -42,7 +42,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 		t.Fatal(err)
 	}
 	member.Certificates = []tls.Certificate{own}
-	roles := map[string]kekserver.Role{"alice": kekserver.RoleOperator, "bob": kekserver.RoleAgent, "carol": kekserver.RoleViewer, "mallory": kekserver.RoleMetrics}
+	roles := map[string]fleet.Role{"alice": fleet.RoleOperator, "bob": fleet.RoleAgent, "carol": fleet.RoleViewer, "mallory": fleet.RoleMetrics}
 	routes := f.server.Routes()
 	if len(routes) < 27 {
 		t.Fatalf("only %d routes", len(routes))
@@ -66,7 +66,7 @@ func TestEveryRouteNeedsItsCredential(t *testing.T) {
 				t.Errorf("%s %s by %s: %d", rt.Method, path, role, status)
 			}
 		}
-		if rt.Method == "POST" && slices.Contains(rt.Roles, kekserver.RoleViewer) {
+		if rt.Method == "POST" && slices.Contains(rt.Roles, fleet.RoleViewer) {
 			t.Errorf("viewers may %s %s", rt.Method, rt.Path)
 		}
 	}
@@ -166,7 +166,7 @@ func TestDevicePlaneWithoutCredential(t *testing.T) {
 // device1 posts one message to the device plane. The status is 0 when the
 // server hung up on a message over the limit: it stops reading there, so whether
 // its answer or the reset arrives first is the network's choice.
-func (f *fleet) device1(path string, body []byte) (int, []byte) {
+func (f *region) device1(path string, body []byte) (int, []byte) {
 	f.t.Helper()
 	config, err := kekclient.TLSConfig(f.ca(), testMember)
 	if err != nil {

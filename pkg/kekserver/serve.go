@@ -8,10 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/landfall-project/landfall/pkg/audit"
 )
 
 // Listeners are where a member listens. Health is plain HTTP and belongs on a
@@ -33,7 +32,7 @@ func (l *Listeners) close() error {
 // Serve answers on all listeners until ctx ends, then lets requests under way
 // finish.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
-	if err := s.record(context.WithoutCancel(ctx), audit.Record{Event: "start", Detail: labWarning(s.cfg.AllowLab)}); err != nil {
+	if err := s.fleet.Start(context.WithoutCancel(ctx)); err != nil {
 		return errors.Join(err, l.close())
 	}
 	s.keepHead(ctx)
@@ -96,7 +95,7 @@ func (s *Server) wait(ctx context.Context, failed <-chan error) error {
 // where it ends. Without that less of a log that is cut would be missed, so a
 // failure ends nothing.
 func (s *Server) keepHead(ctx context.Context) {
-	if err := s.ledger.Keep(context.WithoutCancel(ctx)); err != nil {
+	if err := s.fleet.Keep(context.WithoutCancel(ctx)); err != nil {
 		s.cfg.Log.Error("the end of the audit log is not kept with the store", "err", err)
 	}
 }
@@ -139,12 +138,9 @@ func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
 func (s *Server) healthMux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.ledger.Settle(r.Context()); err != nil {
-			http.Error(w, "audit log cannot be written", http.StatusServiceUnavailable)
-			return
-		}
-		if _, err := s.state.store.Get(r.Context(), pathRegion); err != nil {
-			http.Error(w, "store cannot be read", http.StatusServiceUnavailable)
+		if err := s.fleet.Ready(r.Context()); err != nil {
+			what, _, _ := strings.Cut(err.Error(), ": ")
+			http.Error(w, what, http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n")) // the asker is gone if this fails

@@ -11,11 +11,11 @@ import (
 )
 
 // auditLines counts the lines of an event.
-func (f *fleet) auditLines(event string) int {
+func (f *region) auditLines(event string) int {
 	f.t.Helper()
 	n := 0
 	if _, _, err := audit.Verify(f.file("members/ks1/audit.jsonl"), func(r audit.Record) error {
-		if r.Event == event {
+		if string(r.Event) == event {
 			n++
 		}
 		return nil

@@ -120,3 +120,13 @@ func Count(n int, thing string) string {
 	}
 	return strconv.Itoa(n) + " " + thing + "s"
 }
+
+// Cut shortens a text to at most n bytes, at least three, without breaking a
+// character; "…" shows that it did.
+func Cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	const more = "…"
+	return strings.ToValidUTF8(s[:n-len(more)], "") + more
+}

@@ -1,4 +1,8 @@
-package kekserver
+// Package sightings is what a member of the fleet has seen and heard of its
+// devices: for people, and to bound what goes into the audit log. Nothing that is
+// Released is decided by it. It lives in memory and is rebuilt from the audit log
+// at start, so that a release writes no store.
+package sightings
 
 import (
 	"maps"
@@ -9,17 +13,18 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
-	"github.com/landfall-project/landfall/pkg/report"
 )
+
+// OpEnroll names enrolment in refusals, audit log and metrics.
+const OpEnroll = kekproto.Op("enroll")
 
 // refusalPause is how long a refusal of one device for one operation and reason
 // is not recorded again: a region that holds asks every few seconds, by the
 // thousands.
 const refusalPause = time.Hour
 
-// sightings is what this member has seen of the devices. It lives in memory and
-// is rebuilt from the audit log at start, so that a release writes no store.
-type sightings struct {
+// Sightings are all that was seen. They are safe for concurrent use.
+type Sightings struct {
 	mu        sync.Mutex
 	devices   map[string]*sighting
 	strangers int
@@ -30,12 +35,10 @@ type sighting struct {
 	refusal  *kekproto.RefusalInfo
 	recorded map[reason]time.Time // when such a refusal was last put into the audit log
 	unproved *kekproto.RefusalInfo
-	drift    *kekproto.Drift
-	held     *kekproto.Drift // for which the last release was refused
 	report   string
 	links    *kekproto.LinksInfo // replaced, never changed
 	progress *heardProgress
-	event    string // the last step of its record, as the audit log calls it
+	event    audit.Event // the last step of its record
 	changed  *time.Time
 
 	progressPace, capturePace, reportPace pace
@@ -47,9 +50,10 @@ type reason struct {
 	code string // of evidence and links: what is wrong
 }
 
-func newSightings() *sightings { return &sightings{devices: map[string]*sighting{}} }
+// New has seen nothing.
+func New() *Sightings { return &Sightings{devices: map[string]*sighting{}} }
 
-func (s *sightings) of(id string) *sighting {
+func (s *Sightings) of(id string) *sighting {
 	d, ok := s.devices[id]
 	if !ok {
 		d = new(sighting)
@@ -58,56 +62,56 @@ func (s *sightings) of(id string) *sighting {
 	return d
 }
 
-// replay takes one line of the audit log at start.
-func (s *sightings) replay(r audit.Record) error {
+// Replay takes one line of the audit log at start.
+func (s *Sightings) Replay(r audit.Record) error {
 	s.stepped(&r, r.Time)
 	s.mended(&r)
 	switch r.Event {
-	case "progress":
+	case audit.EventProgress:
 		s.replayProgress(r)
-	case "release":
+	case audit.EventRelease:
 		if l, ok := parseLinkCount(r.Device, r.Links, "", r.Time); ok {
 			s.remember(l)
 		}
-		s.released(r.Device, &kekproto.Seen{Time: r.Time, Image: r.Image, ResetCount: r.Reset, Firmware: r.Firmware})
-	case "links":
+		s.Released(r.Device, &kekproto.Seen{Time: r.Time, Image: r.Image, ResetCount: r.Reset, Firmware: r.Firmware})
+	case audit.EventLinks:
 		if l, ok := parseLinkCount(r.Device, r.Links, r.Detail, r.Time); ok {
 			s.remember(l)
 		}
-	case "refuse":
-		s.refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
-	case "evidence":
+	case audit.EventRefuse:
+		s.Refused(r.Device, kekproto.Op(r.Op), kekproto.Refusal{Code: r.Code, Message: r.Detail}, r.Time)
+	case audit.EventEvidence:
 		var differences []string
 		if r.Detail != "" {
 			differences = strings.Split(r.Detail, "; ")
 		}
-		s.explained(r.Device, differences, r.Time)
-	case "report":
-		s.reported(r.Device, r.Detail, r.Time)
-	case "device-removed":
+		s.Explained(r.Device, differences, r.Time)
+	case audit.EventReport:
+		s.Reported(r.Device, r.Detail, r.Time)
+	case audit.EventDeviceRemoved:
 		s.remove(r.Device)
-	case "region":
+	case audit.EventRegion:
 		s.forget()
 	}
 	return nil
 }
 
-// recorded takes a line that is durable now.
-func (s *sightings) recorded(r *audit.Record, at time.Time) {
+// Recorded takes a line that is durable now.
+func (s *Sightings) Recorded(r *audit.Record, at time.Time) {
 	s.stepped(r, at)
 	s.mended(r)
 	switch r.Event {
-	case "device-removed":
+	case audit.EventDeviceRemoved:
 		s.remove(r.Device)
-	case "region":
+	case audit.EventRegion:
 		s.forget()
 	}
 }
 
 // stepped notes when a device's record last took another step than before.
-func (s *sightings) stepped(r *audit.Record, at time.Time) {
+func (s *Sightings) stepped(r *audit.Record, at time.Time) {
 	switch r.Event {
-	case "device-added", "enrol", "device-approved", "slice", "sealed", "accepted":
+	case audit.EventDeviceAdded, audit.EventEnrol, audit.EventDeviceApproved, audit.EventSlice, audit.EventSealed, audit.EventAccepted:
 	default:
 		return
 	}
@@ -117,26 +121,22 @@ func (s *sightings) stepped(r *audit.Record, at time.Time) {
 	if d.event != r.Event {
 		d.event, d.changed = r.Event, new(at.UTC())
 	}
-	if r.Event == "accepted" {
+	if r.Event == audit.EventAccepted {
 		d.progress = nil // what seal said is over
 	}
 }
 
-func (s *sightings) released(id string, now *kekproto.Seen) {
+// Released keeps a release, after which nothing is left of what was refused before.
+func (s *Sightings) Released(id string, now *kekproto.Seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	if d.seen != nil {
-		if pcrs := changedPCRs(d.seen.Firmware, now.Firmware); pcrs != "" {
-			d.drift = &kekproto.Drift{Time: now.Time, PCRs: pcrs, From: d.seen.Firmware, To: now.Firmware}
-		}
-	}
-	d.seen, d.held = now, nil
+	d.seen = now
 	d.refusal, d.recorded, d.report = nil, nil, ""
 }
 
-// refused keeps a refusal of a device that showed who it is, and says whether it should go into the audit log.
-func (s *sightings) refused(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) bool {
+// Refused keeps a refusal of a device that showed who it is, and says whether it should go into the audit log.
+func (s *Sightings) Refused(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
@@ -168,9 +168,9 @@ func (d *sighting) record(why reason, at time.Time) bool {
 // into the audit log within refusalPause.
 const maxExplained = 8
 
-// explained adds to the last refusal how the image differs, and says whether it
+// Explained adds to the last refusal how the image differs, and says whether it
 // should go into the audit log.
-func (s *sightings) explained(id string, differences []string, at time.Time) bool {
+func (s *Sightings) Explained(id string, differences []string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
@@ -194,16 +194,16 @@ func (d *sighting) few(op kekproto.Op, text string, at time.Time) bool {
 	return n < maxExplained && d.record(reason{op, text}, at)
 }
 
-// once says whether something that a device repeats should be recorded now.
-func (s *sightings) once(id string, why reason, at time.Time) bool {
+// Once says whether something that a device repeats should be recorded now.
+func (s *Sightings) Once(id string, op kekproto.Op, what string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.of(id).record(why, at)
+	return s.of(id).record(reason{op, what}, at)
 }
 
-// impostor keeps a request that named a device without a quote by its AK. It
+// Impostor keeps a request that named a device without a quote by its AK. It
 // stands beside the device's own refusal: anybody can send one.
-func (s *sightings) impostor(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) {
+func (s *Sightings) Impostor(id string, op kekproto.Op, r kekproto.Refusal, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, count := s.of(id), 1
@@ -213,9 +213,9 @@ func (s *sightings) impostor(id string, op kekproto.Op, r kekproto.Refusal, at t
 	d.unproved = &kekproto.RefusalInfo{Refusal: r, Op: op, Time: at, Count: count}
 }
 
-// reported keeps a device's last boot report, and says whether there is room for
+// Reported keeps a device's last boot report, and says whether there is room for
 // it in the audit log.
-func (s *sightings) reported(id, text string, at time.Time) bool {
+func (s *Sightings) Reported(id, text string, at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
@@ -223,80 +223,62 @@ func (s *sightings) reported(id, text string, at time.Time) bool {
 	return d.reportPace.take(at, reportPause, reportBurst)
 }
 
-func (s *sightings) stranger() {
+// Stranger counts a request that no device is known to have sent.
+func (s *Sightings) Stranger() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.strangers++
 }
 
-// forget drops who was released and refused when the region changes its state;
-// the TPM's history stays.
-func (s *sightings) forget() {
+// forget drops who was released and refused when the region changes its state.
+func (s *Sightings) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
-		d.refusal, d.recorded, d.unproved, d.report, d.links, d.progress = nil, nil, nil, "", nil, nil
-		if d.seen != nil {
-			d.seen = &kekproto.Seen{ResetCount: d.seen.ResetCount, Firmware: d.seen.Firmware}
-		}
+		d.seen, d.refusal, d.recorded, d.unproved, d.report, d.links, d.progress = nil, nil, nil, nil, "", nil, nil
 	}
 }
 
-// renew drops what a device said with an AK that is no longer its own; the TPM's
-// history stays.
-func (s *sightings) renew(id string) {
+// remove drops all that was seen of a device.
+func (s *Sightings) remove(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.devices, id)
+}
+
+// Renew drops what a device said with an AK that is no longer its own.
+func (s *Sightings) Renew(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.of(id)
-	*d = sighting{seen: d.seen, drift: d.drift, held: d.held, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
+	*d = sighting{seen: d.seen, progressPace: d.progressPace, capturePace: d.capturePace, reportPace: d.reportPace}
 }
 
-// reset compares a TPM's resetCount with the last release. It only falls when
-// the TPM was cleared or replaced by an earlier copy of itself. jump is how far
-// it rose, if by more than one: several power-ons without a release, or a TPM
-// that was reset on its own (interposer).
-func (s *sightings) reset(id string, now uint32) (jump int64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, ok := s.devices[id]
-	if !ok || d.seen == nil {
-		return 0, nil
-	}
-	last := d.seen.ResetCount
-	if now < last {
-		return 0, report.Errorf(report.KeyQuote, "the TPM of %s counts %d resets, at its last release it was %d: cleared, or an older copy of it", id, now, last)
-	}
-	if now > last+1 {
-		return int64(now) - int64(last), nil
-	}
-	return 0, nil
-}
-
-// put fills in what was seen of a device.
-func (s *sightings) put(info *kekproto.DeviceInfo) {
+// Put fills in what was seen of a device.
+func (s *Sightings) Put(info *kekproto.DeviceInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.devices[info.Device]
 	if !ok {
 		return
 	}
-	if d.seen != nil && !d.seen.Time.IsZero() {
+	if d.seen != nil {
 		info.Seen = d.seen
 	}
-	info.Drift, info.Held, info.Changed = d.drift, d.held, d.changed
+	info.Changed = d.changed
 	if d.progress != nil {
 		info.Progress = d.progress.ProgressInfo
 	}
 	info.Refuse, info.Unproved, info.Report, info.Links = d.refusal, d.unproved, d.report, d.links
 }
 
-// summary counts devices released to, and lists the refused and those that
+// Summary counts devices released to, and lists the refused and those that
 // somebody named without proof, newest first.
-func (s *sightings) summary() (released, strangers int, refused, unproved []string) {
+func (s *Sightings) Summary() (released, strangers int, refused, unproved []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.devices {
-		if d.seen != nil && !d.seen.Time.IsZero() {
+		if d.seen != nil {
 			released++
 		}
 	}
@@ -306,10 +288,17 @@ func (s *sightings) summary() (released, strangers int, refused, unproved []stri
 }
 
 // newest lists the devices that have a refusal of a kind, newest first.
-func (s *sightings) newest(of func(*sighting) *kekproto.RefusalInfo) []string {
+func (s *Sightings) newest(of func(*sighting) *kekproto.RefusalInfo) []string {
 	ids := slices.DeleteFunc(slices.Collect(maps.Keys(s.devices)), func(id string) bool { return of(s.devices[id]) == nil })
 	slices.SortFunc(ids, func(a, b string) int { return of(s.devices[b]).Time.Compare(of(s.devices[a]).Time) })
 	return ids
+}
+
+// MayCapture says whether a device may have another capture written now.
+func (s *Sightings) MayCapture(id string, at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of(id).capturePace.take(at, CapturePause, captureBurst)
 }
 
 // pace bounds what a genuine device can cost in writes that wait for the disk:
@@ -319,7 +308,7 @@ type pace struct{ free time.Time }
 // The paces of what a device posts without getting anything for it.
 const (
 	progressPause, progressBurst = 30 * time.Second, 16 // all phases of two runs
-	capturePause, captureBurst   = 30 * time.Second, 8
+	CapturePause, captureBurst   = 30 * time.Second, 8
 	reportPause, reportBurst     = 30 * time.Second, 8 // a machine takes longer to boot
 )
 

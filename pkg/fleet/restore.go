@@ -1,23 +1,16 @@
-package kekserver
+package fleet
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/audit"
-	"github.com/landfall-project/landfall/pkg/fleet"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
-	"github.com/landfall-project/landfall/pkg/measure"
 )
-
-// pathRestored is written when a backup takes a store's place.
-const pathRestored = "restored"
 
 // Restored is what came of a restore.
 type Restored struct {
@@ -54,8 +47,8 @@ type restoring struct {
 // have signed for the region once more; only a region that is being built, and
 // is said to be, goes on so.
 func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, building bool) (*Restored, error) {
-	s := &restoring{newState(store, nil), store}
-	owed, err := fleet.Owed(ctx, store, log)
+	s := &restoring{newState(store, new(Rules)), store}
+	owed, err := Owed(ctx, store, log)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +67,7 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 		if inBackup(&r, out.From) {
 			continue
 		}
-		if r.Event == "region" {
+		if r.Event == audit.EventRegion {
 			region.State = kekproto.RegionState(r.State)
 			out.Again = append(out.Again, "the region became "+r.State)
 			continue
@@ -87,9 +80,7 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 		region.State = kekproto.StateInTransit
 	}
 	if region.State == kekproto.StateInTransit && (was != kekproto.StateInTransit || log == nil) {
-		shipment := make([]byte, 16)
-		_, _ = rand.Read(shipment) // never fails: it ends the process instead
-		region.Shipment = hex.EncodeToString(shipment)
+		region.Shipment = newShipment()
 	}
 	if err := s.save(ctx, pathRegion, version, &region); err != nil {
 		return nil, err
@@ -98,7 +89,7 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	if log == nil {
 		owed = nil // it is lost with all the others
 	}
-	out.Lines = append(owed, audit.Record{Event: "restored", State: string(out.State),
+	out.Lines = append(owed, audit.Record{Event: audit.EventRestored, State: string(out.State),
 		Detail: fmt.Sprintf("a backup of epoch %d took the store's place", out.From)})
 	out.To, err = s.overtake(ctx, seen, out)
 	for i := range out.Lines {
@@ -115,7 +106,7 @@ func inBackup(r *audit.Record, epoch uint64) bool { return r.Epoch <= epoch }
 // is lost.
 func (s *restoring) again(ctx context.Context, out *Restored, r *audit.Record) error {
 	switch r.Event {
-	case "suspend", "resume":
+	case audit.EventSuspend, audit.EventResume:
 		var d deviceRecord
 		version, err := s.load(ctx, pathDevices+r.Device, &d)
 		if errors.Is(err, kekstore.ErrNotFound) || err == nil && d.Removed {
@@ -124,13 +115,13 @@ func (s *restoring) again(ctx context.Context, out *Restored, r *audit.Record) e
 		if err != nil {
 			return err
 		}
-		d.Suspended, d.Reason = r.Event == "suspend", ""
+		d.Suspended, d.Reason = r.Event == audit.EventSuspend, ""
 		if d.Suspended {
 			d.Reason = r.Detail
 		}
-		out.Again = append(out.Again, r.Device+": "+r.Event)
+		out.Again = append(out.Again, r.Device+": "+string(r.Event))
 		return s.save(ctx, pathDevices+r.Device, version, &d)
-	case "revoke":
+	case audit.EventRevoke:
 		_, reason, _ := strings.Cut(r.Detail, ": ")
 		err := s.save(ctx, pathRevoked+r.Digest, 0, &revokedRecord{Reason: reason, Agent: r.Agent})
 		if errors.Is(err, kekstore.ErrConflict) {
@@ -138,17 +129,17 @@ func (s *restoring) again(ctx context.Context, out *Restored, r *audit.Record) e
 		}
 		out.Again = append(out.Again, r.Image+" is revoked")
 		return err
-	case "minimum":
+	case audit.EventMinimum:
 		return s.minimumAgain(ctx, out, r)
-	case "device-removed":
+	case audit.EventDeviceRemoved:
 		return s.removedAgain(ctx, out, r.Device)
-	case "firmware-demand", "link-demand":
-		out.Lost = append(out.Lost, r.Event+" "+r.Detail+": set it again")
-	case "recovery-escrowed":
-		out.Lost = append(out.Lost, r.Event+" "+r.Device+": the recovery key that its disks were given is not in the backup")
-	case "device-added", "enrol", "device-approved", "slice", "manifest", "kek-created", "sealed", "accepted", "accepted-no-more", "capture", "auths",
-		"recovery-requested", "recovery-approved", "firmware-accepted":
-		what := strings.TrimSpace(strings.Join([]string{r.Event, r.Device, r.Image, r.Detail}, " "))
+	case audit.EventFirmwareDemand, audit.EventLinkDemand:
+		out.Lost = append(out.Lost, string(r.Event)+" "+r.Detail+": set it again")
+	case audit.EventRecoveryEscrowed:
+		out.Lost = append(out.Lost, string(r.Event)+" "+r.Device+": the recovery key that its disks were given is not in the backup")
+	case audit.EventDeviceAdded, audit.EventEnrol, audit.EventDeviceApproved, audit.EventSlice, audit.EventManifest, audit.EventKEKCreated, audit.EventSealed, audit.EventAccepted, audit.EventAcceptedNoMore, audit.EventCapture, audit.EventAuths,
+		audit.EventRecoveryRequested, audit.EventRecoveryApproved, audit.EventFirmwareAccepted:
+		what := strings.TrimSpace(strings.Join([]string{string(r.Event), r.Device, r.Image, r.Detail}, " "))
 		out.Lost = append(out.Lost, strings.Join(strings.Fields(what), " "))
 	}
 	return nil
@@ -184,12 +175,11 @@ func (s *restoring) save(ctx context.Context, path string, old uint64, v any) er
 	return err
 }
 
-// minimumAgain sets a minimum by the line "role ROLE: VERSION, before …".
+// minimumAgain sets a minimum by its line.
 func (s *restoring) minimumAgain(ctx context.Context, out *Restored, r *audit.Record) error {
-	text, _, _ := strings.Cut(r.Detail, ", before ")
-	role, least, ok := strings.Cut(strings.TrimPrefix(text, "role "), ": ")
-	if !ok || !measure.ValidVersion(least) {
-		return fmt.Errorf("audit log, line %d: no minimum in %q", r.Number, r.Detail)
+	role, least, err := parseMinimum(r.Detail)
+	if err != nil {
+		return fmt.Errorf("audit log, line %d: %w", r.Number, err)
 	}
 	var old minimumRecord
 	version, err := s.load(ctx, pathMinimum+role, &old)

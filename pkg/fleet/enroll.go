@@ -1,4 +1,4 @@
-package kekserver
+package fleet
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -21,9 +20,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/secret"
 )
 
-// opEnroll names enrolment in refusals, audit log and metrics.
-const opEnroll = kekproto.Op("enroll")
-
 // Bounds on enrolments under way. A TPM activates a credential in a second.
 const (
 	enrollTime = 2 * time.Minute
@@ -33,6 +29,7 @@ const (
 // enrolments are those who were given a credential and have not proved yet
 // that they could open it. One for each device.
 type enrolments struct {
+	now  func() time.Time
 	mu   sync.Mutex
 	open map[string]*enrolment // by device
 }
@@ -46,13 +43,15 @@ type enrolment struct {
 	until   time.Time
 }
 
-func newEnrolments() *enrolments { return &enrolments{open: map[string]*enrolment{}} }
+func newEnrolments(now func() time.Time) *enrolments {
+	return &enrolments{now: now, open: map[string]*enrolment{}}
+}
 
 func (e *enrolments) add(n *enrolment) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, old := range e.open {
-		if id == n.device || time.Now().After(old.until) {
+		if id == n.device || e.now().After(old.until) {
 			old.proof.Wipe()
 			delete(e.open, id)
 		}
@@ -70,7 +69,7 @@ func (e *enrolments) pending(device string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n, ok := e.open[device]
-	return ok && time.Now().Before(n.until)
+	return ok && e.now().Before(n.until)
 }
 
 // take removes the enrolment of a session: each proof is tried once.
@@ -80,7 +79,7 @@ func (e *enrolments) take(session string) *enrolment {
 	for id, n := range e.open {
 		if subtle.ConstantTimeCompare([]byte(n.session), []byte(session)) == 1 {
 			delete(e.open, id)
-			if time.Now().After(n.until) {
+			if e.now().After(n.until) {
 				n.proof.Wipe()
 				return nil
 			}
@@ -94,194 +93,160 @@ func refuseEnroll(format string, args ...any) error {
 	return report.Errorf(report.KeyEnroll, format, args...)
 }
 
-func (s *Server) enrollBegin(w http.ResponseWriter, r *http.Request) {
-	var m kekproto.EnrollBegin
-	id, err := "", s.readEnroll(w, r, &m)
-	if err == nil {
-		var c *kekproto.EnrollChallenge
-		if c, id, err = s.beginEnrolment(r.Context(), &m); err == nil {
-			connectionOf(r).prove(id) // by its token
-			writeJSON(w, http.StatusOK, c)
-			return
-		}
-	}
-	s.refuse(w, r, opEnroll, id, err)
-}
-
-func (s *Server) readEnroll(w http.ResponseWriter, r *http.Request, m any) error {
-	body, err := readBody(w, r)
-	if err != nil {
-		return requestProblem(err)
-	}
-	if err := kekproto.Decode(body, kekproto.MaxBody, m); err != nil {
-		return requestProblem(err)
-	}
-	return nil
-}
-
-// beginEnrolment checks token and keys, and makes a credential that only the
+// BeginEnrolment checks token and keys, and makes a credential that only the
 // TPM with that EK and that AK can open. The ID comes back once the token was
 // right.
-func (s *Server) beginEnrolment(ctx context.Context, m *kekproto.EnrollBegin) (*kekproto.EnrollChallenge, string, error) {
-	if !kekproto.Supported(m.Protocol) {
-		return nil, "", report.Errorf(report.KeyProtocol, "protocol %d: %w", m.Protocol, kekproto.ErrVersion)
+func (m *Member) BeginEnrolment(ctx context.Context, begin *kekproto.EnrollBegin) (*kekproto.EnrollChallenge, string, error) {
+	if !kekproto.Supported(begin.Protocol) {
+		return nil, "", report.Errorf(report.KeyProtocol, "protocol %d: %w", begin.Protocol, kekproto.ErrVersion)
 	}
-	v, err := s.state.view(ctx)
+	v, err := m.state.view(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	if v.region.State != kekproto.StateBuilding {
 		return nil, "", refuseEnroll("enrolment is closed: the region is %s", v.region.State)
 	}
-	d, err := s.state.device(ctx, v, m.Device)
+	d, err := m.state.device(ctx, v, begin.Device)
 	if errors.Is(err, kekstore.ErrNotFound) {
 		return nil, "", refuseEnroll("no such device is expected, or the token is not its own")
 	} else if err != nil {
 		return nil, "", err
 	}
-	if sum := sha256.Sum256([]byte(m.Token)); subtle.ConstantTimeCompare(sum[:], d.TokenHash) != 1 {
+	if sum := sha256.Sum256([]byte(begin.Token)); subtle.ConstantTimeCompare(sum[:], d.TokenHash) != 1 {
 		return nil, "", refuseEnroll("no such device is expected, or the token is not its own")
 	}
-	if err := s.state.uniqueEK(ctx, v, m.Device, m.EKPublic); err != nil {
-		return nil, m.Device, err
+	if err := m.state.uniqueEK(ctx, v, begin.Device, begin.EKPublic); err != nil {
+		return nil, begin.Device, err
 	}
-	rec, err := s.enrolledRecord(d, m)
+	rec, err := m.rules.enrolledRecord(d, begin)
 	if err != nil {
-		return nil, m.Device, err
+		return nil, begin.Device, err
 	}
-	n := &enrolment{session: rand.Text(), device: m.Device, record: *rec, version: d.version,
-		proof: secret.Random(attest.CredentialSize), until: time.Now().Add(enrollTime)}
-	credential, encrypted, err := attest.MakeCredential(m.EKPublic, rec.AKName, n.proof.Expose())
+	n := &enrolment{session: rand.Text(), device: begin.Device, record: *rec, version: d.version,
+		proof: secret.Random(attest.CredentialSize), until: m.now().Add(enrollTime)}
+	credential, encrypted, err := attest.MakeCredential(begin.EKPublic, rec.AKName, n.proof.Expose())
 	if err != nil {
-		return nil, m.Device, refuseEnroll("%w", err)
+		return nil, begin.Device, refuseEnroll("%w", err)
 	}
-	if err := s.enrol.add(n); err != nil {
-		return nil, m.Device, err
+	if err := m.enrol.add(n); err != nil {
+		return nil, begin.Device, err
 	}
-	return &kekproto.EnrollChallenge{Session: n.session, Credential: credential, Secret: encrypted}, m.Device, nil
+	return &kekproto.EnrollChallenge{Session: n.session, Credential: credential, Secret: encrypted}, begin.Device, nil
 }
 
 // enrolledRecord is what the device's record becomes. A used token only repeats
 // what it was used for, and the EK never changes: so an approval, which only
 // what has enrolled can have, stays that of its EK.
-func (s *Server) enrolledRecord(d *device, m *kekproto.EnrollBegin) (*deviceRecord, error) {
+func (rules *Rules) enrolledRecord(d *device, begin *kekproto.EnrollBegin) (*deviceRecord, error) {
 	rec := d.deviceRecord
-	same := bytes.Equal(rec.EKPublic, m.EKPublic)
+	same := bytes.Equal(rec.EKPublic, begin.EKPublic)
 	switch {
 	case d.enrolled() && !same:
-		return nil, refuseEnroll("%s is enrolled with another EK (%s); another TPM never takes its place", m.Device, rec.EKName)
-	case rec.TokenUsed && !(same && bytes.Equal(rec.AKPublic, m.AKPublic) && bytes.Equal(rec.SRKPublic, m.SRKPublic)):
+		return nil, refuseEnroll("%s is enrolled with another EK (%s); another TPM never takes its place", begin.Device, rec.EKName)
+	case rec.TokenUsed && !(same && bytes.Equal(rec.AKPublic, begin.AKPublic) && bytes.Equal(rec.SRKPublic, begin.SRKPublic)):
 		return nil, refuseEnroll("this token was used already, for other keys")
 	}
-	_, err := attest.ParseAK(m.AKPublic)
+	_, err := attest.ParseAK(begin.AKPublic)
 	if err != nil {
 		return nil, refuseEnroll("AK: %w", err)
 	}
-	if err := attest.CheckSRK(m.SRKPublic); err != nil {
+	if err := attest.CheckSRK(begin.SRKPublic); err != nil {
 		return nil, refuseEnroll("SRK: %w", err)
 	}
 	for _, k := range []struct {
 		area []byte
 		name *string
-	}{{m.EKPublic, &rec.EKName}, {m.AKPublic, &rec.AKName}, {m.SRKPublic, &rec.SRKName}} {
+	}{{begin.EKPublic, &rec.EKName}, {begin.AKPublic, &rec.AKName}, {begin.SRKPublic, &rec.SRKName}} {
 		if *k.name, err = attest.Name(k.area); err != nil {
 			return nil, refuseEnroll("%w", err)
 		}
 	}
-	if err := s.checkEKCert(m, &rec); err != nil {
+	if err := rules.checkEKCert(begin, &rec); err != nil {
 		return nil, err
 	}
-	rec.EKPublic, rec.EKCert, rec.AKPublic, rec.SRKPublic = m.EKPublic, m.EKCert, m.AKPublic, m.SRKPublic
+	rec.EKPublic, rec.EKCert, rec.AKPublic, rec.SRKPublic = begin.EKPublic, begin.EKCert, begin.AKPublic, begin.SRKPublic
 	rec.TokenUsed = true
 	return &rec, nil
 }
 
-func (s *Server) enrollFinish(w http.ResponseWriter, r *http.Request) {
-	var m kekproto.EnrollFinish
-	id, err := "", s.readEnroll(w, r, &m)
-	if err == nil {
-		var out *kekproto.Enrolled
-		if out, id, err = s.finishEnrolment(r.Context(), &m, r.RemoteAddr); err == nil {
-			writeJSON(w, http.StatusOK, out)
-			return
-		}
-	}
-	s.refuse(w, r, opEnroll, id, err)
+// Enrolled is what became of an enrolment.
+type Enrolled struct {
+	kekproto.Enrolled
+	Renewed bool // with another AK than before: what the device quoted with that is not its own any more
 }
 
-func (s *Server) finishEnrolment(ctx context.Context, m *kekproto.EnrollFinish, peer string) (*kekproto.Enrolled, string, error) {
-	n := s.enrol.take(m.Session)
+// FinishEnrolment enrols the device whose TPM opened the credential. On an error,
+// the ID comes back if the session is known.
+func (m *Member) FinishEnrolment(ctx context.Context, finish *kekproto.EnrollFinish, peer string) (*Enrolled, string, error) {
+	n := m.enrol.take(finish.Session)
 	if n == nil {
 		return nil, "", refuseEnroll("no such enrolment is under way; begin again")
 	}
 	defer n.proof.Wipe()
-	if subtle.ConstantTimeCompare(n.proof.Expose(), m.Proof) != 1 {
+	if subtle.ConstantTimeCompare(n.proof.Expose(), finish.Proof) != 1 {
 		return nil, n.device, refuseEnroll("the credential was not opened: EK and AK are not in one TPM")
 	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	v, err := s.state.view(ctx)
+	m.deciding.Lock()
+	defer m.deciding.Unlock()
+	v, err := m.state.view(ctx)
 	if err != nil {
 		return nil, n.device, err
 	}
 	if v.region.State != kekproto.StateBuilding {
 		return nil, n.device, refuseEnroll("enrolment is closed: the region is %s", v.region.State)
 	}
-	d, err := s.state.device(ctx, v, n.device)
+	d, err := m.state.device(ctx, v, n.device)
 	if err == nil {
-		err = s.state.uniqueEK(ctx, v, n.device, n.record.EKPublic)
+		err = m.state.uniqueEK(ctx, v, n.device, n.record.EKPublic)
 	}
 	if err != nil {
 		return nil, n.device, err
 	}
 	ek := sha256.Sum256(n.record.EKCert)
-	rec := audit.Record{Event: "enrol", Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
+	ev := audit.Record{Event: audit.EventEnrol, Device: n.device, Peer: peer, Digest: hex.EncodeToString(ek[:]),
 		Detail: "ek " + n.record.EKName + " ak " + n.record.AKName}
-	if err := s.replace(ctx, rec, pathDevices+n.device, n.version, &n.record); err != nil {
+	made, err := replace(ev, pathDevices+n.device, n.version, &n.record)
+	if err == nil {
+		err = m.commit(ctx, made)
+	}
+	if err != nil {
 		return nil, n.device, err
 	}
-	if d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic) {
-		if err := s.dropOld(n.device); err != nil {
-			return nil, n.device, err
-		}
+	renewed := d.enrolled() && !bytes.Equal(d.AKPublic, n.record.AKPublic)
+	if renewed {
+		m.seen.Renew(n.device)
 	}
-	s.metrics.count(opEnroll, "")
-	return &kekproto.Enrolled{Device: n.device, EKName: n.record.EKName, AKName: n.record.AKName}, n.device, nil
-}
-
-// dropOld drops what a device quoted and said with the AK that it had before.
-func (s *Server) dropOld(device string) error {
-	s.seen.renew(device)
-	return s.logs.forget(device)
+	return &Enrolled{kekproto.Enrolled{Device: n.device, EKName: n.record.EKName, AKName: n.record.AKName}, renewed}, n.device, nil
 }
 
 // vouched says why nobody but an operator can approve the TPM, or nil: its maker
 // vouches for it, and where the region has a delivery, that lists it.
-func (s *Server) vouched(m *kekproto.EnrollBegin, rec *deviceRecord) error {
+func (rules *Rules) vouched(begin *kekproto.EnrollBegin, rec *deviceRecord) error {
 	switch {
-	case len(m.EKCert) == 0:
+	case len(begin.EKCert) == 0:
 		return errors.New("there is no EK certificate")
-	case s.cfg.EKRoots == nil:
+	case rules.EKRoots == nil:
 		return errors.New("this member knows no roots to check EK certificates with")
 	}
-	if err := attest.CheckEKCert(m.EKCert, m.EKPublic, s.cfg.EKRoots, s.cfg.EKIssuers...); err != nil {
+	if err := attest.CheckEKCert(begin.EKCert, begin.EKPublic, rules.EKRoots, rules.EKIssuers...); err != nil {
 		return err
 	}
-	if s.cfg.Delivery != nil && !s.cfg.Delivery.Has(rec.EKName, m.EKCert) {
+	if rules.Delivery != nil && !rules.Delivery.Has(rec.EKName, begin.EKCert) {
 		return errors.New("its maker vouches for it, but it is none of those in the list of delivered TPMs (ek_delivery)")
 	}
 	return nil
 }
 
-func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
-	err := s.vouched(m, rec)
+func (rules *Rules) checkEKCert(begin *kekproto.EnrollBegin, rec *deviceRecord) error {
+	err := rules.vouched(begin, rec)
 	if err == nil {
 		rec.Approved = true
 		return nil
 	}
-	if s.cfg.EKPolicy == EKRequired {
+	if rules.EKPolicy == EKRequired {
 		return &report.Problem{Code: report.TPMNoCert, Err: err,
-			What: fmt.Sprintf("this region enrols TPMs with their maker's certificate only; that of %s, EK name %s: %v", m.Device, rec.EKName, err),
+			What: fmt.Sprintf("this region enrols TPMs with their maker's certificate only; that of %s, EK name %s: %v", begin.Device, rec.EKName, err),
 			Do: "look whether the EK certificate is in the TPM, the maker's roots are in --ek-roots and the TPM is in --ek-delivery, if there is one; to take such TPMs after an operator compared the EK name, set \"ek_certificates\": \"record\" in kekd.json " +
 				"(kekctl init --ek-cert record), restart the member, provision again, and `kekctl device approve`; or replace the TPM"}
 	}
@@ -289,7 +254,7 @@ func (s *Server) checkEKCert(m *kekproto.EnrollBegin, rec *deviceRecord) error {
 }
 
 // uniqueEK refuses a TPM that is another device already. The caller of
-// finishEnrolment's holds s.deciding, so that no two become one TPM at once.
+// FinishEnrolment's holds m.deciding, so that no two become one TPM at once.
 func (s *state) uniqueEK(ctx context.Context, v *view, id string, ekPublic []byte) error {
 	ids, err := s.living(ctx, v)
 	if err != nil {

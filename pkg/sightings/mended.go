@@ -1,4 +1,4 @@
-package kekserver
+package sightings
 
 import (
 	"slices"
@@ -11,7 +11,7 @@ import (
 // mended drops the last refusal of a device when what is recorded shows that its
 // cause is gone: an operator did what it asked for, or the device now gets what
 // it was refused. A release drops all of it by itself.
-func (s *sightings) mended(r *audit.Record) {
+func (s *Sightings) mended(r *audit.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.devices[r.Device]
@@ -28,25 +28,25 @@ func (s *sightings) mended(r *audit.Record) {
 func mends(r *audit.Record, refusal *kekproto.RefusalInfo) bool {
 	codes, op := []report.Code(nil), kekproto.Op("")
 	switch r.Event {
-	case "device-added": // a further token
-		return refusal.Op == opEnroll
-	case "enrol":
-		codes, op = []report.Code{report.KeyUnknown, report.KeyEnroll, report.TPMNoCert}, opEnroll
-	case "device-approved":
+	case audit.EventDeviceAdded: // a further token
+		return refusal.Op == OpEnroll
+	case audit.EventEnrol:
+		codes, op = []report.Code{report.KeyUnknown, report.KeyEnroll, report.TPMNoCert}, OpEnroll
+	case audit.EventDeviceApproved:
 		codes = []report.Code{report.KeyEnroll}
-	case "resume":
+	case audit.EventResume:
 		codes = []report.Code{report.KeySuspended}
-	case "slice":
+	case audit.EventSlice:
 		codes = []report.Code{report.KeySliceNew, report.KeySliceOld}
-	case "auths":
+	case audit.EventAuths:
 		op = kekproto.OpAuths
-	case "kek", "kek-created":
+	case audit.EventKEK, audit.EventKEKCreated:
 		op = kekproto.OpKEK
-	case "sealed":
+	case audit.EventSealed:
 		codes, op = []report.Code{report.KeyUnknown}, kekproto.OpSealed
-	case "capture":
+	case audit.EventCapture:
 		op = kekproto.OpCapture
-	case "progress":
+	case audit.EventProgress:
 		op = kekproto.OpProgress
 	}
 	return op != "" && op == refusal.Op || slices.Contains(codes, report.Code(refusal.Code))

@@ -1,13 +1,13 @@
-package kekserver
+package fleet
 
 import (
 	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
-	"net/http"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/measure"
@@ -74,12 +74,12 @@ func chainFrom(value []byte, all []measuredSlice, pcr []byte, most int) []measur
 	return nil
 }
 
-// checkSlice compares the slice PCR with the recorded slices: the last one that
-// was measured must be the recorded one, except for who asks for that. TPM
+// sliceIsRecorded compares the slice PCR with the recorded slices: the last one
+// that was measured must be the recorded one, except for who asks for that. TPM
 // authorizations, captures, progress and slices come before there is a slice, so
 // they need none.
-func checkSlice(r *request, pcr []byte) error {
-	d := r.device
+func (r *request) sliceIsRecorded(_ context.Context) error {
+	d, pcr := r.device, r.quoted.PCRs[measure.SlicePCR]
 	unmeasured := bytes.Equal(pcr, make([]byte, measure.Size)) && r.image.Role == measure.RoleFactory
 	switch {
 	case r.Op == kekproto.OpCapture, r.Op == kekproto.OpProgress, d.slice == nil && r.Op == kekproto.OpAuths:
@@ -87,14 +87,14 @@ func checkSlice(r *request, pcr []byte) error {
 	case d.slice == nil:
 		return report.Errorf(report.KeySliceNew, "no slice of %s was recorded here", r.Device)
 	case bytes.Equal(pcr, d.slicePCR):
-		r.measured = []measuredSlice{d.slice.measuredSlice}
+		r.slices = []measuredSlice{d.slice.measuredSlice}
 		return nil
 	case unmeasured && (r.Op == kekproto.OpAuths || r.Op == kekproto.OpSlice):
 		return nil
 	}
-	r.measured = d.slice.chain(pcr)
-	if n := len(r.measured); n > 0 {
-		last := r.measured[n-1].Generation
+	r.slices = d.slice.chain(pcr)
+	if n := len(r.slices); n > 0 {
+		last := r.slices[n-1].Generation
 		if r.Op == kekproto.OpSlice || last == d.slice.Generation {
 			return nil
 		}
@@ -107,11 +107,11 @@ func checkSlice(r *request, pcr []byte) error {
 }
 
 // news answers with the recorded slice, if the device uses an older one.
-func (s *Server) news(ctx context.Context, r *request) (*kekproto.Response, error) {
+func (r *request) news(ctx context.Context) (*kekproto.Response, error) {
 	recorded := r.device.slice
 	inUse := r.Slice
-	if n := len(r.measured); n > 0 {
-		inUse = r.measured[n-1].Generation
+	if n := len(r.slices); n > 0 {
+		inUse = r.slices[n-1].Generation
 	}
 	// A device that stays measures one amendment and uses them all; no key
 	// depends on its word.
@@ -121,82 +121,81 @@ func (s *Server) news(ctx context.Context, r *request) (*kekproto.Response, erro
 	if inUse >= recorded.Generation {
 		return &kekproto.Response{}, nil
 	}
-	if len(r.measured) >= maxChain {
-		return nil, report.Errorf(report.SliceAmendment, "%s has taken %d slices since it was switched on, and the fleet has one more (generation %d): restart it", r.Device, len(r.measured), recorded.Generation)
+	if len(r.slices) >= maxChain {
+		return nil, report.Errorf(report.SliceAmendment, "%s has taken %d slices since it was switched on, and the fleet has one more (generation %d): restart it", r.Device, len(r.slices), recorded.Generation)
 	}
-	text, err := s.state.store.Get(ctx, notePath(r.Device, recorded.Generation))
+	text, err := r.member.state.store.Get(ctx, notePath(r.Device, recorded.Generation))
 	if err != nil {
 		return nil, err
 	}
-	if s.seen.once(r.Device, reason{kekproto.OpSlice, fmt.Sprint(inUse, recorded.Generation)}, s.now()) {
-		rec := r.event("slice-sent")
+	if r.member.seen.Once(r.Device, kekproto.OpSlice, fmt.Sprint(inUse, recorded.Generation), r.member.now()) {
+		rec := r.event(audit.EventSliceSent)
 		rec.Generation, rec.Digest = recorded.Generation, hex.EncodeToString(recorded.Digest)
-		if err := s.record(ctx, rec); err != nil {
+		if err := r.member.ledger.Record(ctx, rec); err != nil {
 			return nil, err
 		}
 	}
 	return &kekproto.Response{Slice: text.Data}, nil
 }
 
-func notePath(device string, generation uint64) string {
-	return fmt.Sprintf("%s%s/%d", pathNotes, device, generation)
+// RecordSlice says which slice a device must have measured from now on. The same
+// one again is no error; an older one, or another one of the same generation, is.
+type RecordSlice struct {
+	Note []byte
+
+	slice  *snapshot.Slice
+	digest [32]byte
 }
 
-// addSlice records which slice a device must have measured. The same one again
-// is no error; an older one, or another one of the same generation, is.
-func (s *Server) addSlice(w http.ResponseWriter, r *http.Request, agent *Agent) error {
-	var m kekproto.Document
-	if err := readJSON(w, r, &m); err != nil {
-		return err
-	}
-	slice, digest, err := snapshot.OpenSlice(m.Note, s.cfg.RootKey)
-	if err == nil && slice.Amendment != nil && len(s.cfg.AmendKeys) > 0 {
-		err = snapshot.Countersigned(m.Note, s.cfg.RootKey, s.cfg.AmendKeys)
+// verify is all that needs no record: a slice may be of 3 MiB.
+func (c *RecordSlice) verify(rules *Rules) (err error) {
+	c.slice, c.digest, err = snapshot.OpenSlice(c.Note, rules.RootKey)
+	if err == nil && c.slice.Amendment != nil && len(rules.AmendKeys) > 0 {
+		err = snapshot.Countersigned(c.Note, rules.RootKey, rules.AmendKeys)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errRequest, err)
+		return fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	ctx, id := r.Context(), slice.Device.ID
-	v, err := s.state.view(ctx)
+	return nil
+}
+
+func (c *RecordSlice) decide(ctx context.Context, d *desk) (*change, None, error) {
+	slice, digest := c.slice, c.digest
+	id := slice.Device.ID
+	device, err := d.device(ctx, id)
 	if err != nil {
-		return err
+		return nil, None{}, err
 	}
-	d, err := s.state.device(ctx, v, id)
+	if err := fits(slice, device, d.rules.Region); err != nil {
+		return nil, None{}, err
+	}
+	if device.slice != nil && device.slice.Generation == slice.Generation && bytes.Equal(device.slice.Digest, digest[:]) {
+		return nil, None{}, nil
+	}
+	if err := device.slice.replaceable(slice); err != nil {
+		return nil, None{}, err
+	}
+	writes, err := d.state.recordSlice(ctx, device, slice, digest, c.Note)
 	if err != nil {
-		return err
+		return nil, None{}, err
 	}
-	if err := fits(slice, d, s.cfg.Region); err != nil {
-		return err
-	}
-	if d.slice != nil && d.slice.Generation == slice.Generation && bytes.Equal(d.slice.Digest, digest[:]) {
-		return done(w, nil)
-	}
-	if err := d.slice.replaceable(slice); err != nil {
-		return err
-	}
-	writes, err := s.recordSlice(ctx, d, slice, digest, m.Note)
-	if err != nil {
-		return err
-	}
-	ev := auditBy(agent, "slice")
+	ev := d.by.event(audit.EventSlice)
 	ev.Device, ev.Generation, ev.Digest = id, slice.Generation, hex.EncodeToString(digest[:])
 	if slice.Amendment != nil {
 		ev.Detail = "amendment: " + slice.Amendment.Reason
 	}
-	return done(w, s.commit(ctx, ev, writes...))
+	return &change{[]audit.Record{ev}, writes}, None{}, nil
 }
 
 // recordSlice is what the recording of a slice writes: its text, its record, and
 // that the device is accepted no more, if it has other volumes.
-func (s *Server) recordSlice(ctx context.Context, d *device, slice *snapshot.Slice, digest [32]byte, text []byte) ([]kekstore.Write, error) {
+func (s *state) recordSlice(ctx context.Context, d *device, slice *snapshot.Slice, digest [32]byte, text []byte) ([]kekstore.Write, error) {
 	id := slice.Device.ID
 	stays, err := s.staysAccepted(ctx, d, slice)
 	if err != nil {
 		return nil, err
 	}
-	note, err := s.state.over(ctx, notePath(id, slice.Generation), text)
+	note, err := s.over(ctx, notePath(id, slice.Generation), text)
 	if err != nil {
 		return nil, err
 	}
@@ -224,15 +223,15 @@ func (r *sliceRecord) replaceable(slice *snapshot.Slice) error {
 	id := slice.Device.ID
 	switch {
 	case r == nil && slice.Amendment != nil:
-		return fmt.Errorf("%w: no slice of %s was recorded, so there is none to amend; record the one that this replaces first", errConflict, id)
+		return fmt.Errorf("%w: no slice of %s was recorded, so there is none to amend; record the one that this replaces first", ErrConflict, id)
 	case r == nil:
 		return nil
 	case r.Generation >= slice.Generation:
 		return fmt.Errorf("%w: %s has a slice of generation %d; a new one needs a higher generation than that, not %d",
-			errConflict, id, r.Generation, slice.Generation)
+			ErrConflict, id, r.Generation, slice.Generation)
 	case slice.Amendment != nil && !strings.EqualFold(slice.Amendment.Replaces, hex.EncodeToString(r.Digest)):
 		return fmt.Errorf("%w: this amends another slice of %s (%.16s…) than the recorded one (%.16s…, generation %d); `kekctl slice get %s`, and amend that one",
-			errConflict, id, slice.Amendment.Replaces, hex.EncodeToString(r.Digest), r.Generation, id)
+			ErrConflict, id, slice.Amendment.Replaces, hex.EncodeToString(r.Digest), r.Generation, id)
 	}
 	return nil
 }
@@ -241,32 +240,28 @@ func (r *sliceRecord) replaceable(slice *snapshot.Slice) error {
 func fits(slice *snapshot.Slice, d *device, region string) error {
 	switch {
 	case slice.Region != region:
-		return fmt.Errorf("%w: the slice is of region %q, this is %q", errConflict, slice.Region, region)
+		return fmt.Errorf("%w: the slice is of region %q, this is %q", ErrConflict, slice.Region, region)
 	case !d.enrolled():
-		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", errConflict, slice.Device.ID)
+		return fmt.Errorf("%w: %s has not enrolled yet, so its TPM is not known", ErrConflict, slice.Device.ID)
 	case slice.Device.EKName != d.EKName || slice.Device.AKName != d.AKName || slice.Device.SRKName != d.SRKName:
-		return fmt.Errorf("%w: the slice names another TPM than the one that %s enrolled with", errConflict, slice.Device.ID)
+		return fmt.Errorf("%w: the slice names another TPM than the one that %s enrolled with", ErrConflict, slice.Device.ID)
 	}
 	return nil
 }
 
-func (s *Server) getSlice(w http.ResponseWriter, r *http.Request, _ *Agent) error {
-	ctx, id := r.Context(), r.PathValue("device")
-	v, err := s.state.view(ctx)
+// Slice is the recorded slice of a device, as it was signed.
+func (m *Member) Slice(ctx context.Context, id string) ([]byte, error) {
+	v, err := m.state.view(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d, err := s.state.device(ctx, v, id)
+	d, err := m.state.device(ctx, v, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.slice == nil {
-		return fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
+		return nil, fmt.Errorf("slice of %s: %w", id, kekstore.ErrNotFound)
 	}
-	text, err := s.state.store.Get(ctx, notePath(id, d.slice.Generation))
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, &kekproto.Document{Note: text.Data})
-	return nil
+	text, err := m.state.store.Get(ctx, notePath(id, d.slice.Generation))
+	return text.Data, err
 }

@@ -1,4 +1,4 @@
-package kekserver
+package fleet
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 // Enrolments under way are bounded, one for each device, tried once, and end by
 // themselves.
 func TestEnrolmentsUnderWay(t *testing.T) {
-	e := newEnrolments()
+	e := newEnrolments(time.Now)
 	begin := func(device, session string, left time.Duration) error {
 		return e.add(&enrolment{device: device, session: session, proof: secret.New(1), until: time.Now().Add(left)})
 	}

@@ -1,4 +1,4 @@
-package kekserver
+package fleet
 
 import (
 	"bytes"
