@@ -3,7 +3,6 @@ package signed
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -137,9 +136,8 @@ func Where(text []byte, err error) error {
 	if err == nil {
 		return nil
 	}
-	var fault *strictjson.Error
-	located := errors.As(strictjson.Where(text, err), &fault)
-	if located && fault.Line == 0 { // too long to be looked at
+	fault := strictjson.Where(text, err)
+	if fault != nil && fault.Line == 0 { // too long to be looked at
 		return fault
 	}
 	if start := bytes.TrimSpace(text); len(start) == 0 || start[0] != '{' && start[0] != '[' {
@@ -148,10 +146,10 @@ func Where(text []byte, err error) error {
 	if _, unsigned := noteEnd(text); unsigned == nil {
 		return fmt.Errorf("it is %s, and an unsigned document is wanted here", Kind(text))
 	}
-	if located && !fault.Unknown {
+	if fault != nil && !fault.Unknown {
 		return fault
 	}
-	if located {
+	if fault != nil {
 		err = fault
 	}
 	return fmt.Errorf("%w (the file is %s)", err, Kind(text))

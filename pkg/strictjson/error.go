@@ -3,7 +3,6 @@ package strictjson
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -15,7 +14,6 @@ type Error struct {
 	Line    int  // where, from 1; 0 if the text is too long
 	Unknown bool // the fault is a field that v does not have
 	what    string
-	cause   error // of encoding/json, or nil
 }
 
 func (e *Error) Error() string {
@@ -25,38 +23,37 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.what)
 }
 
-// Unwrap returns the error of encoding/json, if it was one.
-func (e *Error) Unwrap() error { return e.cause }
-
-// faultAt is a fault at an offset; lines count from 1.
-func faultAt(text []byte, offset int, format string, args ...any) *Error {
-	before := text[:min(max(offset, 0), len(text))]
-	return &Error{Line: 1 + bytes.Count(before, []byte("\n")), what: fmt.Sprintf(format, args...)}
+// faultAt is a fault at an offset; lines count from 1. It is called in many
+// places, and the size of uinit counts.
+//
+//go:noinline
+func faultAt(text []byte, at int, what string) *Error {
+	return &Error{Line: 1 + bytes.Count(text[:min(at, len(text))], []byte("\n")), what: what}
 }
 
-// cutOff is what encoding/json says at the end of a text that is not whole.
-const cutOff = "unexpected end of JSON input"
-
 // Where makes an *Error of an error that encoding/json has for the text: in which
-// line the fault is, in words that are not Go's. Others it returns as they are.
-func Where(text []byte, err error) error {
-	var fault *Error
-	var syntax *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &syntax) && syntax.Error() == cutOff:
-		fault = faultAt(text, len(text), "it ends in the middle: a file that was cut off?")
-	case syntax != nil && json.Valid(text[:max(int(syntax.Offset)-1, 0)]):
-		fault = faultAt(text, int(syntax.Offset)-1, "data after the document")
-	case syntax != nil:
-		fault = faultAt(text, int(syntax.Offset), "no valid JSON: %v", syntax)
-	case errors.As(err, &typ):
-		fault = faultAt(text, int(typ.Offset), "%s", mistyped(typ))
+// line the fault is, in words that are not Go's. It is nil for errors of others.
+func Where(text []byte, err error) *Error {
+	at, what := len(text), "it ends in the middle: a file that was cut off?"
+	switch e := err.(type) {
+	case *Error:
+		return e
+	case *json.SyntaxError:
+		// The offset is behind the byte that is wrong, or at the end.
+		if msg := e.Error(); msg != "unexpected end of JSON input" {
+			at, what = int(e.Offset)-1, "no valid JSON: "+msg
+			if json.Valid(text[:at]) {
+				what = "data after the document"
+			}
+		}
+	case *json.UnmarshalTypeError:
+		at, what = int(e.Offset), mistyped(e)
 	default:
-		return err
+		if err != io.ErrUnexpectedEOF { // a json.Decoder's
+			return nil
+		}
 	}
-	fault.cause = err
-	return fault
+	return faultAt(text, at, what)
 }
 
 // mistyped says what stands where something else should, in JSON's words.

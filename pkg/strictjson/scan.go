@@ -3,166 +3,114 @@ package strictjson
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 )
 
-// scanner goes through a text that encoding/json found to be one valid value:
-// whatever it begins to read ends where it should.
+// scanner goes through a text that encoding/json found to be one valid value. So
+// it looks at keys, nulls and brackets, and nothing else can be between them.
 type scanner struct {
 	text    []byte
 	at      int
 	lenient bool // about unknown fields
 }
 
-// next passes over space and returns the byte behind it.
-func (s *scanner) next() byte {
-	for {
-		switch c := s.text[s.at]; c {
-		case ' ', '\t', '\r', '\n':
-			s.at++
-		default:
-			return c
-		}
-	}
-}
-
-// more passes over the comma or bracket behind an element; false: the bracket.
-func (s *scanner) more() bool {
-	c := s.next()
-	s.at++
-	return c == ','
-}
-
-// value passes over a value that goes into a t.
-func (s *scanner) value(t reflect.Type, depth int) error {
-	c := s.next()
-	if (c == '{' || c == '[') && depth > maxDepth {
-		return faultAt(s.text, s.at, "lists and objects nest deeper than %d", maxDepth)
-	}
-	switch c {
-	case '{':
-		return s.object(shapeOf(t), depth)
-	case '[':
-		return s.list(shapeOf(t).elem, depth)
-	case '"':
-		s.str()
-		return nil
-	}
-	for s.at < len(s.text) { // a number or a word
+// walk passes over the elements of a list or an object, and its end. The text as a
+// whole is like a list of one.
+func (s *scanner) walk(sh *shape, depth int) error {
+	var seen keys
+	elem := sh.elem
+	for ; s.at < len(s.text); s.at++ {
+		var err error
 		switch s.text[s.at] {
-		case ',', ']', '}', ' ', '\t', '\r', '\n':
+		case '}', ']':
 			return nil
+		case '{', '[':
+			if depth == maxDepth {
+				return faultAt(s.text, s.at, "lists and objects nest deeper than 64")
+			}
+			s.at++
+			err = s.walk(shapeOf(elem), depth+1)
+		case '"':
+			if start := s.at; s.isKey() {
+				elem, err = s.key(start, sh, &seen)
+			}
+		case 'n':
+			if elem != nil && !nilable(elem.Kind()) {
+				err = faultAt(s.text, s.at, "null, where a value is wanted")
+			}
 		}
-		s.at++
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (s *scanner) list(elem reflect.Type, depth int) error {
-	s.at++
-	if s.next() == ']' {
-		s.at++
-		return nil
-	}
-	for {
-		if err := s.value(elem, depth+1); err != nil {
-			return err
-		}
-		if !s.more() {
-			return nil
-		}
-	}
+// nilable tells whether a null is a value of the kind's own. For all others,
+// encoding/json takes a null as if nothing stood there.
+func nilable(k reflect.Kind) bool {
+	return k == reflect.Slice || k == reflect.Map || k == reflect.Pointer || k == reflect.Interface
 }
 
-func (s *scanner) object(sh *shape, depth int) error {
-	s.at++
-	if s.next() == '}' {
-		s.at++
-		return nil
-	}
-	var seen [maxFields / 64]uint64 // bits, one for each field
-	var others map[string]bool      // keys that are no fields
-	for {
-		s.next()
-		start := s.at
-		key, err := s.key()
-		if err != nil {
-			return err
-		}
-		s.next()
-		s.at++ // the colon
-		elem, twice := sh.elem, false
-		if i, ok := sh.fields[string(key)]; ok {
-			bit := uint64(1) << (i % 64)
-			twice = seen[i/64]&bit != 0
-			seen[i/64] |= bit
-			elem = sh.types[i]
-		} else {
-			if err := s.stranger(sh, start, key); err != nil {
-				return err
-			}
-			if others == nil {
-				others = map[string]bool{}
-			}
-			twice = others[string(key)]
-			others[string(key)] = true
-		}
-		if twice {
-			return faultAt(s.text, start, "%.64q is there twice", key)
-		}
-		if err := s.value(elem, depth+1); err != nil {
-			return err
-		}
-		if !s.more() {
-			return nil
+// isKey passes over a string, up to its last quote, and tells whether it is an
+// object's key: only behind these is a colon.
+func (s *scanner) isKey() bool {
+	for s.at++; s.text[s.at] != '"'; s.at++ {
+		if s.text[s.at] == '\\' {
+			s.at++
 		}
 	}
+	behind := s.at + 1
+	for behind < len(s.text) && s.text[behind] <= ' ' {
+		behind++
+	}
+	return behind < len(s.text) && s.text[behind] == ':'
 }
 
-// stranger judges a key that is no field's name.
-func (s *scanner) stranger(sh *shape, at int, key []byte) error {
-	// encoding/json writes -1, 0 and 1, and takes +1 and 01 for 1.
-	if sh.number && len(key) > 1 && bytes.TrimPrefix(key, []byte("-"))[0]-'1' > '9'-'1' {
-		return faultAt(s.text, at, "key %.64q is a number in another form than 7, 0 or -7", key)
-	}
-	if sh.fields == nil {
-		return nil
-	}
-	if field := sh.otherCase(string(key)); field != "" {
-		return faultAt(s.text, at, "field %.64q must be written %q", key, field)
-	}
-	if s.lenient {
-		return nil
-	}
-	err := faultAt(s.text, at, "unknown field %.64q", key)
-	err.Unknown = true
-	return err
+// keys are those of one object.
+type keys struct {
+	fields uint64          // bits, one for each of a struct's first 64 fields
+	others map[string]bool // all others
 }
 
-// key passes over an object's key.
-func (s *scanner) key() ([]byte, error) {
-	start := s.at
-	raw := s.str()
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return raw, nil
-	}
-	var text string
-	err := json.Unmarshal(s.text[start:s.at], &text)
-	return []byte(text), err
-}
-
-// str passes over a string and returns what is between its quotes.
-func (s *scanner) str() []byte {
-	s.at++
-	start := s.at
-	end := start + bytes.IndexByte(s.text[start:], '"')
-	if bytes.IndexByte(s.text[start:end], '\\') >= 0 { // it may be the quote that is escaped
-		for end = start; s.text[end] != '"'; end++ {
-			if s.text[end] == '\\' {
-				end++
-			}
+// key judges the key of an object that begins at start, and ends here, and returns
+// the type of its value.
+func (s *scanner) key(start int, sh *shape, seen *keys) (reflect.Type, error) {
+	key := s.text[start+1 : s.at]
+	if bytes.IndexByte(key, '\\') >= 0 {
+		var text string
+		if err := json.Unmarshal(s.text[start:s.at+1], &text); err != nil {
+			return nil, err
 		}
+		key = []byte(text)
 	}
-	s.at = end + 1
-	return s.text[start:end]
+	i, elem, what := sh.find(key)
+	if what == unknown && s.lenient {
+		what = ""
+	}
+	if what == "" && !seen.add(key, i) {
+		what = "there twice:"
+	}
+	if what == "" {
+		return elem, nil
+	}
+	err := faultAt(s.text, start, fmt.Sprintf("%s %.64q", what, key))
+	err.Unknown = what == unknown
+	return nil, err
+}
+
+// add tells whether a key is new; i is its field's index, or negative.
+func (k *keys) add(key []byte, i int) bool {
+	if i >= 0 && i < 64 {
+		was := k.fields
+		k.fields |= 1 << i
+		return k.fields != was
+	}
+	if k.others == nil {
+		k.others = map[string]bool{}
+	}
+	were := len(k.others)
+	k.others[string(key)] = true
+	return len(k.others) > were
 }

@@ -12,6 +12,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -23,10 +24,11 @@ const maxDepth = 64
 
 // Decode decodes text, one JSON value of at most limit bytes, into v, a pointer
 // to a zero value. It refuses unknown fields, fields and map keys that are there
-// twice, names in another letter case than the field's, text that is no UTF-8,
-// nesting deeper than 64, and data after the value. What a type with an UnmarshalJSON of its own accepts, such as a
+// twice, names in another letter case than the field's, null for what is no
+// pointer, list or map, text that is no UTF-8, nesting deeper than 64, and data
+// after the value. What a type with an UnmarshalJSON of its own accepts, such as a
 // json.RawMessage, is its matter; it gets no text with keys that are there twice.
-// Errors are *Error.
+// Errors are *Error, if they are not such a type's own.
 func Decode(text []byte, limit int, v any) error {
 	return decode(text, limit, v, false)
 }
@@ -42,24 +44,15 @@ func decode(text []byte, limit int, v any, lenient bool) error {
 		return &Error{what: fmt.Sprintf("%d bytes, limit %d", len(text), limit)}
 	}
 	if !utf8.Valid(text) {
-		return faultAt(text, validUTF8(text), "a character that is not UTF-8")
+		// It is found where it is, or at a U+FFFD before it.
+		return faultAt(text, bytes.IndexRune(text, utf8.RuneError), "a character that is not UTF-8")
 	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return Where(text, err)
+		if fault := Where(text, err); fault != nil {
+			return fault
+		}
+		return err
 	}
 	s := scanner{text: text, lenient: lenient}
-	return s.value(reflect.TypeOf(v), 1)
-}
-
-// validUTF8 is the length of what is UTF-8 at the start of text.
-func validUTF8(text []byte) int {
-	n := 0
-	for n < len(text) {
-		r, size := utf8.DecodeRune(text[n:])
-		if r == utf8.RuneError && size == 1 {
-			break
-		}
-		n += size
-	}
-	return n
+	return s.walk(&shape{elem: reflect.TypeOf(v).Elem()}, 0)
 }
