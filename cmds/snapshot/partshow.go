@@ -12,7 +12,6 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/files"
 	"github.com/landfall-project/landfall/pkg/printable"
-	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
@@ -108,7 +107,7 @@ func describeSlice(note []byte) string {
 	}
 	s, err := snapshot.PeekSlice(note)
 	if err != nil {
-		return "not readable: " + signed.Where(note, err).Error()
+		return "not readable: " + err.Error()
 	}
 	return fmt.Sprintf("%d of %q, region %q (not verified)", s.Generation, s.Device.ID, s.Region)
 }

@@ -86,7 +86,8 @@ func (in *renderInput) run(cmd *cobra.Command, name string) error {
 }
 
 // parseReports reads reports, strictly: an array of them, or one after the
-// other. There may be one for each device of a region.
+// other. There may be one for each device of a region. The stream is only split
+// here: ParseLinkReport is strict about each.
 func parseReports(text []byte) ([]*report.LinkReport, error) {
 	var all []*report.LinkReport
 	take := func(raw json.RawMessage) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/signed"
 	"github.com/landfall-project/landfall/pkg/snapshot"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // Names in a station's folder.
@@ -102,9 +103,7 @@ func (d folder) device(id string) (*device, error) {
 		return nil, err
 	}
 	dev := new(device)
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(dev); err != nil {
+	if err := strictjson.Decode(text, maxDevice, dev); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, signed.Where(text, err))
 	}
 	return dev, nil

@@ -92,7 +92,8 @@ func stderrOf(err error) string {
 }
 
 // hashSources digests a stream of "go list -json" objects. A released module
-// is known by its version (go.sum pins its content), ours by its files.
+// is known by its version (go.sum pins its content), ours by its files. Fields that
+// another go command adds are passed over.
 func hashSources(list []byte) (string, error) {
 	dec := json.NewDecoder(bytes.NewReader(list))
 	h := sha256.New()

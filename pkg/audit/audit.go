@@ -11,14 +11,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // MaxLine bounds a line without its newline, in bytes.
@@ -147,16 +146,8 @@ func follow(head Head, line []byte) (Record, error) {
 // Parse decodes one line, without its newline.
 func Parse(line []byte) (Record, error) {
 	var r Record
-	if len(line) > MaxLine {
-		return r, fmt.Errorf("line of %d bytes, at most %d are allowed", len(line), MaxLine)
-	}
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
+	if err := strictjson.Decode(line, MaxLine, &r); err != nil {
 		return r, fmt.Errorf("not a record: %s", strings.TrimPrefix(signed.Where(line, err).Error(), "line 1: "))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return r, errors.New("not a record: data after it")
 	}
 	return r, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekstore"
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 const memberType = "landfall.dev/kekd/v1"
@@ -96,18 +97,7 @@ func decode(text []byte, want string, v any) error {
 	if err := json.Unmarshal(text, &head); err == nil && head.Type != want {
 		return fmt.Errorf("it is %s, want type %q", signed.Kind(text), want)
 	}
-	if len(text) > maxFile {
-		return fmt.Errorf("%d bytes, at most %d are allowed", len(text), maxFile)
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return signed.Where(text, err)
-	}
-	if d.More() {
-		return errors.New("there is something after the document")
-	}
-	return nil
+	return signed.Where(text, strictjson.Decode(text, maxFile, v))
 }
 
 // Addresses returns where to listen: devices, operators, health.

@@ -1,13 +1,12 @@
 package kekproto
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // Sizes that a peer must not exceed, in bytes.
@@ -33,19 +32,11 @@ var ErrVersion = errors.New("protocol version not spoken here; update the older 
 // the one before.
 func Supported(v int) bool { return v >= 1 && (v == Version || v == Version-1) }
 
-// Decode parses one JSON value into v and refuses unknown fields, trailing
-// data and anything longer than limit bytes.
+// Decode parses one JSON value of at most limit bytes into v, as strictjson does:
+// a newer peer's unknown fields are refused, for its protocol version is another.
 func Decode(data []byte, limit int, v any) error {
-	if len(data) > limit {
-		return fmt.Errorf("message of %d bytes, at most %d are allowed", len(data), limit)
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := strictjson.Decode(data, limit, v); err != nil {
 		return fmt.Errorf("decode message: %w", signed.Where(data, err))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("decode message: data after the JSON value")
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // FactoryType is the first field of what seal says about a device.
@@ -116,17 +116,9 @@ func clean(s string, n int) string {
 
 // ParseFactory reads a document strictly. All its texts are printable ASCII.
 func ParseFactory(text []byte) (*Factory, error) {
-	if len(text) > MaxFactory {
-		return nil, fmt.Errorf("factory result: %d bytes, limit %d", len(text), MaxFactory)
-	}
 	f := new(Factory)
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(f); err != nil {
+	if err := strictjson.Decode(text, MaxFactory, f); err != nil {
 		return nil, fmt.Errorf("factory result: %w", signed.Where(text, err))
-	}
-	if d.More() {
-		return nil, errors.New("factory result: data after the document")
 	}
 	return f, f.Validate()
 }

@@ -1,13 +1,12 @@
 package report
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // LinkReportType is the first field of a link report.
@@ -74,17 +73,9 @@ func shorten(s string, n int) string { return s[:min(len(s), n)] }
 
 // ParseLinkReport reads a report strictly. All its texts are printable ASCII.
 func ParseLinkReport(text []byte) (*LinkReport, error) {
-	if len(text) > MaxLinkReport {
-		return nil, fmt.Errorf("link report: %d bytes, limit %d", len(text), MaxLinkReport)
-	}
 	r := new(LinkReport)
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(r); err != nil {
+	if err := strictjson.Decode(text, MaxLinkReport, r); err != nil {
 		return nil, fmt.Errorf("link report: %w", signed.Where(text, err))
-	}
-	if d.More() {
-		return nil, errors.New("link report: data after the document")
 	}
 	if r.Type != LinkReportType {
 		return nil, fmt.Errorf("link report: its type is %q, want %q", r.Type, LinkReportType)

@@ -3,15 +3,13 @@ package signed
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // Kind says in a few words what a file looks like, for who gave a wrong one. It
@@ -97,7 +95,8 @@ func kindOfJSON(b []byte) string {
 }
 
 // Type is what a document says of its type, and whether it bears signatures. It
-// verifies nothing.
+// verifies nothing, and is lenient on purpose: it names a file for who gave a wrong
+// one, of any version, with whatever behind it.
 func Type(b []byte) (typ string, isSigned bool) {
 	var head struct {
 		Type string `json:"type"`
@@ -112,6 +111,16 @@ func Type(b []byte) (typ string, isSigned bool) {
 // Shown is the beginning of what a file says, for a person to see.
 func Shown(s string) string { return printable.ASCII(s[:min(len(s), 64)]) }
 
+// Text is what a note's signatures are over, without a look at them; of what is no
+// note it is all.
+func Text(msg []byte) []byte {
+	end, err := noteEnd(msg)
+	if err != nil {
+		return msg
+	}
+	return msg[:end]
+}
+
 // noteEnd is where a note's text ends.
 func noteEnd(msg []byte) (int, error) {
 	i := bytes.LastIndex(msg, []byte("\n\n\u2014 "))
@@ -121,14 +130,15 @@ func noteEnd(msg []byte) (int, error) {
 	return i + 1, nil
 }
 
-// cutOff is what encoding/json says at the end of a text that is not whole.
-const cutOff = "unexpected end of JSON input"
-
-// Where adds to an error of encoding/json what was given instead of the JSON, or
-// in which line the fault is.
+// Where adds to an error of strictjson or encoding/json what was given instead of
+// the JSON, or in which line the fault is.
 func Where(text []byte, err error) error {
 	if err == nil {
 		return nil
+	}
+	fault := strictjson.Where(text, err)
+	if fault != nil && fault.Line == 0 { // too long to be looked at
+		return fault
 	}
 	if start := bytes.TrimSpace(text); len(start) == 0 || start[0] != '{' && start[0] != '[' {
 		return fmt.Errorf("it is no JSON, but %s", Kind(text))
@@ -136,53 +146,11 @@ func Where(text []byte, err error) error {
 	if _, unsigned := noteEnd(text); unsigned == nil {
 		return fmt.Errorf("it is %s, and an unsigned document is wanted here", Kind(text))
 	}
-	var syntax *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	field, unknown := strings.CutPrefix(err.Error(), "json: unknown field ")
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &syntax) && syntax.Error() == cutOff:
-		return fmt.Errorf("line %d: it ends in the middle: a file that was cut off?", line(text, len(text)))
-	case syntax != nil:
-		return fmt.Errorf("line %d: no valid JSON: %w", line(text, int(syntax.Offset)), syntax)
-	case errors.As(err, &typ):
-		return fmt.Errorf("line %d: %s", line(text, int(typ.Offset)), mistyped(typ))
-	case unknown:
-		return fmt.Errorf("line %d: unknown field %s (the file is %s)", line(text, bytes.Index(text, []byte(field))), field, Kind(text))
+	if fault != nil && !fault.Unknown {
+		return fault
+	}
+	if fault != nil {
+		err = fault
 	}
 	return fmt.Errorf("%w (the file is %s)", err, Kind(text))
-}
-
-// line counts from 1.
-func line(text []byte, offset int) int {
-	return 1 + bytes.Count(text[:min(max(offset, 0), len(text))], []byte("\n"))
-}
-
-// mistyped says what stands where something else should, in JSON's words.
-func mistyped(e *json.UnmarshalTypeError) string {
-	where := "it"
-	if e.Field != "" {
-		where = "field " + e.Field
-	}
-	is, _, _ := strings.Cut(e.Value, " ")
-	wanted := "another one"
-	switch e.Type.Kind() {
-	case reflect.Struct, reflect.Map:
-		wanted = "an object"
-	case reflect.Slice, reflect.Array:
-		wanted = "a list"
-		if e.Type.Elem().Kind() == reflect.Uint8 {
-			wanted = "a string"
-		}
-	case reflect.String:
-		wanted = "a string"
-	case reflect.Bool:
-		wanted = "true or false"
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
-		wanted = "another number"
-		if is != "number" {
-			wanted = "a number"
-		}
-	}
-	return fmt.Sprintf("%s has a value of the kind %q, where %s is wanted", where, is, wanted)
 }

@@ -1,9 +1,10 @@
 package signed
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // What a file looks like is told in words, of a token, a key or a passphrase
@@ -64,9 +65,7 @@ func TestWhere(t *testing.T) {
 		"{\n\n\"other\": 7}":        `line 3: unknown field "other" (the file is JSON without a type)`,
 		"{\"type\": 7}\n\n\u2014 a": "it is a signed document without a type, and an unsigned document is wanted here",
 	} {
-		d := json.NewDecoder(strings.NewReader(text))
-		d.DisallowUnknownFields()
-		err := d.Decode(new(document))
+		err := strictjson.Decode([]byte(text), len(text), new(document))
 		if err == nil {
 			t.Fatalf("%q is valid", text)
 		}

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/landfall-project/landfall/pkg/strictjson"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -58,8 +59,7 @@ func Marshal(v any) ([]byte, error) {
 // Unmarshal decodes an unsigned canonical text into v, a pointer, and checks
 // its type as Open does.
 func Unmarshal(text []byte, typ string, v any) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
+	// Of another document its type says more than its first unknown field.
 	var head struct {
 		Type string `json:"type"`
 	}
@@ -69,7 +69,7 @@ func Unmarshal(text []byte, typ string, v any) error {
 	if head.Type != typ {
 		return fmt.Errorf("%w: it is %q, expected %q", ErrType, head.Type, typ)
 	}
-	if err := d.Decode(v); err != nil {
+	if err := strictjson.Decode(text, len(text), v); err != nil {
 		return fmt.Errorf("%w: %w", ErrForm, Where(text, err))
 	}
 	want, err := Marshal(v)

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // Types of the words between a machine and its station.
@@ -54,8 +57,8 @@ func (r *AssignmentRequest) Bytes() ([]byte, error) {
 // ParseAssignmentRequest reads a request strictly.
 func ParseAssignmentRequest(text []byte) (*AssignmentRequest, error) {
 	r := new(AssignmentRequest)
-	if err := strictJSON(text, MaxAssignmentRequest, r); err != nil {
-		return nil, fmt.Errorf("request for an assignment: %w", err)
+	if err := strictjson.Decode(text, MaxAssignmentRequest, r); err != nil {
+		return nil, fmt.Errorf("request for an assignment: %w", signed.Where(text, err))
 	}
 	return r, r.Validate()
 }
@@ -101,8 +104,8 @@ func (a *Assignment) Bytes() ([]byte, error) {
 // ParseAssignment reads an assignment strictly.
 func ParseAssignment(text []byte) (*Assignment, error) {
 	a := new(Assignment)
-	if err := strictJSON(text, MaxAssignment, a); err != nil {
-		return nil, fmt.Errorf("assignment: %w", err)
+	if err := strictjson.Decode(text, MaxAssignment, a); err != nil {
+		return nil, fmt.Errorf("assignment: %w", signed.Where(text, err))
 	}
 	return a, a.Validate()
 }

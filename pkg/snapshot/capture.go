@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/lldp"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // CaptureType is the first field of a capture.
@@ -96,19 +96,11 @@ func (c *Capture) Bytes() ([]byte, error) {
 	}
 }
 
-// ParseCapture reads a capture. Unknown fields are refused.
+// ParseCapture reads a capture.
 func ParseCapture(text []byte) (*Capture, error) {
-	if len(text) > MaxCaptureSize {
-		return nil, fmt.Errorf("capture: %d bytes, limit %d", len(text), MaxCaptureSize)
-	}
 	c := new(Capture)
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(c); err != nil {
+	if err := strictjson.Decode(text, MaxCaptureSize, c); err != nil {
 		return nil, fmt.Errorf("capture: %w", signed.Where(text, err))
-	}
-	if d.More() {
-		return nil, errors.New("capture: data after the document")
 	}
 	return c, c.Validate()
 }

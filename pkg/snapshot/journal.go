@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/printable"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // Records of the journal are of one sector each: magic, length of the JSON text
@@ -95,7 +96,7 @@ func parseRecord(b []byte) (*JournalEntry, bool) {
 	}
 	e := new(JournalEntry)
 	// A checksum keeps nobody out: what was put there must not draw on a console.
-	if strictJSON(b[8:8+n], maxJournalText, e) != nil || e.Seq == 0 || e.Seq > 1<<53 || e.Attempt < 0 || e.Attempt > 1<<30 ||
+	if strictjson.Decode(b[8:8+n], maxJournalText, e) != nil || e.Seq == 0 || e.Seq > 1<<53 || e.Attempt < 0 || e.Attempt > 1<<30 ||
 		!harmless(e.Phase, 32) || !harmless(e.What, maxJournalText) {
 		return nil, false
 	}

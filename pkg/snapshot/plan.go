@@ -1,11 +1,10 @@
 package snapshot
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // PlanType is the first field of a plan.
@@ -78,20 +77,12 @@ type PlanLink struct {
 	Check string `json:"check,omitempty"` // "required" if empty
 }
 
-// ParsePlan reads a plan. Unknown fields are refused; nothing else is checked,
-// for Assemble lists what is wrong with all that it was given.
+// ParsePlan reads a plan. Only its form is checked, for Assemble lists what is
+// wrong with all that it was given.
 func ParsePlan(text []byte) (*Plan, error) {
-	if len(text) > MaxDocumentSize {
-		return nil, fmt.Errorf("plan: %w: %d bytes, limit %d", signed.ErrSize, len(text), MaxDocumentSize)
-	}
 	p := new(Plan)
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(p); err != nil {
+	if err := strictjson.Decode(text, MaxDocumentSize, p); err != nil {
 		return nil, fmt.Errorf("plan: %w", signed.Where(text, err))
-	}
-	if d.More() {
-		return nil, fmt.Errorf("plan: data after the document")
 	}
 	if p.Type != PlanType {
 		return nil, fmt.Errorf("plan: type is %q, expected %q", p.Type, PlanType)

@@ -1,13 +1,12 @@
 package snapshot
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // RegionType is the first field of a region's public description.
@@ -35,16 +34,11 @@ type TPMKeys struct {
 }
 
 // ParseDescription reads what a person writes about a device: a slice in which
-// Complete's parts may be left out. Unknown fields are refused.
+// Complete's parts may be left out.
 func ParseDescription(text []byte) (*Slice, error) {
 	s := new(Slice)
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(s); err != nil {
+	if err := strictjson.Decode(text, MaxSliceSize, s); err != nil {
 		return nil, fmt.Errorf("device description: %w", signed.Where(text, err))
-	}
-	if d.More() {
-		return nil, fmt.Errorf("device description: data after the document")
 	}
 	return s, nil
 }

@@ -1,15 +1,14 @@
 package snapshot
 
 import (
-	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 )
 
 // SealPlanType is the first field of a seal plan.
@@ -89,8 +88,8 @@ func (i *VolumeImage) At(station string) string {
 // ParseSealPlan reads a plan strictly, in any form of JSON: people write it.
 func ParseSealPlan(text []byte) (*SealPlan, error) {
 	p := new(SealPlan)
-	if err := strictJSON(text, MaxSealPlan, p); err != nil {
-		return nil, fmt.Errorf("seal plan: %w", err)
+	if err := strictjson.Decode(text, MaxSealPlan, p); err != nil {
+		return nil, fmt.Errorf("seal plan: %w", signed.Where(text, err))
 	}
 	return p, p.Validate()
 }
@@ -112,23 +111,6 @@ func (p *SealPlan) Fits(device, model string) error {
 		return fmt.Errorf("the plan is for device %s, this machine is %s", p.Device, device)
 	case p.Model != "" && model != "" && p.Model != model:
 		return fmt.Errorf("the plan is for model %q, this machine is a %q", p.Model, model)
-	}
-	return nil
-}
-
-// strictJSON decodes one document of at most limit bytes, refusing unknown
-// fields.
-func strictJSON(text []byte, limit int, v any) error {
-	if len(text) > limit {
-		return fmt.Errorf("%d bytes, limit %d", len(text), limit)
-	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return signed.Where(text, err)
-	}
-	if d.More() {
-		return errors.New("data after the document")
 	}
 	return nil
 }

@@ -1,12 +1,11 @@
 package snapshot
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/landfall-project/landfall/pkg/signed"
+	"github.com/landfall-project/landfall/pkg/strictjson"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -43,10 +42,13 @@ func OpenSlice(msg []byte, root note.Verifier) (*Slice, [32]byte, error) {
 
 // PeekSlice decodes what a slice says of itself, for people and for sorting: it
 // looks at no signature and validates nothing, and OpenSlice is still to be called.
+// On purpose it passes over unknown fields: whose slice of a newer version it is
+// can be told all the same.
 func PeekSlice(msg []byte) (*Slice, error) {
 	s := new(Slice)
-	if err := json.NewDecoder(bytes.NewReader(msg)).Decode(s); err != nil {
-		return nil, err
+	text := signed.Text(msg)
+	if err := strictjson.DecodeKnown(text, MaxSliceSize, s); err != nil {
+		return nil, signed.Where(text, err)
 	}
 	return s, nil
 }
