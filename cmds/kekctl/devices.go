@@ -114,7 +114,7 @@ func makeBoard(st *kekproto.Status, all []kekproto.DeviceInfo, rack string, now 
 			}
 			continue
 		}
-		b.rows = append(b.rows, standOf(d, now))
+		b.rows = append(b.rows, standOf(d, st.State, now))
 	}
 	var notes []string
 	if rack != "" && len(b.rows) == 0 {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/lifecycle"
 	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 )
@@ -85,14 +86,15 @@ func (in *shipInput) allSealed(ctx context.Context, a *app, c *opsclient.Client)
 	var open, unproved []string
 	named := slices.Clone(in.unsealed)
 	for _, d := range all {
-		switch {
-		case d.Stays:
-		case d.Sealed == 0 && slices.Contains(in.unsealed, d.Device):
-			named = slices.DeleteFunc(named, func(id string) bool { return id == d.Device })
-		case d.Sealed == 0:
-			open = append(open, d.Device)
-		case d.Accepted != d.Sealed:
+		switch lifecycle.FactsOf(&d).Way() {
+		case lifecycle.Staying, lifecycle.Accepted:
+		case lifecycle.Sealed:
 			unproved = append(unproved, d.Device)
+		default:
+			if !slices.Contains(in.unsealed, d.Device) {
+				open = append(open, d.Device)
+			}
+			named = slices.DeleteFunc(named, func(id string) bool { return id == d.Device })
 		}
 	}
 	if len(unproved) > 0 {
