@@ -263,7 +263,7 @@ func watched(t *testing.T, a *app) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	all, looks := floor(t), 0
-	if err := a.watch(ctx, time.Millisecond, func(context.Context) (*board, error) {
+	if err := (boardCommands{a}).watch(ctx, time.Millisecond, func(context.Context) (*board, error) {
 		switch looks++; looks {
 		case 3:
 			return nil, errors.New("member ks1 does not answer")

@@ -22,7 +22,7 @@ type shipInput struct {
 	check    bool
 }
 
-func (a *app) shipCommand() *cobra.Command {
+func (a regionCommands) shipCommand() *cobra.Command {
 	var in shipInput
 	c := &cobra.Command{
 		Use:   "ship",
@@ -43,7 +43,7 @@ func (a *app) shipCommand() *cobra.Command {
 }
 
 // run looks at what no device can mend first: who asks, and where the region is.
-func (in *shipInput) run(ctx context.Context, a *app) error {
+func (in *shipInput) run(ctx context.Context, a regionCommands) error {
 	agent, err := a.agent()
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (in *shipInput) run(ctx context.Context, a *app) error {
 
 // allSealed guards against a mistake, not an attack: a device that is added
 // after the look is not noticed.
-func (in *shipInput) allSealed(ctx context.Context, a *app, c *opsclient.Client) error {
+func (in *shipInput) allSealed(ctx context.Context, a regionCommands, c *opsclient.Client) error {
 	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
 	if err != nil {
 		return err
