@@ -190,12 +190,33 @@ func TestStands(t *testing.T) {
 		{"sealed, another generation accepted", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Sealed: 2, Accepted: 1}, "sealed"},
 		{"accepted", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Sealed: 2, Accepted: 2}, "accepted"},
 		{"no volumes", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Stays: true}, "no volumes"},
+		{"its newer slice took the volumes away", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 2, Stays: true, Sealed: 1}, "no volumes"},
+		{"accepted no more, since seal said so", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Sealed: 1,
+			Progress: said(t, &report.Factory{Phase: report.PhaseAccepted}, time.Minute, time.Minute)}, "sealed"},
 		{"words that are not known", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Progress: &kekproto.ProgressInfo{Factory: json.RawMessage(`7`)}}, "slice"},
 		{"nothing to do on no volumes", kekproto.DeviceInfo{Enrolled: true, Approved: true, Slice: 1, Progress: said(t, &report.Factory{Phase: report.PhaseDisks}, 0, 0)}, "disks"},
 	} {
-		if got := standOf(&c.d, floorTime); got.state != c.state {
+		if got := standOf(&c.d, kekproto.StateBuilding, floorTime); got.state != c.state {
 			t.Errorf("%s: %q, want %q", c.name, got.state, c.state)
 		}
+	}
+}
+
+// What a device waits for follows from its region too: what was shipped is not
+// sealed any more, and nobody is sent to boot it for that.
+func TestBoardOfALiveRegion(t *testing.T) {
+	all := []kekproto.DeviceInfo{
+		{Device: "a", Enrolled: true, Approved: true, Slice: 1}, {Device: "b", Enrolled: true, Approved: true, Slice: 1, Sealed: 1},
+		{Device: "c", Enrolled: true, Approved: true, Slice: 1, Sealed: 1, Accepted: 1},
+	}
+	got := strings.Join(makeBoard(&kekproto.Status{Region: "north", State: kekproto.StateLive}, all, "", floorTime).draw(canvas{}), "\n")
+	want := `region north (live): 3 devices: 1 sealed, 1 slice, 1 accepted
+DEVICE  UNIT  STATE     SINCE  WHAT
+a       -     slice     -      the region was shipped without it: seal it in another one
+b       -     sealed    -      boot the server image once
+c       -     accepted  -`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -242,7 +263,7 @@ func watched(t *testing.T, a *app) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	all, looks := floor(t), 0
-	if err := a.watch(ctx, time.Millisecond, func(context.Context) (*board, error) {
+	if err := (boardCommands{a}).watch(ctx, time.Millisecond, func(context.Context) (*board, error) {
 		switch looks++; looks {
 		case 3:
 			return nil, errors.New("member ks1 does not answer")

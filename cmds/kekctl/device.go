@@ -21,13 +21,16 @@ func unknown(id string, err error) error {
 	return err
 }
 
-func (a *app) deviceCommand() *cobra.Command {
+// deviceCommands are about one device.
+type deviceCommands struct{ *app }
+
+func (a deviceCommands) group() *cobra.Command {
 	c := &cobra.Command{Use: "device", Short: "Add, list, show, approve and remove devices"}
-	c.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceShow(), a.deviceApprove(), a.deviceFirmware(), a.deviceRemove())
+	c.AddCommand(a.addCommand(), a.listCommand(), a.showCommand(), a.approveCommand(), firmwareCommands(a).group(), a.removeCommand())
 	return c
 }
 
-func (a *app) deviceAdd() *cobra.Command {
+func (a deviceCommands) addCommand() *cobra.Command {
 	var m kekproto.NewDevice
 	var name string
 	var out files.Output
@@ -74,7 +77,7 @@ func (a *app) deviceAdd() *cobra.Command {
 	return c
 }
 
-func (a *app) deviceList() *cobra.Command {
+func (a deviceCommands) listCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List all devices; --json is what `snapshot assemble` reads",
@@ -108,7 +111,7 @@ func showDevices(w io.Writer, all []kekproto.DeviceInfo) {
 	}
 }
 
-func (a *app) deviceShow() *cobra.Command {
+func (a deviceCommands) showCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "show DEVICE",
 		Short:   "Show what the fleet knows of a device; --json is what `snapshot slice` reads",
@@ -149,7 +152,7 @@ func showDevice(w io.Writer, d *kekproto.DeviceInfo) {
 	showReport(w, d.Report)
 }
 
-func (a *app) deviceApprove() *cobra.Command {
+func (a deviceCommands) approveCommand() *cobra.Command {
 	var ekName string
 	c := &cobra.Command{
 		Use:   "approve DEVICE --ek-name NAME",
@@ -177,7 +180,7 @@ func (a *app) deviceApprove() *cobra.Command {
 	return c
 }
 
-func (a *app) deviceRemove() *cobra.Command {
+func (a deviceCommands) removeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove DEVICE",
 		Short: "Take back a device that was added by mistake",
@@ -200,7 +203,7 @@ func (a *app) deviceRemove() *cobra.Command {
 	}
 }
 
-func (a *app) suspendCommand() *cobra.Command {
+func (a deviceCommands) suspendCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use:     "suspend DEVICE --reason TEXT",
@@ -226,7 +229,7 @@ func (a *app) suspendCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) resumeCommand() *cobra.Command {
+func (a deviceCommands) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "resume DEVICE",
 		Short:   "End a suspension; a device that holds goes on by itself",

@@ -20,7 +20,10 @@ import (
 // watchEvery is how often the table is drawn anew.
 const watchEvery = 2 * time.Second
 
-func (a *app) devicesCommand() *cobra.Command {
+// boardCommands show all devices at once.
+type boardCommands struct{ *app }
+
+func (a boardCommands) command() *cobra.Command {
 	var rack string
 	var watch bool
 	c := &cobra.Command{
@@ -55,7 +58,7 @@ the fleet's own record.`,
 				return a.watch(cmd.Context(), watchEvery, func(ctx context.Context) (*board, error) { return readBoard(ctx, conn, rack) })
 			}
 			if a.json {
-				return a.devicesJSON(cmd.Context(), conn, rack)
+				return a.printJSON(cmd.Context(), conn, rack)
 			}
 			b, err := readBoard(cmd.Context(), conn, rack)
 			if err != nil {
@@ -76,7 +79,7 @@ func show(w io.Writer, lines []string) error {
 	return err
 }
 
-func (a *app) devicesJSON(ctx context.Context, c *opsclient.Client, rack string) error {
+func (a boardCommands) printJSON(ctx context.Context, c *opsclient.Client, rack string) error {
 	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
 	if err != nil {
 		return err
@@ -114,7 +117,7 @@ func makeBoard(st *kekproto.Status, all []kekproto.DeviceInfo, rack string, now 
 			}
 			continue
 		}
-		b.rows = append(b.rows, standOf(d, now))
+		b.rows = append(b.rows, standOf(d, st.State, now))
 	}
 	var notes []string
 	if rack != "" && len(b.rows) == 0 {
@@ -149,7 +152,7 @@ func terminal(w io.Writer) (c canvas, ok bool) {
 // watch draws the board again and again: in its place on a terminal, else as
 // blocks under the time, whenever something but times has changed. A member that
 // does not answer is waited for. It ends with ctx.
-func (a *app) watch(ctx context.Context, every time.Duration, get func(context.Context) (*board, error)) error {
+func (a boardCommands) watch(ctx context.Context, every time.Duration, get func(context.Context) (*board, error)) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var last string
@@ -170,7 +173,7 @@ func (a *app) watch(ctx context.Context, every time.Duration, get func(context.C
 }
 
 // redraw shows a board, or why there is none, and returns what a pipe was told.
-func (a *app) redraw(b *board, why error, last string) (string, error) {
+func (a boardCommands) redraw(b *board, why error, last string) (string, error) {
 	now := time.Now().UTC().Format("2006-01-02 15:04:05Z")
 	c, live := terminal(a.stdout)
 	var lines []string

@@ -13,13 +13,16 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 )
 
-func (a *app) deviceFirmware() *cobra.Command {
+// firmwareCommands are about firmware that changed.
+type firmwareCommands struct{ *app }
+
+func (a firmwareCommands) group() *cobra.Command {
 	c := &cobra.Command{Use: "firmware", Short: "Decide about firmware that changed since a device's last release"}
-	c.AddCommand(a.firmwareDemand(), a.firmwareAccept())
+	c.AddCommand(a.demandCommand(), a.acceptCommand())
 	return c
 }
 
-func (a *app) firmwareDemand() *cobra.Command {
+func (a firmwareCommands) demandCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demand hold|record",
 		Short: "Say what changed firmware does",
@@ -58,7 +61,7 @@ func firmwareLine(st *kekproto.Status) string {
 	return "a release where PCR 0, 2 or 7 changed is an alarm"
 }
 
-func (a *app) firmwareAccept() *cobra.Command {
+func (a firmwareCommands) acceptCommand() *cobra.Command {
 	var yes string
 	c := &cobra.Command{
 		Use:   "accept DEVICE [--yes DIGEST]",

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/lifecycle"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -35,24 +36,23 @@ func dash(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
+// stateOf is a device's stage in the words of lists.
 func stateOf(d *kekproto.DeviceInfo) string {
-	switch {
-	case d.Suspended:
-		return "SUSPENDED: " + d.Reason
-	case !d.Enrolled:
-		return "expected"
-	case !d.Approved:
+	switch at := lifecycle.FactsOf(d).Stage(); at {
+	case lifecycle.Suspended:
+		return at.String() + ": " + d.Reason
+	case lifecycle.Enrolling:
+		return lifecycle.Expected.String()
+	case lifecycle.Unapproved:
 		return "WAITS FOR APPROVAL"
-	case d.Slice == 0:
+	case lifecycle.Provisioned:
 		return "enrolled"
-	case d.Stays:
+	case lifecycle.Staying:
 		return "has slice, no volumes"
-	case d.Sealed == 0:
+	case lifecycle.Sliced:
 		return "has slice"
-	case d.Accepted != d.Sealed:
-		return "sealed"
 	default:
-		return "accepted"
+		return at.String()
 	}
 }
 

@@ -15,7 +15,10 @@ import (
 	"github.com/landfall-project/landfall/pkg/report"
 )
 
-func (a *app) linksCommand() *cobra.Command {
+// linkCommands are about what devices say of their links.
+type linkCommands struct{ *app }
+
+func (a linkCommands) group() *cobra.Command {
 	var rack string
 	var wrong bool
 	c := &cobra.Command{
@@ -30,7 +33,7 @@ func (a *app) linksCommand() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return a.deviceLinks(cmd, args[0])
+				return a.ofDevice(cmd, args[0])
 			}
 			c, err := a.connect()
 			if err != nil {
@@ -41,14 +44,14 @@ func (a *app) linksCommand() *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.linkReports(all, wrong)
+				return a.reports(all, wrong)
 			}
 			return a.print(all, func(w io.Writer) { showLinks(w, all, wrong) })
 		},
 	}
 	c.Flags().StringVar(&rack, "rack", "", "only devices of this rack, as their slices name it")
 	c.Flags().BoolVar(&wrong, "wrong", false, "only devices that are not all right, or said nothing")
-	c.AddCommand(a.linksDemand())
+	c.AddCommand(a.demandCommand())
 	return c
 }
 
@@ -58,7 +61,7 @@ func allRight(l *kekproto.LinksInfo) bool {
 }
 
 // linkReports prints the reports as an array.
-func (a *app) linkReports(all []kekproto.LinksInfo, wrong bool) error {
+func (a linkCommands) reports(all []kekproto.LinksInfo, wrong bool) error {
 	reports, gone := []json.RawMessage{}, 0
 	for i := range all {
 		switch l := &all[i]; {
@@ -101,7 +104,7 @@ func showLinks(w io.Writer, all []kekproto.LinksInfo, wrong bool) {
 }
 
 // deviceLinks shows each link of one device.
-func (a *app) deviceLinks(cmd *cobra.Command, id string) error {
+func (a linkCommands) ofDevice(cmd *cobra.Command, id string) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -114,7 +117,7 @@ func (a *app) deviceLinks(cmd *cobra.Command, id string) error {
 		return fmt.Errorf("%s has said nothing about its links to this member since the region's state changed; `kekctl explain %s`", id, id)
 	}
 	if a.json {
-		return a.linkReports([]kekproto.LinksInfo{*d.Links}, false)
+		return a.reports([]kekproto.LinksInfo{*d.Links}, false)
 	}
 	return a.print(d.Links, func(w io.Writer) { showDeviceLinks(w, d.Links) })
 }
@@ -143,7 +146,7 @@ func showDeviceLinks(w io.Writer, l *kekproto.LinksInfo) {
 	}
 }
 
-func (a *app) linksDemand() *cobra.Command {
+func (a linkCommands) demandCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demand clean|none",
 		Short: "Say what a release takes of a device's links",

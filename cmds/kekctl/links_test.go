@@ -79,7 +79,7 @@ func TestLinkReportsAsJSON(t *testing.T) {
 	all[0].Report = nil
 	var out, errs bytes.Buffer
 	a := &app{stdout: &out, stderr: &errs, json: true}
-	if err := a.linkReports(all, false); err != nil {
+	if err := (linkCommands{a}).reports(all, false); err != nil {
 		t.Fatal(err)
 	}
 	var got []json.RawMessage
@@ -93,7 +93,7 @@ func TestLinkReportsAsJSON(t *testing.T) {
 		t.Errorf("what is missing is not told: %q", errs.String())
 	}
 	out.Reset()
-	if err := a.linkReports(nil, false); err != nil || out.String() != "[]\n" {
+	if err := (linkCommands{a}).reports(nil, false); err != nil || out.String() != "[]\n" {
 		t.Errorf("no reports: %q, %v", out.String(), err)
 	}
 }

@@ -49,7 +49,8 @@ const exitDark = 3
 
 var errDark = errors.New("dark")
 
-// app is what all commands share.
+// app is what all commands share: how a result is shown, and which member is
+// asked. Commands about one thing are methods of a type of their own around it.
 type app struct {
 	stdout, stderr io.Writer
 
@@ -85,9 +86,11 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.member, "member", "", "member to talk to (default: the first one)")
 	f.StringVar(&a.url, "url", "", "operator plane of the member, if it is not where init put it: https://HOST:PORT")
 	f.BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.initCommand(), a.deviceCommand(), a.devicesCommand(), a.sliceCommand(), a.manifestCommand(),
-		a.shipCommand(), a.receiveCommand(), a.liveCommand(), a.suspendCommand(), a.resumeCommand(), a.linksCommand(), a.recoveryCommand(),
-		a.statusCommand(), a.explainCommand(), a.evidenceCommand(), a.auditCommand(), a.backupCommand(), a.restoreCommand())
+	device, region := deviceCommands{a}, regionCommands{a}
+	root.AddCommand(a.initCommand(), device.group(), boardCommands{a}.command(), sliceCommands{a}.group(), imageCommands{a}.group(),
+		region.shipCommand(), region.receiveCommand(), region.liveCommand(), device.suspendCommand(), device.resumeCommand(),
+		linkCommands{a}.group(), recoveryCommands{a}.group(), a.statusCommand(), a.explainCommand(), a.evidenceCommand(),
+		auditCommands{a}.group(), a.backupCommand(), a.restoreCommand())
 	return root
 }
 

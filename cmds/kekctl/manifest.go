@@ -19,13 +19,16 @@ import (
 	"github.com/landfall-project/landfall/pkg/pcrpolicy"
 )
 
-func (a *app) manifestCommand() *cobra.Command {
+// imageCommands are about the images that get keys.
+type imageCommands struct{ *app }
+
+func (a imageCommands) group() *cobra.Command {
 	c := &cobra.Command{Use: "manifest", Short: "Accept, list and revoke signed images"}
-	c.AddCommand(a.manifestAdd(), a.manifestList(), a.manifestRevoke(), a.manifestMinimum())
+	c.AddCommand(a.addCommand(), a.listCommand(), a.revokeCommand(), a.minimumCommand())
 	return c
 }
 
-func (a *app) manifestAdd() *cobra.Command {
+func (a imageCommands) addCommand() *cobra.Command {
 	var policy string
 	c := &cobra.Command{
 		Use:   "add FILE...",
@@ -45,7 +48,7 @@ func (a *app) manifestAdd() *cobra.Command {
 				return err
 			}
 			for _, name := range args {
-				if err := a.addManifest(cmd.Context(), c, name, policy); err != nil {
+				if err := a.add(cmd.Context(), c, name, policy); err != nil {
 					return err
 				}
 			}
@@ -56,7 +59,7 @@ func (a *app) manifestAdd() *cobra.Command {
 	return c
 }
 
-func (a *app) addManifest(ctx context.Context, c *opsclient.Client, name, policy string) error {
+func (a imageCommands) add(ctx context.Context, c *opsclient.Client, name, policy string) error {
 	note, err := readSigned(name, measure.ManifestType, "manifest, which `imagectl sign` writes as NAME-VERSION.manifest")
 	if err != nil {
 		return err
@@ -93,7 +96,7 @@ func (a *app) addManifest(ctx context.Context, c *opsclient.Client, name, policy
 	return nil
 }
 
-func (a *app) manifestList() *cobra.Command {
+func (a imageCommands) listCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List all images and what the fleet thinks of them",
@@ -142,7 +145,7 @@ func stateWord(s kekproto.ManifestState) string {
 // short is enough of a digest for `manifest revoke`.
 func short(digest string) string { return digest[:min(len(digest), 16)] }
 
-func (a *app) manifestRevoke() *cobra.Command {
+func (a imageCommands) revokeCommand() *cobra.Command {
 	var in kekproto.Revocation
 	c := &cobra.Command{
 		Use:   "revoke {DIGEST | IMAGE VERSION} --reason TEXT",
@@ -180,7 +183,7 @@ func (a *app) manifestRevoke() *cobra.Command {
 	return c
 }
 
-func (a *app) manifestMinimum() *cobra.Command {
+func (a imageCommands) minimumCommand() *cobra.Command {
 	var in kekproto.Minimum
 	var dark bool
 	c := &cobra.Command{
@@ -260,7 +263,7 @@ func leavesOne(ctx context.Context, c *opsclient.Client, role, version string) e
 }
 
 // afterwards shows what is left, and says so if that is nothing.
-func (a *app) afterwards(all *kekproto.Images) error {
+func (a imageCommands) afterwards(all *kekproto.Images) error {
 	if err := a.print(all, func(w io.Writer) { showManifests(w, all) }); err != nil {
 		return err
 	}

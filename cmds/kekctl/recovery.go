@@ -13,7 +13,10 @@ import (
 	"github.com/landfall-project/landfall/pkg/printable"
 )
 
-func (a *app) recoveryCommand() *cobra.Command {
+// recoveryCommands are about recovery keys.
+type recoveryCommands struct{ *app }
+
+func (a recoveryCommands) group() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "recovery",
 		Short: "Read a device's recovery key, which takes two agents",
@@ -25,7 +28,7 @@ func (a *app) recoveryCommand() *cobra.Command {
   kekctl --region r7 --as bob recovery approve r07-u12 k3v2m7aqzd
   kekctl --region r7 --as alice recovery read r07-u12 k3v2m7aqzd | cryptsetup open --key-slot 1 --key-file - /dev/sdb2 rescued`,
 	}
-	c.AddCommand(a.recoveryRequest(), a.recoveryApprove(), a.recoveryRead(), a.recoveryList())
+	c.AddCommand(a.requestCommand(), a.approveCommand(), a.readCommand(), a.listCommand())
 	return c
 }
 
@@ -38,7 +41,7 @@ func unasked(err error) error {
 	return err
 }
 
-func (a *app) recoveryRequest() *cobra.Command {
+func (a recoveryCommands) requestCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use:     "request DEVICE --reason TEXT",
@@ -66,7 +69,7 @@ func (a *app) recoveryRequest() *cobra.Command {
 	return c
 }
 
-func (a *app) recoveryApprove() *cobra.Command {
+func (a recoveryCommands) approveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "approve DEVICE ID",
 		Short: "Let the agent who asked read the key, for one hour",
@@ -91,7 +94,7 @@ func (a *app) recoveryApprove() *cobra.Command {
 	}
 }
 
-func (a *app) recoveryRead() *cobra.Command {
+func (a recoveryCommands) readCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "read DEVICE ID",
 		Short: "Print the recovery key of a request that was approved",
@@ -129,7 +132,7 @@ func (a *app) recoveryRead() *cobra.Command {
 	}
 }
 
-func (a *app) recoveryList() *cobra.Command {
+func (a recoveryCommands) listCommand() *cobra.Command {
 	var device string
 	c := &cobra.Command{
 		Use:     "list",

@@ -29,7 +29,10 @@ func readSigned(name, typ, want string) ([]byte, error) {
 	return data, nil
 }
 
-func (a *app) sliceCommand() *cobra.Command {
+// sliceCommands are about the signed slices of devices.
+type sliceCommands struct{ *app }
+
+func (a sliceCommands) group() *cobra.Command {
 	c := &cobra.Command{Use: "slice", Short: "Record the signed slices of devices"}
 	c.AddCommand(&cobra.Command{
 		Use:     "add FILE...",
@@ -41,7 +44,7 @@ func (a *app) sliceCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.addSlices(cmd.Context(), c, args)
+			return a.add(cmd.Context(), c, args)
 		},
 	}, &cobra.Command{
 		Use:     "get DEVICE",
@@ -65,7 +68,7 @@ func (a *app) sliceCommand() *cobra.Command {
 }
 
 // addSlices records what can be recorded, and says at the end what could not.
-func (a *app) addSlices(ctx context.Context, c *opsclient.Client, names []string) error {
+func (a sliceCommands) add(ctx context.Context, c *opsclient.Client, names []string) error {
 	var refused []error
 	for _, name := range names {
 		note, err := readSigned(name, snapshot.SliceType, "slice, which `snapshot sign` writes")
@@ -86,12 +89,15 @@ func (a *app) addSlices(ctx context.Context, c *opsclient.Client, names []string
 	return fmt.Errorf("%d of %s not recorded:\n%w", len(refused), printable.Count(len(names), "slice"), errors.Join(refused...))
 }
 
+// regionCommands take the region on its way.
+type regionCommands struct{ *app }
+
 // moved shows what the region has become.
-func (a *app) moved(st *kekproto.Status) error {
+func (a regionCommands) moved(st *kekproto.Status) error {
 	return a.print(st, func(w io.Writer) { line(w, "region "+st.Region+" is "+string(st.State)) })
 }
 
-func (a *app) liveCommand() *cobra.Command {
+func (a regionCommands) liveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "live",
 		Short:   "Release keys to the servers of a received region",
@@ -111,14 +117,14 @@ func (a *app) liveCommand() *cobra.Command {
 	}
 }
 
-func (a *app) receiveCommand() *cobra.Command {
+func (a regionCommands) receiveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "receive",
 		Short: "Sign that the region has arrived, and submit such statements",
 		Example: `  kekctl --region r7 --as bob receive sign bob.note          # each agent, after looking at the crates
   kekctl --region r7 --as alice receive submit alice.note bob.note`,
 	}
-	c.AddCommand(a.receiveSign(), &cobra.Command{
+	c.AddCommand(a.signCommand(), &cobra.Command{
 		Use:     "submit FILE...",
 		Short:   "Submit signed statements to a member; it verifies each itself",
 		Example: "  kekctl --region r7 --as alice receive submit alice.note bob.note",
@@ -158,7 +164,7 @@ func shipmentOf(ctx context.Context, c *opsclient.Client) (string, error) {
 	return st.Shipment, nil
 }
 
-func (a *app) receiveSign() *cobra.Command {
+func (a regionCommands) signCommand() *cobra.Command {
 	var shipment string
 	var out files.Output
 	c := &cobra.Command{

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/lifecycle"
 	"github.com/landfall-project/landfall/pkg/opsclient"
 	"github.com/landfall-project/landfall/pkg/printable"
 )
@@ -21,7 +22,7 @@ type shipInput struct {
 	check    bool
 }
 
-func (a *app) shipCommand() *cobra.Command {
+func (a regionCommands) shipCommand() *cobra.Command {
 	var in shipInput
 	c := &cobra.Command{
 		Use:   "ship",
@@ -42,7 +43,7 @@ func (a *app) shipCommand() *cobra.Command {
 }
 
 // run looks at what no device can mend first: who asks, and where the region is.
-func (in *shipInput) run(ctx context.Context, a *app) error {
+func (in *shipInput) run(ctx context.Context, a regionCommands) error {
 	agent, err := a.agent()
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func (in *shipInput) run(ctx context.Context, a *app) error {
 
 // allSealed guards against a mistake, not an attack: a device that is added
 // after the look is not noticed.
-func (in *shipInput) allSealed(ctx context.Context, a *app, c *opsclient.Client) error {
+func (in *shipInput) allSealed(ctx context.Context, a regionCommands, c *opsclient.Client) error {
 	all, err := c.Devices(ctx, opsclient.DevicesQuery{})
 	if err != nil {
 		return err
@@ -85,14 +86,15 @@ func (in *shipInput) allSealed(ctx context.Context, a *app, c *opsclient.Client)
 	var open, unproved []string
 	named := slices.Clone(in.unsealed)
 	for _, d := range all {
-		switch {
-		case d.Stays:
-		case d.Sealed == 0 && slices.Contains(in.unsealed, d.Device):
-			named = slices.DeleteFunc(named, func(id string) bool { return id == d.Device })
-		case d.Sealed == 0:
-			open = append(open, d.Device)
-		case d.Accepted != d.Sealed:
+		switch lifecycle.FactsOf(&d).Way() {
+		case lifecycle.Staying, lifecycle.Accepted:
+		case lifecycle.Sealed:
 			unproved = append(unproved, d.Device)
+		default:
+			if !slices.Contains(in.unsealed, d.Device) {
+				open = append(open, d.Device)
+			}
+			named = slices.DeleteFunc(named, func(id string) bool { return id == d.Device })
 		}
 	}
 	if len(unproved) > 0 {

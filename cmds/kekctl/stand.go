@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
+	"github.com/landfall-project/landfall/pkg/lifecycle"
 	"github.com/landfall-project/landfall/pkg/printable"
 	"github.com/landfall-project/landfall/pkg/report"
 )
@@ -40,9 +41,10 @@ type stand struct {
 	do    string // the repair, of what is wrong
 }
 
-// standOf makes the row of a device. now is the member's time, as all times of
-// the device are.
-func standOf(d *kekproto.DeviceInfo, now time.Time) stand {
+// standOf makes the row of a device in a region. now is the member's time, as all
+// times of the device are.
+func standOf(d *kekproto.DeviceInfo, region kekproto.RegionState, now time.Time) stand {
+	at := lifecycle.Of(lifecycle.FactsOf(d), region)
 	s := stand{device: d.Device, rack: d.Rack, unit: d.Unit}
 	if d.Changed != nil {
 		s.since = *d.Changed
@@ -55,17 +57,17 @@ func standOf(d *kekproto.DeviceInfo, now time.Time) stand {
 		p = nil // it said so before it was approved
 	}
 	switch {
-	case s.ofRecord(d):
+	case s.ofRecord(d, at):
 	case p != nil && s.ofResult(p):
 		s.since = d.Progress.Since
 	case refusedNow(d):
 		s.hold("HOLD "+d.Refuse.Code, reasons(d.Refuse), d.Refuse.Repair)
 		s.since = d.Refuse.Time
 	case p != nil && p.Phase != report.PhaseApproval:
-		s.ofPhase(d, p, now)
+		s.ofPhase(d, p, at, now)
 		s.since = d.Progress.Since
 	default:
-		s.atRest(d)
+		s.atRest(at)
 	}
 	if s.kind == "" {
 		s.kind = s.state
@@ -84,20 +86,16 @@ func (s *stand) hold(state, what, do string) {
 }
 
 // ofRecord is where an operator comes first, or the device is not known yet.
-func (s *stand) ofRecord(d *kekproto.DeviceInfo) bool {
+func (s *stand) ofRecord(d *kekproto.DeviceInfo, at lifecycle.State) bool {
 	switch {
-	case d.Suspended:
-		s.set(holds, "SUSPENDED", d.Reason)
+	case at.Stage == lifecycle.Suspended:
+		s.set(holds, at.Stage.String(), d.Reason)
 		s.do = "`kekctl resume " + d.Device + "` ends it"
-	case !d.Enrolled && d.Enrolling:
-		s.set(works, "enrolling", "its TPM proves itself")
-	case !d.Enrolled && d.Refuse != nil:
+	case at.Stage == lifecycle.Expected && d.Refuse != nil:
 		s.hold("HOLD "+d.Refuse.Code, reasons(d.Refuse), d.Refuse.Repair)
 		s.since = d.Refuse.Time
-	case !d.Enrolled:
-		s.set(waits, "expected", "boot the factory image")
-	case !d.Approved:
-		s.set(waits, "wants approval", "compare its EK name, `kekctl device approve`")
+	case at.Stage <= lifecycle.Unapproved:
+		s.atRest(at)
 	default:
 		return false
 	}
@@ -126,23 +124,20 @@ func refusedNow(d *kekproto.DeviceInfo) bool {
 }
 
 // ofPhase is a run of seal that goes on, or went well.
-func (s *stand) ofPhase(d *kekproto.DeviceInfo, p *report.Factory, now time.Time) {
+func (s *stand) ofPhase(d *kekproto.DeviceInfo, p *report.Factory, at lifecycle.State, now time.Time) {
 	s.set(works, p.Phase, p.What)
 	switch p.Phase {
 	case report.PhaseSlice:
-		if d.Slice == 0 {
-			s.atRest(d)
+		if at.Stage == lifecycle.Provisioned {
+			s.atRest(at)
 			return
 		}
 		s.what = "takes its slice of generation " + dash(d.Slice)
 	case report.PhaseDisks:
 		s.kind = p.Phase
 		s.state, s.what = disks(p)
-	case report.PhaseSealed:
-		s.set(waits, "sealed", "boot the server image once")
-		return
-	case report.PhaseAccepted:
-		s.set(fine, "accepted", "")
+	case report.PhaseSealed, report.PhaseAccepted:
+		s.atRest(at) // the fleet's own record says which, and may have moved on
 		return
 	}
 	if age := now.Sub(d.Progress.Time); age > quiet {
@@ -151,19 +146,15 @@ func (s *stand) ofPhase(d *kekproto.DeviceInfo, p *report.Factory, now time.Time
 }
 
 // atRest is what the fleet's own record says.
-func (s *stand) atRest(d *kekproto.DeviceInfo) {
-	switch {
-	case d.Sealed > 0 && d.Accepted == d.Sealed:
-		s.set(fine, "accepted", "")
-	case d.Sealed > 0:
-		s.set(waits, "sealed", "boot the server image once")
-	case d.Stays:
-		s.set(fine, "no volumes", "there is nothing to seal")
-	case d.Slice > 0:
-		s.set(waits, "slice", "boot the factory image")
-	default:
-		s.set(waits, "provisioned", "waits for its slice: `kekctl slice add`")
+func (s *stand) atRest(at lifecycle.State) {
+	m := waits
+	switch at.Who {
+	case lifecycle.Nobody:
+		m = fine
+	case lifecycle.Device:
+		m = works
 	}
+	s.set(m, at.Stage.String(), at.What)
 }
 
 // disks sums up the volumes: "disks 43 % 210 MiB/s 3m", and which one is under

@@ -8,6 +8,7 @@ import (
 
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/kekstore"
+	"github.com/landfall-project/landfall/pkg/lifecycle"
 )
 
 // maxRefused is how many refused devices a status lists: one screen.
@@ -60,14 +61,15 @@ func Brief(d kekproto.DeviceInfo) kekproto.DeviceInfo {
 
 func count(st *kekproto.Status, d *kekproto.DeviceInfo) {
 	st.Devices++
+	way := lifecycle.FactsOf(d).Way()
 	for _, c := range []struct {
 		is bool
 		n  *int
 	}{
 		{d.Enrolled, &st.Enrolled},
 		{d.Slice > 0, &st.WithSlice},
-		{d.Sealed > 0, &st.Sealed},
-		{d.Sealed > 0 && d.Accepted == d.Sealed, &st.Accepted},
+		{way == lifecycle.Sealed || way == lifecycle.Accepted, &st.Sealed},
+		{way == lifecycle.Accepted, &st.Accepted},
 		{d.Suspended, &st.Suspended},
 	} {
 		if c.is {

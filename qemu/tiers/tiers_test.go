@@ -22,7 +22,7 @@ const module = "github.com/landfall-project/landfall/"
 func tierOf(pkg string) (int, bool) {
 	tiers := [][]string{
 		// 0: formats, pure: they open no file and no socket.
-		{"printable", "secret", "keyblob", "kekproto", "snapshot", "lldp", "pcrpolicy", "attest", "measure", "kcmdline", "handover", "report", "newc", "signed", "uki", "eventlog", "version", "strictjson"},
+		{"printable", "secret", "keyblob", "kekproto", "snapshot", "lldp", "pcrpolicy", "attest", "measure", "kcmdline", "handover", "lifecycle", "report", "newc", "signed", "uki", "eventlog", "version", "strictjson"},
 		// 1: drivers.
 		{"tpm", "netconf", "luks2", "dmcrypt", "bootentry", "sdnotify", "dmi", "diskimage", "files", "command"},
 		// 2: services.
