@@ -23,11 +23,7 @@ func (s *Server) check(r *http.Request, op kekproto.Op, body []byte) (*request, 
 		return nil, "", requestProblem(err)
 	}
 	ctx := r.Context()
-	v, err := s.state.view(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	d, err := s.state.device(ctx, v, req.Device)
+	v, d, err := s.state.look(ctx, req.Device)
 	if errors.Is(err, kekstore.ErrNotFound) || (err == nil && !d.enrolled()) {
 		return nil, "", report.Errorf(report.KeyUnknown, "no device %s was enrolled here", req.Device)
 	}

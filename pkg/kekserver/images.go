@@ -56,13 +56,13 @@ type images struct {
 	minimum map[measure.Role]string
 }
 
-func (s *state) fillImages(ctx context.Context, v *images) error {
-	list, err := s.store.List(ctx, pathManifests)
+func (s *state) fillImages(ctx context.Context, r kekstore.Reader, v *images) error {
+	list, err := r.List(ctx, pathManifests)
 	if err != nil {
 		return err
 	}
 	for _, e := range list {
-		m, err := s.image(ctx, e.Path[len(pathManifests):])
+		m, err := s.image(ctx, r, e.Path[len(pathManifests):])
 		if err != nil {
 			return err
 		}
@@ -78,13 +78,13 @@ func (s *state) fillImages(ctx context.Context, v *images) error {
 			v.graves[m.key()] = m
 		}
 	}
-	list, err = s.store.List(ctx, pathMinimum)
+	list, err = r.List(ctx, pathMinimum)
 	if err != nil {
 		return err
 	}
 	for _, e := range list {
 		var rec minimumRecord
-		if _, err := s.load(ctx, e.Path, &rec); err != nil {
+		if _, err := load(ctx, r, e.Path, &rec); err != nil {
 			return err
 		}
 		if !measure.ValidVersion(rec.Version) { // it would be lower than every version
@@ -96,8 +96,8 @@ func (s *state) fillImages(ctx context.Context, v *images) error {
 }
 
 // image reads one manifest and what is kept beside it.
-func (s *state) image(ctx context.Context, digest string) (*image, error) {
-	text, err := s.store.Get(ctx, pathManifests+digest)
+func (s *state) image(ctx context.Context, r kekstore.Reader, digest string) (*image, error) {
+	text, err := r.Get(ctx, pathManifests+digest)
 	if err != nil {
 		return nil, err
 	}
@@ -106,13 +106,13 @@ func (s *state) image(ctx context.Context, digest string) (*image, error) {
 		return nil, fmt.Errorf("%s%s: %w", pathManifests, digest, err)
 	}
 	var rec revokedRecord
-	switch _, err := s.load(ctx, pathRevoked+digest, &rec); {
+	switch _, err := load(ctx, r, pathRevoked+digest, &rec); {
 	case err == nil:
 		m.revoked = &rec
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
-	policy, err := s.store.Get(ctx, pathPolicies+digest)
+	policy, err := r.Get(ctx, pathPolicies+digest)
 	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
 		return nil, err
 	}

@@ -104,8 +104,8 @@ type view struct {
 // records are what is read of a store. A member writes by its ledger alone, so
 // nothing changes without its line.
 type records interface {
-	Get(ctx context.Context, path string) (kekstore.Value, error)
-	List(ctx context.Context, prefix string) ([]kekstore.Event, error)
+	kekstore.Reader
+	Read(ctx context.Context, f func(kekstore.View) error) error
 	Epoch() uint64
 	Snapshot(ctx context.Context, w io.Writer) error
 }
@@ -132,11 +132,30 @@ func InitStore(ctx context.Context, store kekstore.Store, region string) error {
 	return err
 }
 
-func (s *state) view(ctx context.Context) (*view, error) {
-	epoch := s.store.Epoch()
+func (s *state) view(ctx context.Context) (v *view, err error) {
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		v, err = s.viewOf(ctx, r)
+		return err
+	})
+	return v, err
+}
+
+// look returns what is decided by and a device, both as they are at one moment; or
+// kekstore.ErrNotFound. The results are shared and must not be changed.
+func (s *state) look(ctx context.Context, id string) (v *view, d *device, err error) {
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		if v, err = s.viewOf(ctx, r); err == nil {
+			d, err = s.deviceOf(ctx, r, v, id)
+		}
+		return err
+	})
+	return v, d, err
+}
+
+func (s *state) viewOf(ctx context.Context, r kekstore.View) (*view, error) {
 	v := s.current.Load()
-	if v == nil || v.epoch != epoch {
-		v = &view{epoch: epoch}
+	if v == nil || v.epoch != r.Epoch() {
+		v = &view{epoch: r.Epoch()}
 		s.current.Store(v)
 	}
 	if v.ready.Load() {
@@ -147,24 +166,28 @@ func (s *state) view(ctx context.Context) (*view, error) {
 	if v.ready.Load() {
 		return v, nil
 	}
-	if err := s.fill(ctx, v); err != nil {
+	if err := s.fill(ctx, r, v); err != nil {
 		return nil, err // the next request tries again
 	}
 	v.ready.Store(true)
 	return v, nil
 }
 
-func (s *state) fill(ctx context.Context, v *view) error {
+func (s *state) fill(ctx context.Context, r kekstore.Reader, v *view) error {
 	v.region, v.images = regionRecord{}, images{}
-	if _, err := s.load(ctx, pathRegion, &v.region); err != nil {
+	if _, err := load(ctx, r, pathRegion, &v.region); err != nil {
 		return err
 	}
-	return s.fillImages(ctx, &v.images)
+	return s.fillImages(ctx, r, &v.images)
 }
 
 // load decodes a JSON record and returns its version.
 func (s *state) load(ctx context.Context, path string, out any) (uint64, error) {
-	v, err := s.store.Get(ctx, path)
+	return load(ctx, s.store, path, out)
+}
+
+func load(ctx context.Context, r kekstore.Reader, path string, out any) (uint64, error) {
+	v, err := r.Get(ctx, path)
 	if err != nil {
 		return 0, err
 	}
@@ -193,9 +216,17 @@ func (s *state) over(ctx context.Context, path string, data []byte) (kekstore.Wr
 	return kekstore.Write{Path: path, Old: old.Version, Data: data}, nil
 }
 
-// device returns a device, or kekstore.ErrNotFound. The result is shared and
-// must not be changed.
-func (s *state) device(ctx context.Context, v *view, id string) (*device, error) {
+// device is look for who has a view already. If the store has moved on since, the
+// device is as it is now.
+func (s *state) device(ctx context.Context, v *view, id string) (d *device, err error) {
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		d, err = s.deviceOf(ctx, r, v, id)
+		return err
+	})
+	return d, err
+}
+
+func (s *state) deviceOf(ctx context.Context, r kekstore.View, v *view, id string) (*device, error) {
 	if d, ok := v.devices.Load(id); ok {
 		return d.(*device), nil
 	}
@@ -204,7 +235,7 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	}
 	d := new(device)
 	var err error
-	if d.version, err = s.load(ctx, pathDevices+id, &d.deviceRecord); err != nil {
+	if d.version, err = load(ctx, r, pathDevices+id, &d.deviceRecord); err != nil {
 		return nil, err
 	}
 	if d.Removed {
@@ -216,7 +247,7 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 		}
 	}
 	var slice sliceRecord
-	switch version, err := s.load(ctx, pathSlices+id, &slice); {
+	switch version, err := load(ctx, r, pathSlices+id, &slice); {
 	case err == nil && slice.Generation == 0: // of a life before
 		d.sliceVersion = version
 	case err == nil:
@@ -225,7 +256,9 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
-	v.devices.Store(id, d)
+	if r.Epoch() == v.epoch {
+		v.devices.Store(id, d)
+	}
 	return d, nil
 }
 

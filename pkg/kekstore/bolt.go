@@ -45,12 +45,17 @@ type Bolt struct {
 	db      *bbolt.DB
 	barrier *barrier
 
-	mu       sync.RWMutex // guards what follows
+	readTime time.Duration // of a view
+
+	mu       sync.RWMutex // held by who writes until the disk has it; guards what follows
 	sum      sum
-	versions map[string]uint64
 	watchers map[*watcher]struct{}
 	follow   func() Head // nil: the head stays
 	unsure   error       // of a commit that may be on the disk: see update
+
+	index    sync.RWMutex      // never held while anything waits; guards what follows
+	versions map[string]uint64 // changed under mu too, so that who writes reads them without index
+	views    map[*view]struct{}
 }
 
 var _ Store = (*Bolt)(nil)
@@ -115,7 +120,7 @@ func OpenBolt(path string, key *secret.Bytes) (s *Bolt, err error) {
 		b.wipe()
 		return nil, err
 	}
-	s = &Bolt{db: db, barrier: b, versions: map[string]uint64{}, watchers: map[*watcher]struct{}{}}
+	s = &Bolt{db: db, barrier: b, readTime: readTime, versions: map[string]uint64{}, watchers: map[*watcher]struct{}{}, views: map[*view]struct{}{}}
 	if err := db.View(s.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
 	}
@@ -215,28 +220,28 @@ func checkPath(path string) error {
 	return nil
 }
 
-// Get implements Store.
-func (s *Bolt) Get(_ context.Context, path string) (Value, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.unsure != nil {
-		return Value{}, s.unsure
-	}
-	var v Value
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		var err error
-		_, v, err = s.read(tx, path)
+// Get implements Reader.
+func (s *Bolt) Get(ctx context.Context, path string) (value Value, err error) {
+	err = s.Read(ctx, func(v View) error {
+		value, err = v.Get(ctx, path)
 		return err
 	})
-	return v, err
+	return value, err
 }
 
-// read opens the value at path. The version that it must have is the one that
-// this process verified or wrote, not what the file says now. The caller holds
-// the lock.
-func (s *Bolt) read(tx *bbolt.Tx, path string) (Token, Value, error) {
-	version, ok := s.versions[path]
-	if !ok {
+// List implements Reader.
+func (s *Bolt) List(ctx context.Context, prefix string) (list []Event, err error) {
+	err = s.Read(ctx, func(v View) error {
+		list, err = v.List(ctx, prefix)
+		return err
+	})
+	return list, err
+}
+
+// read opens the value at path. The version that it must have is one that this
+// process verified or wrote, not what the file says; 0: there is none.
+func (s *Bolt) read(tx *bbolt.Tx, path string, version uint64) (Token, Value, error) {
+	if version == 0 {
 		return Token{}, Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
 	}
 	token, data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
@@ -247,7 +252,7 @@ func (s *Bolt) read(tx *bbolt.Tx, path string) (Token, Value, error) {
 func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) (Value, error) {
 	var there Value
 	epoch, err := s.update(func(tx *bbolt.Tx) error {
-		old, v, err := s.read(tx, path)
+		old, v, err := s.read(tx, path, s.versions[path])
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return nil
@@ -304,7 +309,7 @@ func (s *Bolt) Happened(ctx context.Context) ([]byte, uint64, error) {
 // into the file: over a value that somebody put back nothing is written. The
 // caller holds the lock.
 func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
-	_, there, err := s.read(tx, path)
+	_, there, err := s.read(tx, path, s.versions[path])
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}

@@ -79,8 +79,8 @@ func (s *Bolt) update(may func(*bbolt.Tx) error, puts ...put) (uint64, error) {
 		return 0, room(err)
 	}
 	s.sum = next
+	s.wrote(puts, next.epoch)
 	for i := range puts {
-		s.versions[puts[i].path] = next.epoch
 		if !puts[i].own {
 			s.notify(Event{Path: puts[i].path, Version: next.epoch})
 		}

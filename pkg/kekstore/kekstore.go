@@ -34,6 +34,9 @@ var (
 	ErrBarrierKey = errors.New("the barrier key does not belong to this store")
 	// ErrInUse: another process has the store open.
 	ErrInUse = errors.New("another process has it open; stop that member first")
+	// ErrViewOver: a view was used after its end, or for longer than a view lasts.
+	// Read anew.
+	ErrViewOver = errors.New("what the store was at one moment is read no longer")
 	// ErrTampered: values were exchanged, put back, removed or damaged. Restore
 	// a backup and find out who wrote to the disk.
 	ErrTampered = errors.New("the store was tampered with or is damaged")
@@ -70,13 +73,32 @@ type Head struct {
 // unclear answer, succeeds.
 type Token [16]byte
 
+// Reader reads values.
+type Reader interface {
+	// Get returns the value at path, or ErrNotFound.
+	Get(ctx context.Context, path string) (Value, error)
+	// List returns the paths below prefix, sorted, and their versions.
+	List(ctx context.Context, prefix string) ([]Event, error)
+}
+
+// View is the store as it was at one moment, whatever is written meanwhile.
+type View interface {
+	Reader
+	// Epoch is the version of the last write before that moment.
+	Epoch() uint64
+}
+
 // Store is an encrypted map of paths (1 to 255 of [a-z0-9-/]) to small values.
 // Writes are durable when they return; where there are several members, on a
 // majority. Reads are answered by the local replica. Nothing is ever deleted
 // but by being overwritten.
 type Store interface {
-	// Get returns the value at path, or ErrNotFound.
-	Get(ctx context.Context, path string) (Value, error)
+	Reader
+	// Read calls f with the store as it is now, and returns what f does: what is
+	// decided by several values is read in one. f reads by the view alone, does not
+	// write, and is quick: those who write may have to wait for it, so the view ends
+	// after some seconds even if f goes on (ErrViewOver).
+	Read(ctx context.Context, f func(View) error) error
 	// Create stores a value once. If there is one by the same token, that one
 	// is returned and nothing is written; if by another token, that one is
 	// returned with ErrExists.
@@ -92,8 +114,6 @@ type Store interface {
 	// Happened returns what went with the last Commit, and its version; nothing if
 	// there was none.
 	Happened(ctx context.Context) ([]byte, uint64, error)
-	// List returns the paths below prefix, sorted, and their versions.
-	List(ctx context.Context, prefix string) ([]Event, error)
 	// Watch sends an event for each later write below prefix until ctx ends,
 	// then closes the channel. A slow receiver loses the oldest events.
 	Watch(ctx context.Context, prefix string) <-chan Event
