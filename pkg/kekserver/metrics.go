@@ -1,6 +1,8 @@
 package kekserver
 
 import (
+	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -51,7 +53,7 @@ func newMetrics(s *Server) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved, m.drifts,
-		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.state.store.Epoch()) }),
+		gauge("landfall_store_epoch", "Writes to the store so far; NaN if it cannot say.", s.state.epoch),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
 			head, _ := s.ledger.Head()
 			return float64(head.Number)
@@ -96,4 +98,13 @@ func (m *metrics) count(op kekproto.Op, code report.Code) {
 
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// epoch is the store's for a gauge.
+func (s *state) epoch() float64 {
+	epoch, err := s.store.Epoch(context.Background())
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(epoch)
 }

@@ -106,7 +106,7 @@ type view struct {
 type records interface {
 	kekstore.Reader
 	Read(ctx context.Context, f func(kekstore.View) error) error
-	Epoch() uint64
+	Epoch(ctx context.Context) (uint64, error)
 	Snapshot(ctx context.Context, w io.Writer) error
 }
 

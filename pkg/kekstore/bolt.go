@@ -323,10 +323,10 @@ func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
 var errUnchanged = errors.New("unchanged")
 
 // Epoch implements Store.
-func (s *Bolt) Epoch() uint64 {
+func (s *Bolt) Epoch(context.Context) (uint64, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.sum.epoch
+	return s.sum.epoch, s.unsure
 }
 
 // Close implements Store.

@@ -118,7 +118,7 @@ type Store interface {
 	// then closes the channel. A slow receiver loses the oldest events.
 	Watch(ctx context.Context, prefix string) <-chan Event
 	// Epoch is the number of writes so far; it's the version of the last one.
-	Epoch() uint64
+	Epoch(ctx context.Context) (uint64, error)
 	// Follow has every later write keep the end of this member's log, as head
 	// tells it, in the same transaction.
 	Follow(head func() Head)
