@@ -1,7 +1,6 @@
 package kekstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
@@ -143,7 +142,7 @@ func openFile(path string) (*bbolt.DB, error) {
 }
 
 func (b *barrier) sealSum(s *sum) []byte {
-	return b.seal(sumPath, s.epoch, Token{}, s.encode())
+	return b.seal(sumPath, s.epoch, s.encode())
 }
 
 // load reads every record once: each must open, and their sum must be the
@@ -161,7 +160,7 @@ func (s *Bolt) load(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	_, plain, err := s.barrier.open(sumPath, record, version)
+	plain, err := s.barrier.open(sumPath, record, version)
 	if err != nil {
 		return err
 	}
@@ -175,7 +174,7 @@ func (s *Bolt) load(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		_, plain, err := s.barrier.open(string(k), v, version)
+		plain, err := s.barrier.open(string(k), v, version)
 		if err != nil {
 			return err
 		}
@@ -240,35 +239,12 @@ func (s *Bolt) List(ctx context.Context, prefix string) (list []Event, err error
 
 // read opens the value at path. The version that it must have is one that this
 // process verified or wrote, not what the file says; 0: there is none.
-func (s *Bolt) read(tx *bbolt.Tx, path string, version uint64) (Token, Value, error) {
+func (s *Bolt) read(tx *bbolt.Tx, path string, version uint64) (Value, error) {
 	if version == 0 {
-		return Token{}, Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
+		return Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
 	}
-	token, data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
-	return token, Value{Data: data, Version: version}, err
-}
-
-// Create implements Store.
-func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) (Value, error) {
-	var there Value
-	epoch, err := s.update(func(tx *bbolt.Tx) error {
-		old, v, err := s.read(tx, path, s.versions[path])
-		switch {
-		case errors.Is(err, ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		}
-		there = v
-		if hmac.Equal(old[:], token[:]) {
-			return errUnchanged
-		}
-		return fmt.Errorf("%s: %w", path, ErrExists)
-	}, put{path: path, token: token, data: data})
-	if err != nil || there.Version > 0 {
-		return there, err
-	}
-	return Value{Data: bytes.Clone(data), Version: epoch}, nil
+	data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
+	return Value{Data: data, Version: version}, err
 }
 
 // Swap implements Store.
@@ -309,7 +285,7 @@ func (s *Bolt) Happened(ctx context.Context) ([]byte, uint64, error) {
 // into the file: over a value that somebody put back nothing is written. The
 // caller holds the lock.
 func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
-	_, there, err := s.read(tx, path, s.versions[path])
+	there, err := s.read(tx, path, s.versions[path])
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -319,8 +295,6 @@ func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
 	}
 	return nil
 }
-
-var errUnchanged = errors.New("unchanged")
 
 // Epoch implements Store.
 func (s *Bolt) Epoch(context.Context) (uint64, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +28,7 @@ func newStore(t *testing.T) string {
 	}
 	s := open(t, path)
 	for _, p := range []string{"k/a", "k/b"} {
-		if _, err := s.Create(context.Background(), p, Token{1}, []byte("state=building "+p)); err != nil {
+		if _, err := s.Swap(context.Background(), p, 0, []byte("state=building "+p)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,55 +109,12 @@ func TestRefusedPathsAndValues(t *testing.T) {
 	s := open(t, newStore(t))
 	defer func() { _ = s.Close() }()
 	for _, path := range []string{"", "K", "k a", "k\x00a", sumPath, "k/é", string(bytes.Repeat([]byte("a"), 256))} {
-		if _, err := s.Create(context.Background(), path, Token{}, nil); err == nil {
-			t.Errorf("Create(%q) succeeded", path)
+		if _, err := s.Swap(context.Background(), path, 0, nil); err == nil {
+			t.Errorf("Swap(%q) succeeded", path)
 		}
 	}
-	if _, err := s.Create(context.Background(), "big", Token{}, make([]byte, MaxValue+1)); err == nil {
+	if _, err := s.Swap(context.Background(), "big", 0, make([]byte, MaxValue+1)); err == nil {
 		t.Error("a value above MaxValue was stored")
-	}
-}
-
-// Write-once holds under concurrent creates: exactly one wins, and everybody
-// gets the winner's value.
-func TestCreateIsWriteOnce(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, newStore(t))
-	defer func() { _ = s.Close() }()
-	for round := range 5 {
-		path := fmt.Sprintf("kek/r/%d", round)
-		var (
-			wg   sync.WaitGroup
-			mu   sync.Mutex
-			won  int
-			seen = map[string]int{}
-		)
-		for i := range 16 {
-			wg.Go(func() {
-				v, err := s.Create(ctx, path, Token{byte(i), 1}, []byte{byte(i)})
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					won++
-				} else if !errors.Is(err, ErrExists) {
-					t.Error(err)
-				}
-				seen[string(v.Data)]++
-			})
-		}
-		wg.Wait()
-		if won != 1 || len(seen) != 1 {
-			t.Fatalf("%d creates won, %d different values came back", won, len(seen))
-		}
-	}
-	a := epochOf(t, s)
-	first, err := s.Create(ctx, "again", Token{9}, []byte("1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := s.Create(ctx, "again", Token{9}, []byte("2"))
-	if err != nil || string(second.Data) != "1" || second.Version != first.Version || epochOf(t, s) != a+1 {
-		t.Errorf("repeated create = %q, %v; epoch %d, want the first value and one write", second.Data, err, epochOf(t, s))
 	}
 }
 
@@ -285,9 +241,6 @@ func TestValuePutBackWhileOpen(t *testing.T) {
 	}
 	if _, err := s.Swap(ctx, "k/a", version, nil); !errors.Is(err, ErrTampered) {
 		t.Errorf("Swap: %v, want ErrTampered", err)
-	}
-	if _, err := s.Create(ctx, "k/a", Token{1}, nil); !errors.Is(err, ErrTampered) {
-		t.Errorf("Create: %v, want ErrTampered", err)
 	}
 	if v, err := s.Get(ctx, "k/b"); err != nil || string(v.Data) != "state=building k/b" {
 		t.Errorf("another value: %q, %v", v.Data, err)

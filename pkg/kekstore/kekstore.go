@@ -22,8 +22,6 @@ import (
 var (
 	// ErrNotFound: nothing is stored at the path.
 	ErrNotFound = errors.New("nothing is stored there")
-	// ErrExists: a write-once value is there already, made with another token.
-	ErrExists = errors.New("a value is stored there already and is never overwritten")
 	// ErrConflict: the value changed since it was read. Read it again.
 	ErrConflict = errors.New("the value was changed meanwhile")
 	// ErrNoStore: there is no store file. Make one with `kekctl init`, or put
@@ -69,10 +67,6 @@ type Head struct {
 	Hash   [32]byte
 }
 
-// Token makes a write-once create repeatable: the same create again, after an
-// unclear answer, succeeds.
-type Token [16]byte
-
 // Reader reads values.
 type Reader interface {
 	// Get returns the value at path, or ErrNotFound.
@@ -99,10 +93,6 @@ type Store interface {
 	// write, and is quick: those who write may have to wait for it, so the view ends
 	// after some seconds even if f goes on (ErrViewOver).
 	Read(ctx context.Context, f func(View) error) error
-	// Create stores a value once. If there is one by the same token, that one
-	// is returned and nothing is written; if by another token, that one is
-	// returned with ErrExists.
-	Create(ctx context.Context, path string, token Token, data []byte) (Value, error)
 	// Swap replaces the value if its version is still old; 0 means that there
 	// must be none. It returns the new version, or ErrConflict.
 	Swap(ctx context.Context, path string, old uint64, data []byte) (uint64, error)

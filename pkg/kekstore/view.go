@@ -86,8 +86,7 @@ func (v *view) Get(_ context.Context, path string) (Value, error) {
 		version = v.s.versions[path]
 	}
 	v.s.index.RUnlock()
-	_, value, err := v.s.read(v.tx, path, version)
-	return value, err
+	return v.s.read(v.tx, path, version)
 }
 
 // List implements Reader.

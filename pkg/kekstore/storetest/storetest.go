@@ -18,6 +18,7 @@ type Open func(t *testing.T, dir string) kekstore.Store
 // Run tries a kind of store.
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, *place){
+		"a value is made once":    madeOnce,
 		"a view is of one moment": viewIsOfOneMoment,
 		"a view ends":             viewEnds,
 	} {
