@@ -103,11 +103,7 @@ func (m *Member) prove(ctx context.Context, ask *Ask) (*request, error) {
 	if err != nil {
 		return nil, malformed(err)
 	}
-	v, err := m.state.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	d, err := m.state.device(ctx, v, req.Device)
+	v, d, err := m.state.look(ctx, req.Device)
 	if errors.Is(err, kekstore.ErrNotFound) || (err == nil && !d.enrolled()) {
 		return nil, report.Errorf(report.KeyUnknown, "no device %s was enrolled here", req.Device)
 	}

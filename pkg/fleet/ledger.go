@@ -76,7 +76,11 @@ func OpenLedger(ctx context.Context, store kekstore.Store, now func() time.Time,
 		return nil, err
 	}
 	head, _ := log.Head()
-	if at := store.Epoch(); at < head.Epoch {
+	at, err := store.Epoch(ctx)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	if at < head.Epoch {
 		return nil, errors.Join(fmt.Errorf("store is at epoch %d, the audit log has seen %d: an older store was put back; "+
 			"`kekctl restore` brings a backup back, or find out who wrote to the disk: %w", at, head.Epoch, kekstore.ErrTampered), log.Close())
 	}
@@ -214,7 +218,10 @@ func (l *Ledger) Record(ctx context.Context, r audit.Record) error {
 	if err := l.Settle(ctx); err != nil {
 		return err
 	}
-	r.Epoch = l.store.Epoch()
+	var err error
+	if r.Epoch, err = l.store.Epoch(ctx); err != nil {
+		return err
+	}
 	return l.append(ctx, r)
 }
 

@@ -97,7 +97,7 @@ func (w *world) check(acknowledged []int) {
 	if string(v.Data) != changed {
 		w.t.Errorf("the store was changed by %q, and the log tells of %q", v.Data, changed)
 	}
-	if at := w.store.Epoch(); last > at {
+	if at := w.epoch(); last > at {
 		w.t.Errorf("the log is at epoch %d, the store at %d", last, at)
 	}
 	if want := int(head.Number) - w.before; w.heard+head.Torn < want {
@@ -141,12 +141,12 @@ func TestEachStep(t *testing.T) {
 				}
 				var acknowledged []int
 				for n := range 5 {
-					epoch := w.store.Epoch()
+					epoch := w.epoch()
 					_, broken := w.log.Head()
 					switch err := w.command(n); {
 					case err == nil:
 						acknowledged = append(acknowledged, n)
-					case broken != nil && w.store.Epoch() != epoch:
+					case broken != nil && w.epoch() != epoch:
 						t.Errorf("step %d: command %d changed the store under a broken log", at, n)
 					case !errors.Is(err, audit.ErrBroken) && !errors.Is(err, errKilled):
 						t.Errorf("step %d: command %d: %v", at, n, err)
@@ -212,8 +212,8 @@ func TestLineTooLong(t *testing.T) {
 	w := newWorld(t)
 	for _, detail := range []string{strings.Repeat("d", audit.MaxLine), strings.Repeat("\u202e", audit.MaxLine/5)} {
 		err := w.ledger.Commit(context.Background(), []audit.Record{{Event: "change"}, {Event: "change", Detail: detail}}, kekstore.Write{Path: "one"})
-		if err == nil || w.store.Epoch() != 0 {
-			t.Errorf("%d bytes: %v, at epoch %d", len(detail), err, w.store.Epoch())
+		if err == nil || w.epoch() != 0 {
+			t.Errorf("%d bytes: %v, at epoch %d", len(detail), err, w.epoch())
 		}
 	}
 	// The longest that is let through is taken.
@@ -227,6 +227,32 @@ func TestLineTooLong(t *testing.T) {
 	}
 	w.check([]int{0})
 	w.stop()
+}
+
+// mute is a store that cannot say at which epoch it is.
+type mute struct{ kekstore.Store }
+
+func (mute) Epoch(context.Context) (uint64, error) { return 0, kekstore.ErrUnsure }
+
+// No line is written whose epoch nobody knows, and no ledger is opened.
+func TestUnknownEpoch(t *testing.T) {
+	w := newWorld(t)
+	w.ledger.store = mute{w.store}
+	before, _ := w.log.Head()
+	if err := w.ledger.Record(context.Background(), audit.Record{Event: "release"}); !errors.Is(err, kekstore.ErrUnsure) {
+		t.Errorf("Record: %v, want %v", err, kekstore.ErrUnsure)
+	}
+	if after, _ := w.log.Head(); after != before {
+		t.Errorf("the log ends at %v, before at %v", after, before)
+	}
+	_, err := OpenLedger(context.Background(), mute{w.store}, time.Now, func(*audit.Record) {},
+		func(audit.Head, func(audit.Record) error) (Log, error) { return w.log, nil }, func(audit.Record) error { return nil })
+	if !errors.Is(err, kekstore.ErrUnsure) {
+		t.Errorf("OpenLedger: %v, want %v", err, kekstore.ErrUnsure)
+	}
+	if err := w.store.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A store that is older than its log is refused.
@@ -290,16 +316,16 @@ func TestFromBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
-	if w.before != 11 || w.ledger.owes.Load() || w.store.Epoch() != 12 {
-		t.Errorf("%d lines, owes %t, epoch %d; want 11, no, 12", w.before, w.ledger.owes.Load(), w.store.Epoch())
+	if w.before != 11 || w.ledger.owes.Load() || w.epoch() != 12 {
+		t.Errorf("%d lines, owes %t, epoch %d; want 11, no, 12", w.before, w.ledger.owes.Load(), w.epoch())
 	}
 	if err := w.command(0); err != nil {
 		t.Error(err)
 	}
 	w.stop()
 	w.start()
-	if w.before != 12 || w.store.Epoch() != 13 {
-		t.Errorf("%d lines, epoch %d; want 12, 13", w.before, w.store.Epoch())
+	if w.before != 12 || w.epoch() != 13 {
+		t.Errorf("%d lines, epoch %d; want 12, 13", w.before, w.epoch())
 	}
 	w.stop()
 }

@@ -185,7 +185,7 @@ func (m *Member) Ready(ctx context.Context) error {
 func (m *Member) Keep(ctx context.Context) error { return m.ledger.Keep(ctx) }
 
 // Epoch counts the writes to the store so far.
-func (m *Member) Epoch() uint64 { return m.state.store.Epoch() }
+func (m *Member) Epoch(ctx context.Context) (uint64, error) { return m.state.store.Epoch(ctx) }
 
 // Log is the durable end of the audit log, and why it cannot be written, if so.
 func (m *Member) Log() (audit.Head, error) { return m.ledger.Head() }

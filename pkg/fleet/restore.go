@@ -52,7 +52,11 @@ func Restore(ctx context.Context, store kekstore.Store, log []audit.Record, buil
 	if err != nil {
 		return nil, err
 	}
-	out := &Restored{From: store.Epoch()}
+	from, err := store.Epoch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &Restored{From: from}
 	var region regionRecord
 	version, err := s.load(ctx, pathRegion, &region)
 	if err != nil {

@@ -42,9 +42,9 @@ type view struct {
 // records are what is read of a store. A member writes by its ledger alone, so
 // nothing changes without its line.
 type records interface {
-	Get(ctx context.Context, path string) (kekstore.Value, error)
-	List(ctx context.Context, prefix string) ([]kekstore.Event, error)
-	Epoch() uint64
+	kekstore.Reader
+	Read(ctx context.Context, f func(kekstore.View) error) error
+	Epoch(ctx context.Context) (uint64, error)
 	Snapshot(ctx context.Context, w io.Writer) error
 }
 
@@ -70,11 +70,52 @@ func InitStore(ctx context.Context, store kekstore.Store, region string) error {
 	return err
 }
 
-func (s *state) view(ctx context.Context) (*view, error) {
-	epoch := s.store.Epoch()
+// view returns what is decided by, as it is now.
+func (s *state) view(ctx context.Context) (v *view, err error) {
+	if v = s.fresh(ctx); v != nil {
+		return v, nil
+	}
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		v, err = s.viewOf(ctx, r)
+		return err
+	})
+	return v, err
+}
+
+// fresh is the current view if it is complete and the store has not moved on; else
+// nil.
+func (s *state) fresh(ctx context.Context) *view {
 	v := s.current.Load()
-	if v == nil || v.epoch != epoch {
-		v = &view{epoch: epoch}
+	if v == nil || !v.ready.Load() {
+		return nil
+	}
+	if epoch, err := s.store.Epoch(ctx); err != nil || epoch != v.epoch {
+		return nil
+	}
+	return v
+}
+
+// look returns what is decided by and a device, both as they are at one moment; or
+// kekstore.ErrNotFound. The results are shared and must not be changed.
+func (s *state) look(ctx context.Context, id string) (v *view, d *device, err error) {
+	if v = s.fresh(ctx); v != nil {
+		if d, ok := v.devices.Load(id); ok {
+			return v, d.(*device), nil
+		}
+	}
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		if v, err = s.viewOf(ctx, r); err == nil {
+			d, err = s.deviceOf(ctx, r, v, id)
+		}
+		return err
+	})
+	return v, d, err
+}
+
+func (s *state) viewOf(ctx context.Context, r kekstore.View) (*view, error) {
+	v := s.current.Load()
+	if v == nil || v.epoch != r.Epoch() {
+		v = &view{epoch: r.Epoch()}
 		s.current.Store(v)
 	}
 	if v.ready.Load() {
@@ -85,26 +126,30 @@ func (s *state) view(ctx context.Context) (*view, error) {
 	if v.ready.Load() {
 		return v, nil
 	}
-	if err := s.fill(ctx, v); err != nil {
+	if err := s.fill(ctx, r, v); err != nil {
 		return nil, err // the next request tries again
 	}
 	v.ready.Store(true)
 	return v, nil
 }
 
-func (s *state) fill(ctx context.Context, v *view) error {
+func (s *state) fill(ctx context.Context, r kekstore.Reader, v *view) error {
 	v.region = regionRecord{}
-	if _, err := s.load(ctx, pathRegion, &v.region); err != nil {
+	if _, err := load(ctx, r, pathRegion, &v.region); err != nil {
 		return err
 	}
 	var err error
-	v.images, err = s.readImages(ctx)
+	v.images, err = s.readImages(ctx, r)
 	return err
 }
 
 // load decodes a JSON record and returns its version.
 func (s *state) load(ctx context.Context, path string, out any) (uint64, error) {
-	v, err := s.store.Get(ctx, path)
+	return load(ctx, s.store, path, out)
+}
+
+func load(ctx context.Context, r kekstore.Reader, path string, out any) (uint64, error) {
+	v, err := r.Get(ctx, path)
 	if err != nil {
 		return 0, err
 	}
@@ -124,9 +169,20 @@ func (s *state) over(ctx context.Context, path string, data []byte) (kekstore.Wr
 	return kekstore.Write{Path: path, Old: old.Version, Data: data}, nil
 }
 
-// device returns a device, or kekstore.ErrNotFound. The result is shared and
-// must not be changed.
-func (s *state) device(ctx context.Context, v *view, id string) (*device, error) {
+// device is look for who has a view already. If the store has moved on since, the
+// device is as it is now.
+func (s *state) device(ctx context.Context, v *view, id string) (d *device, err error) {
+	if d, ok := v.devices.Load(id); ok {
+		return d.(*device), nil
+	}
+	err = s.store.Read(ctx, func(r kekstore.View) error {
+		d, err = s.deviceOf(ctx, r, v, id)
+		return err
+	})
+	return d, err
+}
+
+func (s *state) deviceOf(ctx context.Context, r kekstore.View, v *view, id string) (*device, error) {
 	if d, ok := v.devices.Load(id); ok {
 		return d.(*device), nil
 	}
@@ -135,7 +191,7 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	}
 	d := new(device)
 	var err error
-	if d.version, err = s.load(ctx, pathDevices+id, &d.deviceRecord); err != nil {
+	if d.version, err = load(ctx, r, pathDevices+id, &d.deviceRecord); err != nil {
 		return nil, err
 	}
 	if d.Removed {
@@ -147,7 +203,7 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 		}
 	}
 	var slice sliceRecord
-	switch version, err := s.load(ctx, pathSlices+id, &slice); {
+	switch version, err := load(ctx, r, pathSlices+id, &slice); {
 	case err == nil && slice.Generation == 0: // of a life before
 		d.sliceVersion = version
 	case err == nil:
@@ -156,7 +212,9 @@ func (s *state) device(ctx context.Context, v *view, id string) (*device, error)
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
-	v.devices.Store(id, d)
+	if r.Epoch() == v.epoch {
+		v.devices.Store(id, d)
+	}
 	return d, nil
 }
 
@@ -181,27 +239,27 @@ func (s *state) living(ctx context.Context, v *view) ([]string, error) {
 }
 
 // readImages reads all that is recorded about images.
-func (s *state) readImages(ctx context.Context) (*imageset.Set, error) {
-	list, err := s.store.List(ctx, pathManifests)
+func (s *state) readImages(ctx context.Context, r kekstore.Reader) (*imageset.Set, error) {
+	list, err := r.List(ctx, pathManifests)
 	if err != nil {
 		return nil, err
 	}
 	var all []imageset.Image
 	for _, e := range list {
-		m, err := s.image(ctx, e.Path[len(pathManifests):])
+		m, err := s.image(ctx, r, e.Path[len(pathManifests):])
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, *m)
 	}
-	list, err = s.store.List(ctx, pathMinimum)
+	list, err = r.List(ctx, pathMinimum)
 	if err != nil {
 		return nil, err
 	}
 	minimum := map[measure.Role]string{}
 	for _, e := range list {
 		var rec minimumRecord
-		if _, err := s.load(ctx, e.Path, &rec); err != nil {
+		if _, err := load(ctx, r, e.Path, &rec); err != nil {
 			return nil, err
 		}
 		if !measure.ValidVersion(rec.Version) { // it would be lower than every version
@@ -213,8 +271,8 @@ func (s *state) readImages(ctx context.Context) (*imageset.Set, error) {
 }
 
 // image reads one manifest and what is kept beside it.
-func (s *state) image(ctx context.Context, digest string) (*imageset.Image, error) {
-	text, err := s.store.Get(ctx, pathManifests+digest)
+func (s *state) image(ctx context.Context, r kekstore.Reader, digest string) (*imageset.Image, error) {
+	text, err := r.Get(ctx, pathManifests+digest)
 	if err != nil {
 		return nil, err
 	}
@@ -223,13 +281,13 @@ func (s *state) image(ctx context.Context, digest string) (*imageset.Image, erro
 		return nil, fmt.Errorf("%s%s: %w", pathManifests, digest, err)
 	}
 	var rec revokedRecord
-	switch _, err := s.load(ctx, pathRevoked+digest, &rec); {
+	switch _, err := load(ctx, r, pathRevoked+digest, &rec); {
 	case err == nil:
 		m.Revoked, m.Reason = true, rec.Reason
 	case !errors.Is(err, kekstore.ErrNotFound):
 		return nil, err
 	}
-	policy, err := s.store.Get(ctx, pathPolicies+digest)
+	policy, err := r.Get(ctx, pathPolicies+digest)
 	if err != nil && !errors.Is(err, kekstore.ErrNotFound) {
 		return nil, err
 	}

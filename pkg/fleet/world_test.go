@@ -89,6 +89,15 @@ func (w *world) stop() {
 	}
 }
 
+func (w *world) epoch() uint64 {
+	w.t.Helper()
+	epoch, err := w.store.Epoch(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return epoch
+}
+
 func (w *world) step() (fault, error) {
 	if w.dead {
 		return killed, errKilled

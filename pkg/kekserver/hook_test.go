@@ -28,6 +28,22 @@ func (h *hooked) Get(ctx context.Context, path string) (kekstore.Value, error) {
 	return h.Store.Get(ctx, path)
 }
 
+func (h *hooked) Read(ctx context.Context, f func(kekstore.View) error) error {
+	return h.Store.Read(ctx, func(v kekstore.View) error { return f(&hookedView{v, h.read}) })
+}
+
+type hookedView struct {
+	kekstore.View
+	read func(path string) error
+}
+
+func (h *hookedView) Get(ctx context.Context, path string) (kekstore.Value, error) {
+	if err := h.read(path); err != nil {
+		return kekstore.Value{}, err
+	}
+	return h.View.Get(ctx, path)
+}
+
 // restartHooked restarts the member with a hook before each read of its store.
 func (f *region) restartHooked(read func(path string) error) {
 	f.t.Helper()

@@ -1,6 +1,8 @@
 package kekserver
 
 import (
+	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -52,7 +54,13 @@ func newMetrics(s *Server) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.auditSeconds, m.resetJumps, m.unproved, m.drifts,
-		gauge("landfall_store_epoch", "Writes to the store so far.", func() float64 { return float64(s.fleet.Epoch()) }),
+		gauge("landfall_store_epoch", "Writes to the store so far; NaN if it cannot say.", func() float64 {
+			epoch, err := s.fleet.Epoch(context.Background())
+			if err != nil {
+				return math.NaN()
+			}
+			return float64(epoch)
+		}),
 		gauge("landfall_audit_lines", "Durable lines of the audit log.", func() float64 {
 			head, _ := s.fleet.Log()
 			return float64(head.Number)

@@ -80,31 +80,33 @@ func aad(path string, version uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(a, 0), version)
 }
 
+// markSize is the length of what stands before a value: zeros, or a random token
+// that stores had there once, and nothing reads.
+const markSize = 16
+
 // record is a stored value: version (8 bytes, big endian) ‖ nonce (12) ‖
-// ciphertext of token (16) ‖ value, and tag (16).
-func (b *barrier) seal(path string, version uint64, token Token, data []byte) []byte {
-	plain := make([]byte, 0, len(token)+len(data))
-	plain = append(append(plain, token[:]...), data...)
+// ciphertext of mark (16) ‖ value, and tag (16).
+func (b *barrier) seal(path string, version uint64, data []byte) []byte {
+	plain := make([]byte, markSize, markSize+len(data))
+	plain = append(plain, data...)
 	defer secret.Wipe(plain)
 	return b.aead.Seal(binary.BigEndian.AppendUint64(nil, version), nil, plain, aad(path, version))
 }
 
 // open returns the value of a record; its version must be want.
-func (b *barrier) open(path string, record []byte, want uint64) (Token, []byte, error) {
-	var token Token
+func (b *barrier) open(path string, record []byte, want uint64) ([]byte, error) {
 	version, err := recordVersion(path, record)
 	if err != nil {
-		return token, nil, err
+		return nil, err
 	}
 	if version != want {
-		return token, nil, fmt.Errorf("%s: version %d where %d was written last: %w", path, version, want, ErrTampered)
+		return nil, fmt.Errorf("%s: version %d where %d was written last: %w", path, version, want, ErrTampered)
 	}
 	plain, err := b.aead.Open(nil, nil, record[8:], aad(path, version))
-	if err != nil || len(plain) < len(token) {
-		return token, nil, fmt.Errorf("%s: value does not open: %w", path, ErrTampered)
+	if err != nil || len(plain) < markSize {
+		return nil, fmt.Errorf("%s: value does not open: %w", path, ErrTampered)
 	}
-	copy(token[:], plain)
-	return token, plain[len(token):], nil
+	return plain[markSize:], nil
 }
 
 func recordVersion(path string, record []byte) (uint64, error) {

@@ -1,7 +1,6 @@
 package kekstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
@@ -45,12 +44,17 @@ type Bolt struct {
 	db      *bbolt.DB
 	barrier *barrier
 
-	mu       sync.RWMutex // guards what follows
+	readTime time.Duration // of a view
+
+	mu       sync.RWMutex // held by who writes until the disk has it; guards what follows
 	sum      sum
-	versions map[string]uint64
 	watchers map[*watcher]struct{}
 	follow   func() Head // nil: the head stays
 	unsure   error       // of a commit that may be on the disk: see update
+
+	index    sync.RWMutex      // never held while anything waits; guards what follows
+	versions map[string]uint64 // changed under mu too, so that who writes reads them without index
+	views    map[*view]struct{}
 }
 
 var _ Store = (*Bolt)(nil)
@@ -115,7 +119,7 @@ func OpenBolt(path string, key *secret.Bytes) (s *Bolt, err error) {
 		b.wipe()
 		return nil, err
 	}
-	s = &Bolt{db: db, barrier: b, versions: map[string]uint64{}, watchers: map[*watcher]struct{}{}}
+	s = &Bolt{db: db, barrier: b, readTime: readTime, versions: map[string]uint64{}, watchers: map[*watcher]struct{}{}, views: map[*view]struct{}{}}
 	if err := db.View(s.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.Close())
 	}
@@ -138,7 +142,7 @@ func openFile(path string) (*bbolt.DB, error) {
 }
 
 func (b *barrier) sealSum(s *sum) []byte {
-	return b.seal(sumPath, s.epoch, Token{}, s.encode())
+	return b.seal(sumPath, s.epoch, s.encode())
 }
 
 // load reads every record once: each must open, and their sum must be the
@@ -156,7 +160,7 @@ func (s *Bolt) load(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	_, plain, err := s.barrier.open(sumPath, record, version)
+	plain, err := s.barrier.open(sumPath, record, version)
 	if err != nil {
 		return err
 	}
@@ -170,7 +174,7 @@ func (s *Bolt) load(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		_, plain, err := s.barrier.open(string(k), v, version)
+		plain, err := s.barrier.open(string(k), v, version)
 		if err != nil {
 			return err
 		}
@@ -215,55 +219,32 @@ func checkPath(path string) error {
 	return nil
 }
 
-// Get implements Store.
-func (s *Bolt) Get(_ context.Context, path string) (Value, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.unsure != nil {
-		return Value{}, s.unsure
-	}
-	var v Value
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		var err error
-		_, v, err = s.read(tx, path)
+// Get implements Reader.
+func (s *Bolt) Get(ctx context.Context, path string) (value Value, err error) {
+	err = s.Read(ctx, func(v View) error {
+		value, err = v.Get(ctx, path)
 		return err
 	})
-	return v, err
+	return value, err
 }
 
-// read opens the value at path. The version that it must have is the one that
-// this process verified or wrote, not what the file says now. The caller holds
-// the lock.
-func (s *Bolt) read(tx *bbolt.Tx, path string) (Token, Value, error) {
-	version, ok := s.versions[path]
-	if !ok {
-		return Token{}, Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
-	}
-	token, data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
-	return token, Value{Data: data, Version: version}, err
+// List implements Reader.
+func (s *Bolt) List(ctx context.Context, prefix string) (list []Event, err error) {
+	err = s.Read(ctx, func(v View) error {
+		list, err = v.List(ctx, prefix)
+		return err
+	})
+	return list, err
 }
 
-// Create implements Store.
-func (s *Bolt) Create(_ context.Context, path string, token Token, data []byte) (Value, error) {
-	var there Value
-	epoch, err := s.update(func(tx *bbolt.Tx) error {
-		old, v, err := s.read(tx, path)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		}
-		there = v
-		if hmac.Equal(old[:], token[:]) {
-			return errUnchanged
-		}
-		return fmt.Errorf("%s: %w", path, ErrExists)
-	}, put{path: path, token: token, data: data})
-	if err != nil || there.Version > 0 {
-		return there, err
+// read opens the value at path. The version that it must have is one that this
+// process verified or wrote, not what the file says; 0: there is none.
+func (s *Bolt) read(tx *bbolt.Tx, path string, version uint64) (Value, error) {
+	if version == 0 {
+		return Value{}, fmt.Errorf("%s: %w", path, ErrNotFound)
 	}
-	return Value{Data: bytes.Clone(data), Version: epoch}, nil
+	data, err := s.barrier.open(path, tx.Bucket(bucketValues()).Get([]byte(path)), version)
+	return Value{Data: data, Version: version}, err
 }
 
 // Swap implements Store.
@@ -304,7 +285,7 @@ func (s *Bolt) Happened(ctx context.Context) ([]byte, uint64, error) {
 // into the file: over a value that somebody put back nothing is written. The
 // caller holds the lock.
 func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
-	_, there, err := s.read(tx, path)
+	there, err := s.read(tx, path, s.versions[path])
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -315,13 +296,11 @@ func (s *Bolt) unchanged(tx *bbolt.Tx, path string, old uint64) error {
 	return nil
 }
 
-var errUnchanged = errors.New("unchanged")
-
 // Epoch implements Store.
-func (s *Bolt) Epoch() uint64 {
+func (s *Bolt) Epoch(context.Context) (uint64, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.sum.epoch
+	return s.sum.epoch, s.unsure
 }
 
 // Close implements Store.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +28,7 @@ func newStore(t *testing.T) string {
 	}
 	s := open(t, path)
 	for _, p := range []string{"k/a", "k/b"} {
-		if _, err := s.Create(context.Background(), p, Token{1}, []byte("state=building "+p)); err != nil {
+		if _, err := s.Swap(context.Background(), p, 0, []byte("state=building "+p)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -46,6 +45,15 @@ func open(t *testing.T, path string) *Bolt {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func epochOf(t *testing.T, s Store) uint64 {
+	t.Helper()
+	epoch, err := s.Epoch(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return epoch
 }
 
 // edit changes the raw file behind the store's back.
@@ -76,8 +84,8 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("Swap of a wrong version: %v, want ErrConflict", err)
 	}
 	version, err := s.Swap(ctx, "k/a", 1, []byte("state=live"))
-	if err != nil || version != 3 || s.Epoch() != 3 {
-		t.Fatalf("Swap = version %d, %v; epoch %d", version, err, s.Epoch())
+	if err != nil || version != 3 || epochOf(t, s) != 3 {
+		t.Fatalf("Swap = version %d, %v; epoch %d", version, err, epochOf(t, s))
 	}
 	if _, err := s.Swap(ctx, "k/c", 0, nil); err != nil {
 		t.Errorf("Swap from nothing: %v", err)
@@ -92,8 +100,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 	s = open(t, path)
 	defer func() { _ = s.Close() }()
-	if v, err := s.Get(ctx, "k/a"); err != nil || string(v.Data) != "state=live" || s.Epoch() != 4 {
-		t.Errorf("after reopening: %q, epoch %d, %v", v.Data, s.Epoch(), err)
+	if v, err := s.Get(ctx, "k/a"); err != nil || string(v.Data) != "state=live" || epochOf(t, s) != 4 {
+		t.Errorf("after reopening: %q, epoch %d, %v", v.Data, epochOf(t, s), err)
 	}
 }
 
@@ -101,55 +109,12 @@ func TestRefusedPathsAndValues(t *testing.T) {
 	s := open(t, newStore(t))
 	defer func() { _ = s.Close() }()
 	for _, path := range []string{"", "K", "k a", "k\x00a", sumPath, "k/é", string(bytes.Repeat([]byte("a"), 256))} {
-		if _, err := s.Create(context.Background(), path, Token{}, nil); err == nil {
-			t.Errorf("Create(%q) succeeded", path)
+		if _, err := s.Swap(context.Background(), path, 0, nil); err == nil {
+			t.Errorf("Swap(%q) succeeded", path)
 		}
 	}
-	if _, err := s.Create(context.Background(), "big", Token{}, make([]byte, MaxValue+1)); err == nil {
+	if _, err := s.Swap(context.Background(), "big", 0, make([]byte, MaxValue+1)); err == nil {
 		t.Error("a value above MaxValue was stored")
-	}
-}
-
-// Write-once holds under concurrent creates: exactly one wins, and everybody
-// gets the winner's value.
-func TestCreateIsWriteOnce(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, newStore(t))
-	defer func() { _ = s.Close() }()
-	for round := range 5 {
-		path := fmt.Sprintf("kek/r/%d", round)
-		var (
-			wg   sync.WaitGroup
-			mu   sync.Mutex
-			won  int
-			seen = map[string]int{}
-		)
-		for i := range 16 {
-			wg.Go(func() {
-				v, err := s.Create(ctx, path, Token{byte(i), 1}, []byte{byte(i)})
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					won++
-				} else if !errors.Is(err, ErrExists) {
-					t.Error(err)
-				}
-				seen[string(v.Data)]++
-			})
-		}
-		wg.Wait()
-		if won != 1 || len(seen) != 1 {
-			t.Fatalf("%d creates won, %d different values came back", won, len(seen))
-		}
-	}
-	a := s.Epoch()
-	first, err := s.Create(ctx, "again", Token{9}, []byte("1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := s.Create(ctx, "again", Token{9}, []byte("2"))
-	if err != nil || string(second.Data) != "1" || second.Version != first.Version || s.Epoch() != a+1 {
-		t.Errorf("repeated create = %q, %v; epoch %d, want the first value and one write", second.Data, err, s.Epoch())
 	}
 }
 
@@ -276,9 +241,6 @@ func TestValuePutBackWhileOpen(t *testing.T) {
 	}
 	if _, err := s.Swap(ctx, "k/a", version, nil); !errors.Is(err, ErrTampered) {
 		t.Errorf("Swap: %v, want ErrTampered", err)
-	}
-	if _, err := s.Create(ctx, "k/a", Token{1}, nil); !errors.Is(err, ErrTampered) {
-		t.Errorf("Create: %v, want ErrTampered", err)
 	}
 	if v, err := s.Get(ctx, "k/b"); err != nil || string(v.Data) != "state=building k/b" {
 		t.Errorf("another value: %q, %v", v.Data, err)

@@ -16,10 +16,9 @@ var ErrUnsure = errors.New("the store's last write may or may not be on its disk
 
 // put is a value of a transaction.
 type put struct {
-	path  string
-	token Token
-	data  []byte
-	own   bool // at a path of the store's own
+	path string
+	data []byte
+	own  bool // at a path of the store's own
 }
 
 func (p *put) check() error {
@@ -35,8 +34,7 @@ func (p *put) check() error {
 }
 
 // update writes values and the new sum in one transaction, if may agrees, and
-// returns its epoch, which is their version; that of the last write if may says
-// errUnchanged.
+// returns its epoch, which is their version.
 //
 // A commit writes pages, waits for the disk, writes the page that makes them
 // count, and waits again. If it is the last wait that fails, bbolt goes on from the
@@ -70,8 +68,6 @@ func (s *Bolt) update(may func(*bbolt.Tx) error, puts ...put) (uint64, error) {
 		return tx.Bucket(bucketMeta()).Put([]byte(keySum), sum)
 	})
 	switch {
-	case errors.Is(err, errUnchanged):
-		return s.sum.epoch, nil
 	case err != nil && sum != nil && s.holds(sum):
 		s.unsure = fmt.Errorf("%w (%w): see to its disk, then restart the member and look whether the change is there", ErrUnsure, err)
 		return 0, s.unsure
@@ -79,8 +75,8 @@ func (s *Bolt) update(may func(*bbolt.Tx) error, puts ...put) (uint64, error) {
 		return 0, room(err)
 	}
 	s.sum = next
+	s.wrote(puts, next.epoch)
 	for i := range puts {
-		s.versions[puts[i].path] = next.epoch
 		if !puts[i].own {
 			s.notify(Event{Path: puts[i].path, Version: next.epoch})
 		}
@@ -96,7 +92,7 @@ func (s *Bolt) put(tx *bbolt.Tx, next *sum, p *put) error {
 		next.count++
 	}
 	next.add(s.barrier.term(p.path, next.epoch))
-	return tx.Bucket(bucketValues()).Put([]byte(p.path), s.barrier.seal(p.path, next.epoch, p.token, p.data))
+	return tx.Bucket(bucketValues()).Put([]byte(p.path), s.barrier.seal(p.path, next.epoch, p.data))
 }
 
 // holds says whether bbolt goes on from the state with this sum.

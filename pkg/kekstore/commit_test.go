@@ -24,8 +24,8 @@ func TestCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	epoch, err := s.Commit(ctx, []byte("a and c"), Write{"k/a", a.Version, []byte("A")}, Write{"k/c", 0, []byte("C")})
-	if err != nil || epoch != 3 || s.Epoch() != 3 {
-		t.Errorf("epoch %d of the store at %d, %v; want 3", epoch, s.Epoch(), err)
+	if err != nil || epoch != 3 || epochOf(t, s) != 3 {
+		t.Errorf("epoch %d of the store at %d, %v; want 3", epoch, epochOf(t, s), err)
 	}
 	stop()
 	var seen []Event
@@ -74,8 +74,8 @@ func TestCommitAllOrNothing(t *testing.T) {
 		if _, err := s.Commit(ctx, []byte(name), tt.writes...); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
-		if text, epoch, err := s.Happened(ctx); err != nil || string(text) != "first" || epoch != 3 || s.Epoch() != 3 {
-			t.Errorf("%s: happened %q at %d of %d, %v", name, text, epoch, s.Epoch(), err)
+		if text, epoch, err := s.Happened(ctx); err != nil || string(text) != "first" || epoch != 3 || epochOf(t, s) != 3 {
+			t.Errorf("%s: happened %q at %d of %d, %v", name, text, epoch, epochOf(t, s), err)
 		}
 		if _, err := s.Get(ctx, "k/d"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: k/d: %v, want %v", name, err, ErrNotFound)
@@ -114,5 +114,27 @@ func TestHappenedIsUnderTheSum(t *testing.T) {
 		if _, err := OpenBolt(path, testKey(1)); !errors.Is(err, ErrTampered) {
 			t.Errorf("%s: %v, want %v", name, err, ErrTampered)
 		}
+	}
+}
+
+// A store of which nobody knows whether the disk has its last write says nothing,
+// not even how many there were.
+func TestUnsure(t *testing.T) {
+	ctx := context.Background()
+	s := open(t, newStore(t))
+	s.unsure = ErrUnsure
+	for name, ask := range map[string]func() error{
+		"Get":   func() error { _, err := s.Get(ctx, "k/a"); return err },
+		"List":  func() error { _, err := s.List(ctx, "k/"); return err },
+		"Epoch": func() error { _, err := s.Epoch(ctx); return err },
+		"Swap":  func() error { _, err := s.Swap(ctx, "k/a", 1, nil); return err },
+		"Keep":  func() error { return s.Keep(ctx) },
+	} {
+		if err := ask(); !errors.Is(err, ErrUnsure) {
+			t.Errorf("%s: %v, want %v", name, err, ErrUnsure)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

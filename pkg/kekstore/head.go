@@ -18,6 +18,9 @@ func (s *Bolt) Follow(head func() Head) {
 func (s *Bolt) Keep(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.unsure != nil {
+		return s.unsure
+	}
 	next := s.next()
 	if next == s.sum {
 		return nil

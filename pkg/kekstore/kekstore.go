@@ -22,8 +22,6 @@ import (
 var (
 	// ErrNotFound: nothing is stored at the path.
 	ErrNotFound = errors.New("nothing is stored there")
-	// ErrExists: a write-once value is there already, made with another token.
-	ErrExists = errors.New("a value is stored there already and is never overwritten")
 	// ErrConflict: the value changed since it was read. Read it again.
 	ErrConflict = errors.New("the value was changed meanwhile")
 	// ErrNoStore: there is no store file. Make one with `kekctl init`, or put
@@ -34,6 +32,9 @@ var (
 	ErrBarrierKey = errors.New("the barrier key does not belong to this store")
 	// ErrInUse: another process has the store open.
 	ErrInUse = errors.New("another process has it open; stop that member first")
+	// ErrViewOver: a view was used after its end, or for longer than a view lasts.
+	// Read anew.
+	ErrViewOver = errors.New("what the store was at one moment is read no longer")
 	// ErrTampered: values were exchanged, put back, removed or damaged. Restore
 	// a backup and find out who wrote to the disk.
 	ErrTampered = errors.New("the store was tampered with or is damaged")
@@ -66,21 +67,32 @@ type Head struct {
 	Hash   [32]byte
 }
 
-// Token makes a write-once create repeatable: the same create again, after an
-// unclear answer, succeeds.
-type Token [16]byte
+// Reader reads values.
+type Reader interface {
+	// Get returns the value at path, or ErrNotFound.
+	Get(ctx context.Context, path string) (Value, error)
+	// List returns the paths below prefix, sorted, and their versions.
+	List(ctx context.Context, prefix string) ([]Event, error)
+}
+
+// View is the store as it was at one moment, whatever is written meanwhile.
+type View interface {
+	Reader
+	// Epoch is the version of the last write before that moment.
+	Epoch() uint64
+}
 
 // Store is an encrypted map of paths (1 to 255 of [a-z0-9-/]) to small values.
 // Writes are durable when they return; where there are several members, on a
 // majority. Reads are answered by the local replica. Nothing is ever deleted
 // but by being overwritten.
 type Store interface {
-	// Get returns the value at path, or ErrNotFound.
-	Get(ctx context.Context, path string) (Value, error)
-	// Create stores a value once. If there is one by the same token, that one
-	// is returned and nothing is written; if by another token, that one is
-	// returned with ErrExists.
-	Create(ctx context.Context, path string, token Token, data []byte) (Value, error)
+	Reader
+	// Read calls f with the store as it is now, and returns what f does: what is
+	// decided by several values is read in one. f reads by the view alone, does not
+	// write, and is quick: those who write may have to wait for it, so the view ends
+	// after some seconds even if f goes on (ErrViewOver).
+	Read(ctx context.Context, f func(View) error) error
 	// Swap replaces the value if its version is still old; 0 means that there
 	// must be none. It returns the new version, or ErrConflict.
 	Swap(ctx context.Context, path string, old uint64, data []byte) (uint64, error)
@@ -92,13 +104,11 @@ type Store interface {
 	// Happened returns what went with the last Commit, and its version; nothing if
 	// there was none.
 	Happened(ctx context.Context) ([]byte, uint64, error)
-	// List returns the paths below prefix, sorted, and their versions.
-	List(ctx context.Context, prefix string) ([]Event, error)
 	// Watch sends an event for each later write below prefix until ctx ends,
 	// then closes the channel. A slow receiver loses the oldest events.
 	Watch(ctx context.Context, prefix string) <-chan Event
 	// Epoch is the number of writes so far; it's the version of the last one.
-	Epoch() uint64
+	Epoch(ctx context.Context) (uint64, error)
 	// Follow has every later write keep the end of this member's log, as head
 	// tells it, in the same transaction.
 	Follow(head func() Head)

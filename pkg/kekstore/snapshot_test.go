@@ -20,7 +20,7 @@ func TestSnapshotKeepsEpoch(t *testing.T) {
 	if _, err := s.Swap(context.Background(), "k/a", 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	newest := s.Epoch()
+	newest := epochOf(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,8 +32,8 @@ func TestSnapshotKeepsEpoch(t *testing.T) {
 	}
 	s = open(t, path)
 	defer func() { _ = s.Close() }()
-	if s.Epoch() >= newest {
-		t.Errorf("epoch of the older file is %d, of the newer one %d", s.Epoch(), newest)
+	if epochOf(t, s) >= newest {
+		t.Errorf("epoch of the older file is %d, of the newer one %d", epochOf(t, s), newest)
 	}
 }
 
@@ -49,7 +49,7 @@ func TestSlowSnapshot(t *testing.T) {
 	path := newStore(t)
 	s := open(t, path)
 	defer func() { _ = s.Close() }()
-	epoch, grown := s.Epoch(), false
+	epoch, grown := epochOf(t, s), false
 	var copied bytes.Buffer
 	err := s.Snapshot(ctx, writerFunc(func(p []byte) (int, error) {
 		if n := s.db.Stats().OpenTxN; n != 0 {
@@ -78,7 +78,7 @@ func TestSlowSnapshot(t *testing.T) {
 	}
 	c := open(t, other)
 	defer func() { _ = c.Close() }()
-	if c.Epoch() != epoch {
-		t.Errorf("the copy is of epoch %d, want %d, when it was begun", c.Epoch(), epoch)
+	if epochOf(t, c) != epoch {
+		t.Errorf("the copy is of epoch %d, want %d, when it was begun", epochOf(t, c), epoch)
 	}
 }

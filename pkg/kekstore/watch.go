@@ -2,7 +2,6 @@ package kekstore
 
 import (
 	"context"
-	"slices"
 	"strings"
 )
 
@@ -47,18 +46,4 @@ func (s *Bolt) notify(e Event) {
 			}
 		}
 	}
-}
-
-// List implements Store.
-func (s *Bolt) List(_ context.Context, prefix string) ([]Event, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var out []Event
-	for path, version := range s.versions {
-		if strings.HasPrefix(path, prefix) && path != happenedPath {
-			out = append(out, Event{Path: path, Version: version})
-		}
-	}
-	slices.SortFunc(out, func(a, b Event) int { return strings.Compare(a.Path, b.Path) })
-	return out, nil
 }
