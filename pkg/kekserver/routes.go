@@ -25,7 +25,7 @@ func (s *Server) reads() []route {
 		{"GET", "/v1/links", read, s.links},
 		{"GET", "/v1/recovery", read, func(c *call) (any, error) { return m.Recoveries(c.Context()) }},
 		{"GET", "/v1/audit", read, s.audit},
-		{"GET", "/metrics", append(read, fleet.RoleMetrics), s.showMetrics},
+		{"GET", "/metrics", append([]fleet.Role{fleet.RoleMetrics}, read...), s.showMetrics},
 	}
 }
 
