@@ -27,7 +27,7 @@ type Ask struct {
 type Answer struct {
 	*kekproto.Response
 	Device  string
-	KEK     uint32 // generation under which the device is sealed
+	Sealed  uint32 // KEK generation under which the device is sealed
 	Jump    bool   // of a release: the TPM was reset more than once since the last one
 	Changed bool   // of a release: the firmware differs from the last one's
 }
@@ -59,7 +59,7 @@ func (m *Member) Answer(ctx context.Context, ask *Ask, deliver func(*Answer)) *R
 	if ask.Op == kekproto.OpSlice {
 		unlock()
 	}
-	deliver(&Answer{Response: got, Device: r.Device, KEK: r.device.Sealed, Jump: r.jump > 0, Changed: r.changed != ""})
+	deliver(&Answer{Response: got, Device: r.Device, Sealed: r.device.Sealed, Jump: r.jump > 0, Changed: r.changed != ""})
 	return nil
 }
 

@@ -64,20 +64,27 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *world) start() {
 	w.t.Helper()
+	store, open := w.disk()
+	var err error
+	w.ledger, err = OpenLedger(context.Background(), store, func() time.Time { return w.at },
+		func(*audit.Record) { w.heard++ }, open, func(audit.Record) error { w.before++; return nil })
+	if err != nil {
+		w.t.Fatalf("after a restart: %v", err)
+	}
+}
+
+// disk opens the store, and gives what opens the log.
+func (w *world) disk() (kekstore.Store, func(audit.Head, func(audit.Record) error) (Log, error)) {
+	w.t.Helper()
 	var err error
 	if w.store, err = kekstore.OpenBolt(w.path("store.db"), w.key); err != nil {
 		w.t.Fatal(err)
 	}
 	w.dead, w.heard, w.before = false, 0, 0
-	open := func(known audit.Head, each func(audit.Record) error) (Log, error) {
+	return &faultyStore{w.store, w}, func(known audit.Head, each func(audit.Record) error) (Log, error) {
 		l, err := audit.Open(w.path("audit.jsonl"), known, each)
 		w.log = &faultyLog{w: w, Log: l}
 		return w.log, err
-	}
-	w.ledger, err = OpenLedger(context.Background(), &faultyStore{w.store, w}, func() time.Time { return w.at },
-		func(*audit.Record) { w.heard++ }, open, func(audit.Record) error { w.before++; return nil })
-	if err != nil {
-		w.t.Fatalf("after a restart: %v", err)
 	}
 }
 

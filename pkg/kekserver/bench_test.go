@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/attest/attesttest"
 	"github.com/landfall-project/landfall/pkg/fleetdir"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
@@ -36,7 +37,7 @@ const benchDevices = 64
 type load struct {
 	members []snapshot.Member
 	ca      []byte
-	aks     map[string]*softAK
+	aks     map[string]*attesttest.SoftAK
 	pid     int
 	stop    func()       // ends it; may be called again
 	said    bytes.Buffer // by it and by what watches it; complete once it was stopped
@@ -148,7 +149,7 @@ func startLoad(t testing.TB, watch ...string) *load {
 func newLoad(t testing.TB, url string) (l *load, dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "region")
-	l = &load{aks: map[string]*softAK{}, members: []snapshot.Member{{ID: testMember, URL: url}}}
+	l = &load{aks: map[string]*attesttest.SoftAK{}, members: []snapshot.Member{{ID: testMember, URL: url}}}
 	o := fleetdir.Options{Region: testRegion, Members: l.members, Agents: []fleetdir.AgentOption{{Name: "alice", Role: "operator"}}, Threshold: 1, EKPolicy: "record"}
 	if err := fleetdir.Init(context.Background(), dir, o); err != nil {
 		t.Fatal(err)
@@ -178,8 +179,8 @@ func (l *load) seed(t testing.TB, f *region) {
 	aks := map[string][]byte{}
 	for i := range benchDevices {
 		id := fmt.Sprintf("d%d", i)
-		l.aks[id] = newSoftAK(t, pcrs)
-		aks[id] = l.aks[id].public(t)
+		l.aks[id] = attesttest.New(t, pcrs)
+		aks[id] = l.aks[id].Public(t)
 	}
 	member := filepath.Join(f.dir, "members", testMember)
 	key, err := kekstore.FileUnsealer{Path: filepath.Join(member, "barrier.key")}.BarrierKey(context.Background())

@@ -61,7 +61,7 @@ func (s *Server) attested(op kekproto.Op) http.HandlerFunc {
 			c := connectionOf(r)
 			c.prove(a.Device)
 			if op == kekproto.OpRelease {
-				c.attest(a.Device, a.KEK)
+				c.attest(a.Device, a.Sealed)
 				s.metrics.released(a)
 			}
 			defer c.within(within)()

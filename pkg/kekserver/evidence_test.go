@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/landfall-project/landfall/pkg/attest"
+	"github.com/landfall-project/landfall/pkg/attest/attesttest"
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/eventlog"
 	"github.com/landfall-project/landfall/pkg/kekclient"
@@ -258,7 +259,7 @@ func TestEvidenceNeedsItsRefusal(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := f.status().AuditLines
-	if got, want := f.rawRelease(newSoftAK(t, pcrs), body(testDevice)), []int{403, 403}; !slices.Equal(got, want) {
+	if got, want := f.rawRelease(attesttest.New(t, pcrs), body(testDevice)), []int{403, 403}; !slices.Equal(got, want) {
 		t.Errorf("a log after a stranger's quote: %v, want %v", got, want)
 	}
 	m.boot(serverImage, nil)

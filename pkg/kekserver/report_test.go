@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/landfall-project/landfall/pkg/attest/attesttest"
 	"github.com/landfall-project/landfall/pkg/kekclient"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
@@ -72,7 +73,7 @@ func TestReportNeedsItsRelease(t *testing.T) {
 	}{
 		{"before anything", m, "", testDevice, http.StatusForbidden, report.KeyQuote},
 		{"of nobody, before anything", m, "", "", http.StatusForbidden, report.KeyProtocol},
-		{"after a release that was refused", newSoftAK(t, pcrs), kekproto.OpRelease, testDevice, http.StatusForbidden, report.KeyQuote},
+		{"after a release that was refused", attesttest.New(t, pcrs), kekproto.OpRelease, testDevice, http.StatusForbidden, report.KeyQuote},
 		{"after a slice", m, kekproto.OpSlice, testDevice, http.StatusForbidden, report.KeyQuote},
 		{"of another device", m, kekproto.OpRelease, "r01-u02", http.StatusForbidden, report.KeyQuote},
 		{"after its release", m, kekproto.OpRelease, testDevice, http.StatusOK, ""},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/landfall-project/landfall/pkg/attest/attesttest"
 	"github.com/landfall-project/landfall/pkg/audit"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/report"
@@ -39,7 +40,7 @@ func TestStrangerFillsNoAuditLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := newSoftAK(t, pcrs)
+	stranger := attesttest.New(t, pcrs)
 	for range 5 {
 		_, err := f.client().Release(ctx, stranger, 1)
 		wantCode(t, "release by a stranger", err, report.KeyQuote)

@@ -1,4 +1,7 @@
-package kekserver_test
+// Package attesttest quotes in software, for tests that need many quotes or
+// exact counts: a TPM makes a few a second. That quotes of real TPMs are accepted,
+// and others are not, is tested with swtpm.
+package attesttest
 
 import (
 	"crypto/ecdsa"
@@ -13,29 +16,29 @@ import (
 	"github.com/landfall-project/landfall/pkg/kekproto"
 )
 
-// softAK signs quotes in software, for load only: a TPM makes a few a second.
-// That quotes of real TPMs are accepted, and others are not, is tested with
-// swtpm.
-type softAK struct {
-	key  *ecdsa.PrivateKey
-	pcrs map[int][]byte
+// SoftAK is an attestation key, and what its TPM would say of itself.
+type SoftAK struct {
+	PCRs           map[int][]byte
+	Reset, Restart uint32 // counts
+	key            *ecdsa.PrivateKey
 }
 
-func newSoftAK(t testing.TB, pcrs map[int][]byte) *softAK {
+// New makes a key of a TPM with these PCRs.
+func New(t testing.TB, pcrs map[int][]byte) *SoftAK {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &softAK{key: key, pcrs: pcrs}
+	return &SoftAK{key: key, PCRs: pcrs}
 }
 
 func sized(b, v []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
 }
 
-// public is a TPMT_PUBLIC (TPM 2.0 Part 2, 12.2.4) of a restricted P-256 key.
-func (k *softAK) public(t testing.TB) []byte {
+// Public is a TPMT_PUBLIC (TPM 2.0 Part 2, 12.2.4) of a restricted P-256 key.
+func (k *SoftAK) Public(t testing.TB) []byte {
 	t.Helper()
 	point, err := k.key.PublicKey.Bytes()
 	if err != nil {
@@ -47,15 +50,18 @@ func (k *softAK) public(t testing.TB) []byte {
 }
 
 // Quote implements kekclient.Quoter (TPMS_ATTEST, Part 2, 10.12.12).
-func (k *softAK) Quote(qualifying []byte) (kekproto.Quote, error) {
+func (k *SoftAK) Quote(qualifying []byte) (kekproto.Quote, error) {
 	b := []byte{0xff, 'T', 'C', 'G', 0x80, 0x18}
 	b = sized(sized(b, []byte{0, 0x0b}), qualifying)
-	b = append(b, make([]byte, 8+4+4+1+8)...)
+	b = append(b, make([]byte, 8)...) // clock
+	b = binary.BigEndian.AppendUint32(b, k.Reset)
+	b = binary.BigEndian.AppendUint32(b, k.Restart)
+	b = append(b, make([]byte, 1+8)...) // safe, firmware version
 	b = append(b, 0, 0, 0, 1, 0, 0x0b, 3, 0, 0, 0)
 	h := sha256.New()
 	for _, n := range attest.Selection() {
 		b[len(b)-3+n/8] |= 1 << (n % 8)
-		h.Write(k.pcrs[n])
+		h.Write(k.PCRs[n])
 	}
 	b = sized(b, h.Sum(nil))
 	digest := sha256.Sum256(b)
@@ -64,5 +70,5 @@ func (k *softAK) Quote(qualifying []byte) (kekproto.Quote, error) {
 		return kekproto.Quote{}, err
 	}
 	pad := func(i *big.Int) []byte { return i.FillBytes(make([]byte, 32)) }
-	return kekproto.Quote{Attest: b, Signature: sized(sized([]byte{0, 0x18, 0, 0x0b}, pad(r)), pad(s)), PCRs: k.pcrs}, nil
+	return kekproto.Quote{Attest: b, Signature: sized(sized([]byte{0, 0x18, 0, 0x0b}, pad(r)), pad(s)), PCRs: k.PCRs}, nil
 }
