@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/landfall-project/landfall/pkg/kekstore"
 )
 
 // The lives notice what they are there for: with each of these mistakes in the
