@@ -166,8 +166,13 @@ func sealTo(r *request, plain *secret.Bytes) ([]byte, error) {
 	return sealed, nil
 }
 
-// sealed notes that the device's key is wrapped under a generation.
+// sealed notes that the device's key is wrapped under a generation. It only rises:
+// a word of an earlier one came late, and with it the next release would give a KEK
+// that opens nothing.
 func (r *request) sealed(ctx context.Context) (*kekproto.Response, error) {
+	if r.Generation < r.device.Sealed {
+		return nil, report.Errorf(report.KeyProtocol, "%s is sealed under KEK generation %d: that it was under generation %d is over", r.Device, r.device.Sealed, r.Generation)
+	}
 	there, err := r.member.state.kek(ctx, r.Device, r.Generation)
 	if errors.Is(err, kekstore.ErrNotFound) {
 		return nil, report.Errorf(report.KeyUnknown, "%s has no KEK of generation %d", r.Device, r.Generation)

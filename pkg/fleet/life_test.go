@@ -13,6 +13,7 @@ import (
 	"github.com/landfall-project/landfall/pkg/attest"
 	"github.com/landfall-project/landfall/pkg/kekproto"
 	"github.com/landfall-project/landfall/pkg/measure"
+	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/signed"
 )
 
@@ -241,6 +242,30 @@ func live(t *testing.T, seed uint64) {
 	if tn.given == 0 {
 		t.Logf("seed %d: no key was given", seed)
 	}
+}
+
+// A word that a device was sealed, which comes once more when it is sealed under the
+// next generation, does not take it back to a KEK that opens nothing.
+func TestALateWord(t *testing.T) {
+	tn := newTown(t, 0)
+	defer tn.stop()
+	m := tn.machines[0]
+	var first *letter
+	for generation := uint32(1); generation <= 2; generation++ {
+		tn.deliver(tn.write(m, kekproto.OpKEK, generation))
+		said := tn.write(m, kekproto.OpSealed, generation)
+		tn.deliver(said)
+		if first == nil {
+			first = said
+		}
+	}
+	if m.sealed != 2 {
+		t.Fatalf("sealed under generation %d", m.sealed)
+	}
+	if refused := tn.member.Answer(context.Background(), &first.ask, func(*Answer) {}); refused == nil || refused.Code != string(report.KeyProtocol) {
+		t.Errorf("a late word: %+v", refused)
+	}
+	tn.accounts()
 }
 
 // Whatever commands, requests, crashes, restarts, full disks and failed fsyncs come,
