@@ -81,7 +81,7 @@ func packages(t *testing.T) []listed {
 // isTestTool reports whether a package is for tests: it may use the lab, and
 // only tests may use it.
 func isTestTool(pkg string) bool {
-	return strings.HasSuffix(pkg, "/tpmtest") || strings.HasSuffix(pkg, "/filestest") || strings.HasSuffix(pkg, "/disktest") || strings.HasSuffix(pkg, "/ukitest")
+	return strings.HasSuffix(pkg, "/tpmtest") || strings.HasSuffix(pkg, "/filestest") || strings.HasSuffix(pkg, "/disktest") || strings.HasSuffix(pkg, "/ukitest") || strings.HasSuffix(pkg, "/flood")
 }
 
 func TestImportsPointDown(t *testing.T) {
