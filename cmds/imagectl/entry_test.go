@@ -44,7 +44,13 @@ func check(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	key, err := signed.ParseVerifier([]byte(ts.ReadFile("north/public/boot.pub")))
 	ts.Check(err)
-	_, _, err = bootentry.Match(content, []bootentry.Signature{{File: args[0], Note: []byte(ts.ReadFile(args[0]))}}, []note.Verifier{key})
+	dir := ts.MkAbs("checked")
+	ts.Check(os.MkdirAll(filepath.Join(dir, "boot/landfall"), 0o755))
+	ts.Check(os.WriteFile(filepath.Join(dir, "boot/landfall", "a.note"), []byte(ts.ReadFile(args[0])), 0o644))
+	root, err := bootentry.OpenRoot(dir)
+	ts.Check(err)
+	defer root.Close()
+	_, _, err = bootentry.Check(root, content, []note.Verifier{key})
 	if (err != nil) != neg {
 		ts.Fatalf("check %v: %v", args, err)
 	}

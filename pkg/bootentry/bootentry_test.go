@@ -167,7 +167,7 @@ func TestCheckKernel(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			image := tt.edit(bzImage(100))
 			err := CheckKernel(bytes.NewReader(image), int64(len(image)))
-			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), tt.err)) {
+			if tt.err == "" && err != nil || tt.err != "" && (!errors.Is(err, errDamaged) || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("got %v, want %q", err, tt.err)
 			}
 		})
@@ -181,8 +181,8 @@ func TestCheckInitrd(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "0707", "hello", "\x00\x00\x00\x00"} {
-		if err := CheckInitrd([]byte(bad)); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%q: got %v, want ErrDamaged", bad, err)
+		if err := CheckInitrd([]byte(bad)); !errors.Is(err, errDamaged) {
+			t.Errorf("%q: got %v, want errDamaged", bad, err)
 		}
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"io"
 )
 
-// ErrDamaged says that a kernel or initrd is cut short or is none. The repair:
+// errDamaged says that a kernel or initrd is cut short or is none. The repair:
 // reinstall the kernel package.
-var ErrDamaged = errors.New("damaged")
+var errDamaged = errors.New("damaged")
 
 // Offsets of the x86 boot protocol (Linux Documentation/arch/x86/boot.rst);
 // little endian.
@@ -33,7 +33,7 @@ const (
 // threat model).
 func CheckKernel(file io.ReaderAt, size int64) error {
 	if size < headerEnd {
-		return fmt.Errorf("kernel of %d bytes: %w: too short for a bzImage", size, ErrDamaged)
+		return fmt.Errorf("kernel of %d bytes: %w: too short for a bzImage", size, errDamaged)
 	}
 	image := make([]byte, headerEnd)
 	if _, err := file.ReadAt(image, 0); err != nil {
@@ -43,11 +43,11 @@ func CheckKernel(file io.ReaderAt, size int64) error {
 	version := le.Uint16(image[offVersion:])
 	switch {
 	case le.Uint16(image[offBootFlag:]) != 0xaa55 || !bytes.Equal(image[offMagic:offMagic+4], []byte("HdrS")):
-		return fmt.Errorf("kernel: %w: no bzImage header", ErrDamaged)
+		return fmt.Errorf("kernel: %w: no bzImage header", errDamaged)
 	case version < minVersion:
-		return fmt.Errorf("kernel: %w: boot protocol %d.%02d is too old", ErrDamaged, version>>8, version&0xff)
+		return fmt.Errorf("kernel: %w: boot protocol %d.%02d is too old", errDamaged, version>>8, version&0xff)
 	case image[offLoadFlags]&1 == 0 || le.Uint16(image[offXLoadFlags:])&1 == 0:
-		return fmt.Errorf("kernel: %w: not a 64-bit bzImage", ErrDamaged)
+		return fmt.Errorf("kernel: %w: not a 64-bit bzImage", errDamaged)
 	}
 	setup := int64(image[offSetupSects])
 	if setup == 0 {
@@ -55,7 +55,7 @@ func CheckKernel(file io.ReaderAt, size int64) error {
 	}
 	want := (setup+1)*512 + int64(le.Uint32(image[offSysSize:]))*16
 	if size < want {
-		return fmt.Errorf("kernel of %d bytes: %w: its header says %d", size, ErrDamaged, want)
+		return fmt.Errorf("kernel of %d bytes: %w: its header says %d", size, errDamaged, want)
 	}
 	return nil
 }
@@ -72,5 +72,5 @@ func CheckInitrd(image []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("initrd of %d bytes: %w: no archive that a kernel unpacks", len(image), ErrDamaged)
+	return fmt.Errorf("initrd of %d bytes: %w: no archive that a kernel unpacks", len(image), errDamaged)
 }

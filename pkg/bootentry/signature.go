@@ -9,9 +9,9 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// SignatureDir is where a root keeps the signatures of its boot entries, in
+// signatureDir is where a root keeps the signatures of its boot entries, in
 // files *.note.
-const SignatureDir = "/boot/landfall"
+const signatureDir = "/boot/landfall"
 
 const maxSignatures = 64
 
@@ -36,43 +36,43 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("the boot entry is not what %s says, signed by %s: %s", e.File, e.Signer, strings.Join(e.Parts, "; "))
 }
 
-// Signature is a file that claims to be one; nothing in it is believed yet.
-type Signature struct {
+// claim is a file that claims to be a signature; nothing in it is believed yet.
+type claim struct {
 	File string // path inside the root
 	Note []byte
 }
 
-// Signatures reads the signatures of a root, at most 64. The errors are of
+// signatures reads the signatures of a root, at most 64. The errors are of
 // files that could not be read; each costs only itself.
-func Signatures(root *Root) ([]Signature, []error) {
-	var found []Signature
+func signatures(root *Root) ([]claim, []error) {
+	var found []claim
 	var faults []error
-	for _, file := range root.list(SignatureDir) {
+	for _, file := range root.list(signatureDir) {
 		if !strings.HasSuffix(file, ".note") {
 			continue
 		}
 		if len(found)+len(faults) == maxSignatures {
-			faults = append(faults, fmt.Errorf("%s: more than %d signatures, the rest was not read", SignatureDir, maxSignatures))
+			faults = append(faults, fmt.Errorf("%s: more than %d signatures, the rest was not read", signatureDir, maxSignatures))
 			break
 		}
-		name := path.Join(SignatureDir, file)
+		name := path.Join(signatureDir, file)
 		text, err := root.read(name, MaxSignatureSize)
 		if err != nil {
 			faults = append(faults, err)
 			continue
 		}
-		found = append(found, Signature{name, []byte(text)})
+		found = append(found, claim{name, []byte(text)})
 	}
 	return found, faults
 }
 
-// Match returns the signature by one of the keys that is of exactly this
+// match returns the signature by one of the keys that is of exactly this
 // content, and its signer. The error is ErrUnsigned, with what is wrong with
 // the signatures, or a *MismatchError.
-func Match(c *Content, signatures []Signature, keys []note.Verifier) (*Signature, string, error) {
+func match(c *Content, all []claim, keys []note.Verifier) (*claim, string, error) {
 	var nearest *MismatchError
 	var faults []error
-	for i, s := range signatures {
+	for i, s := range all {
 		want, signers, err := OpenContent(s.Note, keys...)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", s.File, err))
@@ -80,7 +80,7 @@ func Match(c *Content, signatures []Signature, keys []note.Verifier) (*Signature
 		}
 		m := &MismatchError{File: s.File, Signer: strings.Join(signers, ", ")}
 		if m.Parts, m.Other = c.differences(want); len(m.Parts) == 0 {
-			return &signatures[i], m.Signer, nil
+			return &all[i], m.Signer, nil
 		}
 		if nearest == nil || m.nearer(nearest) {
 			nearest = m
@@ -104,7 +104,7 @@ const maxFaults = 3
 
 func unsigned(faults []error) error {
 	if len(faults) == 0 {
-		return fmt.Errorf("%w: there is none in %s", ErrUnsigned, SignatureDir)
+		return fmt.Errorf("%w: there is none in %s", ErrUnsigned, signatureDir)
 	}
 	return fmt.Errorf("%w: %w", ErrUnsigned, errors.Join(few(faults, maxFaults)...))
 }
@@ -118,11 +118,12 @@ func few(faults []error, n int) []error {
 }
 
 // Check looks for the signature of what is about to be started among those of
-// the root. It returns the signature's file and its signer; errors as of Match.
-// What the caller hashed must be the very bytes that it starts.
+// the root. It returns the signature's file and its signer. The error is
+// ErrUnsigned, with what is wrong with the signatures, or a *MismatchError. What
+// the caller hashed must be the very bytes that it starts.
 func Check(root *Root, c *Content, keys []note.Verifier) (file, signer string, err error) {
-	signatures, faults := Signatures(root)
-	s, signer, err := Match(c, signatures, keys)
+	all, faults := signatures(root)
+	s, signer, err := match(c, all, keys)
 	if err != nil {
 		return "", "", errors.Join(err, unread(faults))
 	}

@@ -117,7 +117,7 @@ func TestCheckIsBounded(t *testing.T) {
 		files[fmt.Sprintf("boot/landfall/%03d.note", i)] = "junk"
 	}
 	root := tree(t, files)
-	found, faults := Signatures(root)
+	found, faults := signatures(root)
 	if len(found) != maxSignatures || len(faults) != 1 {
 		t.Errorf("%d signatures, errors %v", len(found), faults)
 	}

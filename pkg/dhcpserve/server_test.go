@@ -18,11 +18,16 @@ import (
 
 var expected = netconf.Config{Want: netconf.Want{Address: netip.MustParsePrefix("10.9.0.12/24"), Router: netip.MustParseAddr("10.9.0.254")}}
 
+// nobody says whether a client was answered by nobody.
+func nobody(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "no DHCP server answered")
+}
+
 func TestOurClient(t *testing.T) {
 	s := start(t, table())
 	link := plug(t, "dev0", knownMAC)
 	must(t, netconf.Up(link, 0))
-	if l, err := netconf.DHCP(within(t, 3*time.Second), link, expected); !errors.Is(err, netconf.ErrNoLease) {
+	if l, err := netconf.DHCP(within(t, 3*time.Second), link, expected); !nobody(err) {
 		t.Fatalf("before Allow: got %+v, %v", l, err)
 	}
 	if n := s.Counters(); n.Waiting == 0 {
@@ -41,7 +46,7 @@ func TestOurClient6(t *testing.T) {
 	link := plug(t, "dev0", only6MAC)
 	must(t, netconf.Up(link, 0))
 	cfg := netconf.Config{Want: netconf.Want{Address: netip.MustParsePrefix("fd00:9::13/64"), Router: netip.MustParseAddr("fe80::1")}}
-	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !errors.Is(err, netconf.ErrNoLease) {
+	if l, err := netconf.DHCP6(within(t, 3*time.Second), link, cfg); !nobody(err) {
 		t.Fatalf("before Allow: got %+v, %v", l, err)
 	}
 	s.Allow()

@@ -15,9 +15,9 @@ import (
 
 // Why a volume does not open. Open wraps them together with pkg/luks2's errors.
 var (
-	// ErrMissing: no device carries the volume's UUID. Look at the disk and
+	// errMissing: no device carries the volume's UUID. Look at the disk and
 	// its cable; a header that was refused is named.
-	ErrMissing = errors.New("no disk with this volume was found")
+	errMissing = errors.New("no disk with this volume was found")
 	// ErrRefused: devices carry the UUID, none is the one that was sealed.
 	// Put the right disk in.
 	ErrRefused = errors.New("no disk with this UUID is the one that was sealed")
@@ -54,7 +54,7 @@ func (f *Finder) Open(ctx context.Context, dek *secret.Bytes, device string, v s
 	candidates := slices.Clone(f.found[v.UUID])
 	f.mu.Unlock()
 	if len(candidates) == 0 {
-		return nil, fmt.Errorf("volume %s (%s): %w%s", v.Name, v.UUID, ErrMissing, f.refusals())
+		return nil, fmt.Errorf("volume %s (%s): %w%s", v.Name, v.UUID, errMissing, f.refusals())
 	}
 	var good *Volume
 	var bad []error

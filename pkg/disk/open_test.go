@@ -141,7 +141,7 @@ func TestOpenRefuses(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		f := newTree(t)
 		f.disk("vdb", "DISK-B", 64<<20)
-		if v, err := open(t, f, dek, volume("data0", "format", "DISK-B", 0)); !errors.Is(err, ErrMissing) {
+		if v, err := open(t, f, dek, volume("data0", "format", "DISK-B", 0)); !errors.Is(err, errMissing) {
 			t.Errorf("%+v, %v", v, err)
 		}
 	})
@@ -171,7 +171,7 @@ func TestOpenRefuses(t *testing.T) {
 		copy(b[16384+8:], "\xff\xff")
 		f.write(f.path("vdb"), string(b))
 		got, err := open(t, f, dek, v)
-		if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), f.path("vdb")) {
+		if !errors.Is(err, errMissing) || !strings.Contains(err.Error(), f.path("vdb")) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
@@ -220,7 +220,7 @@ func TestWaitForLateDisk(t *testing.T) {
 	}
 	got.Key.Wipe()
 	finder.Again()
-	if _, err := finder.Open(ctx, dek, testDevice, v); !errors.Is(err, ErrMissing) {
+	if _, err := finder.Open(ctx, dek, testDevice, v); !errors.Is(err, errMissing) {
 		t.Errorf("after Again: %v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestWaitOptional(t *testing.T) {
 	if d := time.Since(start); d > 20*optionalGrace {
 		t.Errorf("waited %s", d)
 	}
-	if _, err := finder.Open(context.Background(), testDEK("dek"), testDevice, gone); !errors.Is(err, ErrMissing) {
+	if _, err := finder.Open(context.Background(), testDEK("dek"), testDevice, gone); !errors.Is(err, errMissing) {
 		t.Errorf("the missing volume: %v", err)
 	}
 }

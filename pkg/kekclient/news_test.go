@@ -33,7 +33,7 @@ func TestNewsOfSeveralMembers(t *testing.T) {
 	}
 	slice := bytes.Repeat([]byte("a slice"), 290_000) // 2 MiB, as the largest
 	has, none, refuses := member(answer(slice)), member(answer(nil)), member(refusalText(report.KeySuspended))
-	long := member(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", kekproto.MaxSlice+1))
+	long := member(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", kekproto.OpSlice.AnswerLimit()+1))
 	dead := snapshot.Member{ID: "ks1", URL: "https://127.0.0.1:1"}
 	for name, test := range map[string]struct {
 		members []snapshot.Member

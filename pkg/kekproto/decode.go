@@ -16,7 +16,7 @@ const (
 	MaxReport   = 8 << 10   // Request.Body and a posted report
 	MaxFinding  = 12 << 10  // Request.Body that is a link report, a capture or a progress
 	MaxAnswer   = 64 << 10  // any answer of the device plane
-	MaxSlice    = 3 << 20   // but that to OpSlice: a DHCP device's slice in base64
+	maxSlice    = 3 << 20   // but that to OpSlice: a DHCP device's slice in base64
 	MaxEventLog = 256 << 10 // EventLog.Log
 	MaxEvidence = 352 << 10 // a posted event log: the same in base64, and what is around it
 	MaxMessage  = 1 << 10   // Response.Message
@@ -124,7 +124,7 @@ func (o Op) limits() (request, body int) {
 // AnswerLimit is how long an answer to the operation may be, in bytes.
 func (o Op) AnswerLimit() int {
 	if o == OpSlice {
-		return MaxSlice
+		return maxSlice
 	}
 	return MaxAnswer
 }

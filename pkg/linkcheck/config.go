@@ -10,10 +10,6 @@ import (
 	"github.com/landfall-project/landfall/pkg/snapshot"
 )
 
-// ErrConfig: links that contradict each other or themselves. The slice needs an
-// amendment.
-var ErrConfig = errors.New("links cannot be checked")
-
 // Config is what a Machine knows before anything happens.
 type Config struct {
 	Region     string
@@ -83,11 +79,12 @@ func FromSlice(s *snapshot.Slice) Config {
 	return c
 }
 
-// check names every contradiction at once.
+// check names at once all in which links contradict each other or themselves. The
+// slice needs an amendment.
 func (c *Config) check() error {
 	var errs []error
 	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
+		errs = append(errs, fmt.Errorf("links cannot be checked: "+format, args...))
 	}
 	if !snapshot.IsName(c.Region) || !snapshot.IsName(c.Device) {
 		bad("%q in region %q is no name of a device", c.Device, c.Region)

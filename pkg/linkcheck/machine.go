@@ -99,7 +99,8 @@ type link struct {
 	asked    time.Time // last request that was answered, since this device became ok
 }
 
-// New makes a machine whose interfaces are all down. Errors are ErrConfig.
+// New makes a machine whose interfaces are all down. It refuses
+// links that contradict each other or themselves.
 func New(now time.Time, cfg Config) (*Machine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ type Net struct {
 }
 
 // Start begins to answer and to ask on all ports, until ctx ends or Close.
-// Errors are linkcheck.ErrConfig, or that the kernel tells nothing about ports.
+// Errors are those of linkcheck.New, or that the kernel tells nothing about ports.
 func Start(ctx context.Context, cfg Config) (*Net, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader

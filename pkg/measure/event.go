@@ -6,7 +6,7 @@ import "slices"
 // bytes.
 const (
 	MaxEvents = 64
-	MaxWhat   = 128
+	maxWhat   = 128
 	MaxText   = 1024
 )
 

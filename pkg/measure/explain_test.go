@@ -148,7 +148,7 @@ func TestEvents(t *testing.T) {
 		{"another PCR's", func(m *Manifest) { m.Events = append(m.Events, ev(8, "slice", "x")) }, "no image PCR"},
 		{"SHA-1", func(m *Manifest) { m.Events[0].Digest = m.Events[0].Digest[:20] }, "digest of 20 bytes"},
 		{"no words", func(m *Manifest) { m.Events[0].What = "" }, "0 bytes what it is"},
-		{"many words", func(m *Manifest) { m.Events[0].What = strings.Repeat("x", MaxWhat+1) }, "129 bytes what it is"},
+		{"many words", func(m *Manifest) { m.Events[0].What = strings.Repeat("x", maxWhat+1) }, "129 bytes what it is"},
 		{"too many", func(m *Manifest) { *m = *manifestOf(slices.Repeat(started(), 7)) }, "70 events, limit 64"},
 	}
 	for _, tt := range tests {

@@ -48,8 +48,8 @@ const (
 	FormLab           Form = "lab-unmeasured" // SeaBIOS with -kernel
 )
 
-// Forms returns all boot forms.
-func Forms() []Form {
+// forms returns all boot forms.
+func forms() []Form {
 	return []Form{FormEFIKernel, FormUKI, FormUKIiPXE, FormUKISecureBoot, FormLab}
 }
 
@@ -101,14 +101,14 @@ type Manifest struct {
 	Files   map[string]Hex `json:"files,omitempty"`  // SHA-256 by file name, for people
 }
 
-// ErrManifest is what every refusal of a manifest's content wraps.
-var ErrManifest = errors.New("image manifest is not valid")
+// errManifest is what every refusal of a manifest's content wraps.
+var errManifest = errors.New("image manifest is not valid")
 
 // Validate names every contradiction in the manifest at once.
 func (m *Manifest) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrManifest}, args...)...))
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{errManifest}, args...)...))
 	}
 	if m.Type != ManifestType {
 		bad("type is %q, expected %q", m.Type, ManifestType)
@@ -122,7 +122,7 @@ func (m *Manifest) Validate() error {
 	if !slices.Contains(Roles(), m.Role) {
 		bad("unknown role %q", m.Role)
 	}
-	if !slices.Contains(Forms(), m.Form) {
+	if !slices.Contains(forms(), m.Form) {
 		bad("unknown boot form %q", m.Form)
 	}
 	for _, n := range ImagePCRs() {
@@ -168,8 +168,8 @@ func (m *Manifest) checkEvents() error {
 			return fmt.Errorf("event %d is of PCR %d, which is no image PCR", i, e.PCR)
 		case len(e.Digest) != Size:
 			return fmt.Errorf("event %d has a digest of %d bytes, expected %d", i, len(e.Digest), Size)
-		case e.What == "" || len(e.What) > MaxWhat:
-			return fmt.Errorf("event %d says in %d bytes what it is, expected 1 to %d", i, len(e.What), MaxWhat)
+		case e.What == "" || len(e.What) > maxWhat:
+			return fmt.Errorf("event %d says in %d bytes what it is, expected 1 to %d", i, len(e.What), maxWhat)
 		}
 	}
 	if diff := m.Match(Replay(m.Events)); len(diff) != 0 {
@@ -199,7 +199,7 @@ func PeekManifest(msg []byte) (*Manifest, error) {
 }
 
 // OpenManifest verifies a signed manifest and returns its content. Errors are
-// those of package signed, or ErrManifest.
+// those of package signed, or errManifest.
 func OpenManifest(msg []byte, verifier note.Verifier) (*Manifest, error) {
 	m := new(Manifest)
 	if _, err := signed.Open(msg, MaxManifestSize, ManifestType, m, verifier); err != nil {

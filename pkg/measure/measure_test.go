@@ -119,7 +119,7 @@ func TestValidate(t *testing.T) {
 			m := manifest()
 			tt.change(m)
 			err := m.Validate()
-			if (err == nil) != (tt.want == "") || (err != nil && (!errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), tt.want))) {
+			if (err == nil) != (tt.want == "") || (err != nil && (!errors.Is(err, errManifest) || !strings.Contains(err.Error(), tt.want))) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			signer, _ := keys(t)
@@ -189,7 +189,7 @@ func testVectors(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	kinds := map[string]error{
-		"": nil, "signature": signed.ErrSignature, "type": signed.ErrType, "form": signed.ErrForm, "manifest": ErrManifest,
+		"": nil, "signature": signed.ErrSignature, "type": signed.ErrType, "form": signed.ErrForm, "manifest": errManifest,
 	}
 	for name, kind := range v.Files {
 		t.Run(name, func(t *testing.T) {

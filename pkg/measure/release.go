@@ -43,7 +43,7 @@ func (m *Manifest) saysRole() bool {
 // says what they say.
 func (m *Manifest) CheckRole() error {
 	if _, ok := m.release(); ok && !m.saysRole() {
-		return fmt.Errorf("%w: it does not carry what the image says of itself, so role %s is the signer's word alone: sign the image again with `imagectl sign --uki`", ErrManifest, m.Role)
+		return fmt.Errorf("%w: it does not carry what the image says of itself, so role %s is the signer's word alone: sign the image again with `imagectl sign --uki`", errManifest, m.Role)
 	}
 	return nil
 }

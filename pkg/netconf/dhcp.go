@@ -16,7 +16,7 @@ import (
 var (
 	ErrGone      = errors.New("the port is no longer there")
 	ErrNoCarrier = errors.New("no carrier: cable out or switch port off")
-	ErrNoLease   = errors.New("no DHCP server answered")
+	errNoLease   = errors.New("no DHCP server answered")
 )
 
 // Lease is what a DHCP server gave to a port.
@@ -82,7 +82,7 @@ type Config struct {
 }
 
 // DHCP gets a lease for a port that is up. It sends until ctx ends; then the
-// error wraps ErrNoLease, or is a *WrongLeaseError if somebody answered
+// error says that no DHCP server answered, or is a *WrongLeaseError if somebody answered
 // otherwise. Of several servers the one with the expected lease wins, in
 // whatever order they answer.
 func DHCP(ctx context.Context, link Link, cfg Config) (*Lease, error) {
@@ -131,7 +131,7 @@ func (c *client) failure(ctx context.Context) error {
 	if c.wrong != nil {
 		return c.wrong
 	}
-	return fmt.Errorf("%s: %w: %w", c.link.Name, ErrNoLease, ctx.Err())
+	return fmt.Errorf("%s: %w: %w", c.link.Name, errNoLease, ctx.Err())
 }
 
 // differs tells how an offer is not the one wanted; "" when it is.

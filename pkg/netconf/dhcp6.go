@@ -62,7 +62,7 @@ func waitLinkLocal(ctx context.Context, link Link) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w: no link-local address to ask from: %w", link.Name, ErrNoLease, ctx.Err())
+			return fmt.Errorf("%s: %w: no link-local address to ask from: %w", link.Name, errNoLease, ctx.Err())
 		case <-tick.C:
 		}
 	}

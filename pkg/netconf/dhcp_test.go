@@ -38,7 +38,7 @@ func TestDHCP(t *testing.T) {
 			cfg: Config{Want: want}, err: "router 10.9.0.99 instead of 10.9.0.1"},
 		{name: "wrong address, warn", args: []string{"--dhcp-range=10.9.0.0,static", reservation(testMAC, "10.9.0.13")},
 			cfg: Config{Want: want, Warn: true}, want: "10.9.0.13/24"},
-		{name: "nobody", args: []string{"--dhcp-range=10.9.0.0,static"}, cfg: Config{Want: want}, err: ErrNoLease.Error()},
+		{name: "nobody", args: []string{"--dhcp-range=10.9.0.0,static"}, cfg: Config{Want: want}, err: errNoLease.Error()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestDHCP(t *testing.T) {
 				time.AfterFunc(tt.late, s.begin)
 			}
 			patience := 12 * time.Second
-			if tt.err == ErrNoLease.Error() {
+			if tt.err == errNoLease.Error() {
 				patience = 2 * time.Second
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -257,8 +257,8 @@ func TestDHCPEndsWithContext(t *testing.T) {
 	must(t, Up(link, 0))
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(200*time.Millisecond, cancel)
-	if _, err := DHCP(ctx, link, Config{}); !errors.Is(err, ErrNoLease) {
-		t.Errorf("got %v, want ErrNoLease", err)
+	if _, err := DHCP(ctx, link, Config{}); !errors.Is(err, errNoLease) {
+		t.Errorf("got %v, want errNoLease", err)
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 // Quarantine gets a lease for a port that no slice knows: of any server, but
 // only an address of its own (/32) with routes to single hosts (RFC 3442),
 // which is what a region's DHCP device lends to strangers. It sends until ctx
-// ends; then the error wraps ErrNoLease, or is a *WrongLeaseError if somebody
+// ends; then the error says that no DHCP server answered, or is a *WrongLeaseError if somebody
 // offered something else. A quarantine lease is short: when it has expired, get
 // another one.
 //

@@ -138,7 +138,7 @@ func TestAFailedRoundIsNoLoop(t *testing.T) {
 			if m.MessageType() == dhcpv4.MessageTypeDiscover {
 				w.broadcast(reply(m, dhcpv4.MessageTypeOffer, "10.9.0.12"))
 			}
-		}, ErrNoLease.Error()},
+		}, errNoLease.Error()},
 	}
 	var all sync.WaitGroup
 	counts := make([]int, len(tests))
@@ -215,8 +215,8 @@ func TestRests(t *testing.T) {
 			}
 			return nil, nil
 		})
-		if !errors.Is(err, ErrNoLease) {
-			t.Errorf("got %v, want ErrNoLease", err)
+		if !errors.Is(err, errNoLease) {
+			t.Errorf("got %v, want errNoLease", err)
 		}
 		for i, rest := range []time.Duration{8 * time.Second, 16 * time.Second, 32 * time.Second, 32 * time.Second} {
 			if got := at[i+1] - at[i]; got < rest*3/4 || got > rest*5/4 || got == rest {

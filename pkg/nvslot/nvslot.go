@@ -45,8 +45,8 @@ type Slots struct {
 	satisfied bool        // session may authorize one command
 }
 
-// Index returns the NV index of a slot.
-func Index(slot int) uint32 { return firstIndex + uint32(slot) }
+// index returns the NV index of a slot.
+func index(slot int) uint32 { return firstIndex + uint32(slot) }
 
 // Public returns the public area that provisioning gives a slot: read and
 // written by policy only, read-lockable until the next restart, no owner or
@@ -60,7 +60,7 @@ func (s *Slots) Public(slot int) (*tpm2.TPMSNVPublic, error) {
 		return nil, err
 	}
 	return &tpm2.TPMSNVPublic{
-		NVIndex:    tpm2.TPMHandle(Index(slot)),
+		NVIndex:    tpm2.TPMHandle(index(slot)),
 		NameAlg:    tpm2.TPMAlgSHA256,
 		Attributes: tpm2.TPMANV{PolicyWrite: true, PolicyRead: true, ReadSTClear: true, NoDA: true, NT: tpm2.TPMNTOrdinary},
 		AuthPolicy: tpm2.TPM2BDigest{Buffer: policy},
@@ -75,14 +75,14 @@ func (s *Slots) state(slot int) (*tpm2.TPMSNVPublic, error) {
 	if err != nil {
 		return nil, err
 	}
-	got, err := s.TPM.NVPublic(Index(slot))
+	got, err := s.TPM.NVPublic(index(slot))
 	if err != nil {
 		return nil, err
 	}
 	want.Attributes.Written = got.Attributes.Written
 	want.Attributes.ReadLocked = got.Attributes.ReadLocked
 	if !bytes.Equal(tpm2.Marshal(got), tpm2.Marshal(want)) {
-		return nil, fmt.Errorf("NV slot %d at %#x: %w", slot, Index(slot), ErrForeign)
+		return nil, fmt.Errorf("NV slot %d at %#x: %w", slot, index(slot), ErrForeign)
 	}
 	return got, nil
 }

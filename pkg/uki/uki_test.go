@@ -335,7 +335,7 @@ func FuzzUKI(f *testing.F) {
 		}
 		img.Hash()
 		img.KernelHash()
-		for _, form := range measure.Forms() {
+		for _, form := range []measure.Form{measure.FormUKI, measure.FormUKIiPXE, measure.FormUKISecureBoot, measure.FormEFIKernel, measure.FormLab} {
 			if _, err := img.Events(form); err != nil && !errors.Is(err, ErrPrediction) {
 				t.Errorf("another error: %v", err)
 			}

@@ -10,7 +10,6 @@ import (
 	"github.com/landfall-project/landfall/image/builder"
 	"github.com/landfall-project/landfall/pkg/keyblob"
 	"github.com/landfall-project/landfall/pkg/measure"
-	"github.com/landfall-project/landfall/pkg/nvslot"
 	"github.com/landfall-project/landfall/pkg/report"
 	"github.com/landfall-project/landfall/pkg/secret"
 	"github.com/landfall-project/landfall/pkg/tpm"
@@ -123,12 +122,15 @@ func TestNVAttacks(t *testing.T) {
 	}
 }
 
+// slot1 is the NV index of slot 1, as everybody can read in docs/spec/tpm.md.
+const slot1 = 0x01804C31
+
 // writeSlot writes any 128 bytes into slot 1, under the PCRs of a true boot.
 func (l *Life) writeSlot(chip *swtpm.TPM, boot swtpm.Capture, record []byte) {
 	l.Helper()
 	l.Check(boot.ReplayExtends(chip))
 	x := tpm.New(chip)
-	pub, err := x.NVPublic(nvslot.Index(1))
+	pub, err := x.NVPublic(slot1)
 	l.Check(err)
 	approval, err := x.Approve(l.policyKeyArea(), l.policy(measure.RoleServer))
 	l.Check(err)
@@ -143,7 +145,7 @@ func (l *Life) writeSlot(chip *swtpm.TPM, boot swtpm.Capture, record []byte) {
 // undefineSlot removes slot 1 (TPM 2.0 Part 3, 31.4).
 func (l *Life) undefineSlot(chip transport.TPM, owner *secret.Bytes) {
 	l.Helper()
-	index := tpm2.TPMHandle(nvslot.Index(1))
+	index := tpm2.TPMHandle(slot1)
 	public, err := tpm2.NVReadPublic{NVIndex: index}.Execute(chip)
 	l.Check(err)
 	_, err = tpm2.NVUndefineSpace{

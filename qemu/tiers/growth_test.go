@@ -25,7 +25,7 @@ const (
 // A number only falls: who makes one smaller writes that here.
 func larger() map[string]int {
 	return map[string]int{
-		"exports of pkg/kekproto": 103, "exports of pkg/luks2": 91, "exports of pkg/report": 131, "exports of pkg/snapshot": 124,
+		"exports of pkg/kekproto": 102, "exports of pkg/luks2": 91, "exports of pkg/report": 131, "exports of pkg/snapshot": 124,
 		"files of pkg/snapshot": 29, "files of uinit": 27,
 		"methods of qemu/scenario Lab": 45, "methods of uinit machine": 59,
 	}

@@ -81,7 +81,8 @@ func packages(t *testing.T) []listed {
 // isTestTool reports whether a package is for tests: it may use the lab, and
 // only tests may use it.
 func isTestTool(pkg string) bool {
-	return strings.HasSuffix(pkg, "/tpmtest") || strings.HasSuffix(pkg, "/attesttest") || strings.HasSuffix(pkg, "/storetest") || strings.HasSuffix(pkg, "/filestest") || strings.HasSuffix(pkg, "/disktest") || strings.HasSuffix(pkg, "/ukitest")
+	tools := []string{"/tpmtest", "/attesttest", "/storetest", "/filestest", "/disktest", "/ukitest", "/flood"}
+	return slices.ContainsFunc(tools, func(name string) bool { return strings.HasSuffix(pkg, name) })
 }
 
 func TestImportsPointDown(t *testing.T) {
