@@ -97,7 +97,7 @@ func (r *request) giveKEK(ctx context.Context, generation uint32, event audit.Ev
 		return nil, err
 	}
 	defer k.wipe()
-	sealed, err := sealTo(r, k.key)
+	sealed, err := r.sealTo(k.key)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (r *request) escrow(ctx context.Context) (*kekproto.Response, error) {
 func (r *request) giveSecret(ctx context.Context, data []byte, fresh bool, event audit.Record) (*kekproto.Secrets, error) {
 	plain := secret.Take(data)
 	defer plain.Wipe()
-	sealed, err := sealTo(r, plain)
+	sealed, err := r.sealTo(plain)
 	if err == nil && !fresh {
 		err = r.member.ledger.Record(ctx, event)
 	}
@@ -158,7 +158,7 @@ func (r *request) giveSecret(ctx context.Context, data []byte, fresh bool, event
 	return &kekproto.Secrets{Sealed: sealed}, nil
 }
 
-func sealTo(r *request, plain *secret.Bytes) ([]byte, error) {
+func (r *request) sealTo(plain *secret.Bytes) ([]byte, error) {
 	sealed, err := kekproto.Seal(r.HPKEPublic, kekproto.Info(r.Op, r.raw), plain)
 	if err != nil {
 		return nil, report.Errorf(report.KeyProtocol, "%w", err)

@@ -78,6 +78,12 @@ func count(st *kekproto.Status, d *kekproto.DeviceInfo) {
 	}
 }
 
+// Known fails with kekstore.ErrNotFound unless there is a device of that ID.
+func (m *Member) Known(ctx context.Context, id string) error {
+	_, _, err := m.state.look(ctx, id)
+	return err
+}
+
 // Device is all that is known of a device.
 func (m *Member) Device(ctx context.Context, id string) (*kekproto.DeviceInfo, error) {
 	v, err := m.state.view(ctx)

@@ -145,8 +145,8 @@ type Member struct {
 // for OpenLedger. The caller closes the member; the store stays the caller's.
 func Open(ctx context.Context, rules Rules, store kekstore.Store, now func() time.Time,
 	open func(known audit.Head, each func(audit.Record) error) (Log, error)) (*Member, error) {
-	m := &Member{rules: rules, state: newState(store, &rules), history: newHistory(), seen: sightings.New(), since: now(), now: now}
-	m.enrol = newEnrolments(now)
+	m := &Member{rules: rules, history: newHistory(), seen: sightings.New(), enrol: newEnrolments(now), since: now(), now: now}
+	m.state = newState(store, &m.rules)
 	heard := func(r *audit.Record) {
 		m.history.heard(r)
 		m.seen.Recorded(r, m.now())
@@ -156,8 +156,10 @@ func Open(ctx context.Context, rules Rules, store kekstore.Store, now func() tim
 		return m.seen.Replay(r)
 	}
 	var err error
-	m.ledger, err = OpenLedger(ctx, store, now, heard, open, replay)
-	return m, err
+	if m.ledger, err = OpenLedger(ctx, store, now, heard, open, replay); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // Start records that the member serves from now on.

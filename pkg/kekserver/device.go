@@ -84,7 +84,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, op kekproto.Op, 
 
 // answerRefusal counts a refusal, and carries it.
 func (s *Server) answerRefusal(w http.ResponseWriter, r *http.Request, op kekproto.Op, refused *fleet.Refused) {
-	log, c := s.cfg.Log.With("op", op, "device", refused.Device), connectionOf(r)
+	log, c := s.cfg.Log, connectionOf(r)
 	if refused.Device != "" {
 		c.prove(refused.Device)
 	}
@@ -92,16 +92,16 @@ func (s *Server) answerRefusal(w http.ResponseWriter, r *http.Request, op kekpro
 		c.offerEvidence(refused.Why)
 	}
 	if refused.Fault != nil {
-		log.Error("request failed", "err", refused.Fault)
+		log.Error("request failed", "op", op, "device", refused.Device, "err", refused.Fault)
 	}
 	if refused.Untold != nil {
-		log.Error("refusal not recorded", "err", refused.Untold)
+		log.Error("refusal not recorded", "op", op, "device", refused.Device, "err", refused.Untold)
 	}
 	if refused.Unproved {
 		s.metrics.unproved.Inc()
 	}
 	s.metrics.count(op, report.Code(refused.Code))
-	log.Debug("refused", "code", refused.Code, "why", refused.Message, "peer", r.RemoteAddr)
+	log.Debug("refused", "op", op, "device", refused.Device, "code", refused.Code, "why", refused.Message, "peer", r.RemoteAddr)
 	status := http.StatusForbidden
 	if refused.Code == string(report.KeyFleet) {
 		status = http.StatusServiceUnavailable

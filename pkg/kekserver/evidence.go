@@ -79,7 +79,7 @@ func (s *Server) takeEvidence(w http.ResponseWriter, r *http.Request, why *fleet
 // keptEvidence is the last event log of a device.
 func (s *Server) keptEvidence(c *call) (any, error) {
 	id := c.PathValue("device")
-	if _, err := s.fleet.Device(c.Context(), id); err != nil { // also: the ID is a file's name
+	if err := s.fleet.Known(c.Context(), id); err != nil { // also: the ID is a file's name
 		return nil, err
 	}
 	return s.logs.load(id)
